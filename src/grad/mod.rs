@@ -1,0 +1,1 @@
+//! Reverse-mode differentiation: one walk, one page of rules.

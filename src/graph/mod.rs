@@ -1,0 +1,282 @@
+//! The tensor graph: static single assignment in an arena, a source span on every value.
+//!
+//! Input: built by `model` through [`build`]; rewritten by `grad` and `passes`. Output: read by `schedule`.
+//! Invariant (checked by [`verify`]): arguments precede their users; shapes and types follow the rules in [`op`].
+//!
+//! A graph describes one step: it reads inputs, parameters, states and host scalars, gives named outputs,
+//! and lists updates that happen together after every output is known.
+
+pub mod op;
+
+use crate::dim::Dim;
+use crate::source::Span;
+pub use op::{Access, Affine, Binary, Compare, Contract, Indirect, IndirectIndex, Op, Unary};
+
+/// The element type of a value. `F32` is evaluated in f64 by the reference evaluator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 32-bit signed integer: labels, tokens, positions.
+    I32,
+    /// Truth value; one byte in memory.
+    Bool,
+}
+
+/// A value of a [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct ValueId(pub u32);
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+        pub struct $name(pub u32);
+    };
+}
+identifier!(/** An entry of [`Graph::inputs`]. */ InputId);
+identifier!(/** An entry of [`Graph::params`]. */ ParamId);
+identifier!(/** An entry of [`Graph::states`]. */ StateId);
+identifier!(/** An entry of [`Graph::scalars`]. */ ScalarId);
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Value {
+    /// What it computes.
+    pub op: Op,
+    /// From what.
+    pub args: Vec<ValueId>,
+    /// Its shape; all dims are constants once sizes are bound.
+    pub shape: Vec<Dim>,
+    /// Its element type.
+    pub dtype: DType,
+    /// The place in the model file that it stems from.
+    pub span: Span,
+}
+
+/// A tensor fed from outside.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Input {
+    /// The model's input or the data's field of this name.
+    pub name: String,
+    /// Its shape, batch dim included.
+    pub shape: Vec<Dim>,
+    /// Its type.
+    pub dtype: DType,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// A trained tensor.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Param {
+    /// The dotted checkpoint name (`layer1.0.conv1.weight`).
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<Dim>,
+    /// How it starts.
+    pub init: Init,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// How a parameter or state starts. Fans follow PyTorch: for `[out, in, window…]`,
+/// fan-in = in · Π window, fan-out = out · Π window; for one dim both are its size.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub enum Init {
+    /// Every element alike (zeros, ones, constant).
+    Constant(f64),
+    /// U(low, high).
+    Uniform {
+        /// Lower bound.
+        low: f64,
+        /// Upper bound.
+        high: f64,
+    },
+    /// N(mean, std²).
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// N(mean, std²) redrawn outside mean ± 2 std.
+    TruncatedNormal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation before truncation.
+        std: f64,
+    },
+    /// Glorot and Bengio 2010: variance 2 / (fan-in + fan-out), scaled by gain².
+    Xavier {
+        /// Gain.
+        gain: f64,
+        /// Normal instead of uniform.
+        normal: bool,
+    },
+    /// He et al. 2015: variance gain² / fan-in.
+    Kaiming {
+        /// Gain (√2 for relu).
+        gain: f64,
+        /// Normal instead of uniform.
+        normal: bool,
+    },
+    /// Saxe et al. 2014: rows (or columns) of a random orthogonal matrix, times gain.
+    Orthogonal {
+        /// Gain.
+        gain: f64,
+    },
+}
+
+/// What a state belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum StateKind {
+    /// A layer's buffer, saved with the weights (`running_mean`).
+    Buffer,
+    /// An optimizer's memory of one parameter.
+    Optimizer(ParamId),
+    /// A metric's sum; reset at the start of each epoch.
+    Metric,
+}
+
+/// A tensor that lives from step to step and is not trained.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct State {
+    /// The dotted checkpoint name (`bn1.running_mean`, `conv1.weight.m`, `recall.hit`).
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<Dim>,
+    /// Its type.
+    pub dtype: DType,
+    /// Its value at the start.
+    pub init: f64,
+    /// What it belongs to.
+    pub kind: StateKind,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// A number computed by the host in f64 before each step and handed over as f32
+/// (learning rate, bias corrections).
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Scalar {
+    /// A name for dumps (`lr`, `scalar3`).
+    pub name: String,
+    /// Its formula.
+    pub expr: ScalarExpr,
+}
+
+/// Clock readings that a [`ScalarExpr`] may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Clock {
+    /// The number of this step, from 1.
+    Step,
+    /// Steps in the whole training.
+    TotalSteps,
+    /// Steps in one epoch.
+    StepsPerEpoch,
+}
+
+/// A formula over the clock, evaluated on the host in f64. Comparisons give 0 or 1.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub enum ScalarExpr {
+    /// A number.
+    Const(f64),
+    /// A clock reading.
+    Clock(Clock),
+    /// A function of one number.
+    Unary(Unary, Box<ScalarExpr>),
+    /// A function of two.
+    Binary(Binary, Box<ScalarExpr>, Box<ScalarExpr>),
+    /// A comparison, 1 when true.
+    Compare(Compare, Box<ScalarExpr>, Box<ScalarExpr>),
+    /// `condition != 0 ? then : otherwise`.
+    Select(Box<ScalarExpr>, Box<ScalarExpr>, Box<ScalarExpr>),
+}
+
+/// A named result.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Output {
+    /// Its name (`loss`, `logits`, `accuracy`, `grad.fc1.weight`).
+    pub name: String,
+    /// Its value.
+    pub value: ValueId,
+}
+
+/// What an [`Update`] overwrites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Target {
+    /// A parameter.
+    Param(ParamId),
+    /// A state.
+    State(StateId),
+}
+
+/// An overwrite that happens after all reads of the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Update {
+    /// What is overwritten.
+    pub target: Target,
+    /// The new value, of the same shape and type.
+    pub value: ValueId,
+}
+
+/// One step's computation.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Graph {
+    values: Vec<Value>,
+    /// Tensors fed from outside.
+    pub inputs: Vec<Input>,
+    /// Trained tensors, in declaration order.
+    pub params: Vec<Param>,
+    /// Other tensors that live from step to step.
+    pub states: Vec<State>,
+    /// Numbers from the host.
+    pub scalars: Vec<Scalar>,
+    /// Named results.
+    pub outputs: Vec<Output>,
+    /// Overwrites.
+    pub updates: Vec<Update>,
+}
+
+impl Graph {
+    /// Appends a value whose shape and type the caller has established; `build` offers checked constructors.
+    pub fn push(&mut self, value: Value) -> ValueId {
+        debug_assert!(value.args.iter().all(|arg| arg.0 < self.values.len() as u32), "arguments precede users");
+        self.values.push(value);
+        ValueId(self.values.len() as u32 - 1)
+    }
+
+    /// The node of a value.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0 as usize]
+    }
+
+    /// All values in topological order.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = (ValueId, &Value)> + ExactSizeIterator {
+        self.values.iter().enumerate().map(|(index, value)| (ValueId(index as u32), value))
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// True without any value.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The symbolic shape of a value.
+    pub fn shape(&self, id: ValueId) -> &[Dim] {
+        &self.value(id).shape
+    }
+
+    /// The shape of a value in a graph whose sizes are bound.
+    ///
+    /// # Panics
+    /// Where a dim is still symbolic: a compiler bug.
+    pub fn sizes(&self, id: ValueId) -> Vec<usize> {
+        self.shape(id).iter().map(|dim| dim.as_const().expect("sizes are bound before scheduling") as usize).collect()
+    }
+}

@@ -1,0 +1,209 @@
+//! The core operations: a closed set of about thirty, closed under differentiation.
+//!
+//! Input and output: plain data. Invariant: each variant states its formula, shape rule and gradient;
+//! a match over [`Op`] lists every variant.
+
+use super::{InputId, ParamId, ScalarId, StateId};
+use crate::dim::Dim;
+
+/// A core operation. "Same shape" means equal dims; nothing broadcasts implicitly:
+/// a broadcast is a one-operand [`Contract`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub enum Op {
+    /// A tensor fed from outside. No gradient.
+    Input(InputId),
+    /// A trained tensor.
+    Param(ParamId),
+    /// A tensor kept from step to step, as it was at the start of the step. No gradient.
+    State(StateId),
+    /// A host scalar, rank 0, F32. No gradient.
+    Scalar(ScalarId),
+    /// Every element is this number, of any shape and type (Bool: nonzero is true). No gradient.
+    Const(f64),
+    /// Every element is this size, of any shape, F32 or I32. No gradient.
+    Size(Dim),
+    /// I32 tensor of any shape whose element is its own index along `axis`. No gradient.
+    Index {
+        /// Which axis.
+        axis: usize,
+    },
+    /// U[0, 1), F32, of any shape: Philox-4x32-10 keyed by the run's seed, counter (step, stream, element). No gradient.
+    Random {
+        /// Distinguishes the draws of one step.
+        stream: u32,
+    },
+    /// Elementwise function of one tensor.
+    Unary(Unary),
+    /// Elementwise function of two tensors of the same shape and type.
+    Binary(Binary),
+    /// Elementwise comparison of two tensors of the same shape and type; gives Bool. No gradient.
+    Compare(Compare),
+    /// `args[0] ? args[1] : args[2]`, elementwise; `args[0]` is Bool. The gradient flows to the chosen side.
+    Select,
+    /// Conversion to the value's dtype: F32 → I32 truncates, Bool → 0/1, number → Bool is `≠ 0`.
+    /// Gradient passes F32 → F32 only.
+    Cast,
+    /// Identity whose gradient is zero.
+    Detach,
+    /// The same elements in row-major order under another shape of equal element count. Gradient: the reverse reshape.
+    Reshape,
+    /// The affine contraction of one or two F32 tensors (or one of any type, without reduction): see [`Contract`].
+    Contract(Contract),
+    /// Maximum over `axes` (sorted), which vanish from the shape; F32 or I32.
+    /// Gradient: to the first maximal element in row-major order.
+    ReduceMax {
+        /// The reduced axes.
+        axes: Vec<usize>,
+    },
+    /// Row-major index, within `axes` (sorted), of the first maximal element; I32. No gradient.
+    ArgMax {
+        /// The reduced axes.
+        axes: Vec<usize>,
+    },
+    /// `out[d] = data[index(d)]`, zero where the index is out of range.
+    /// args: data, then the I32 index tensors. Gradient: [`Op::Scatter`] with the same indices.
+    Gather(Indirect),
+    /// `out[index(d)] += source[d]`, dropped where the index is out of range; the value's shape is the output's.
+    /// args: source (of shape `domain`), then the I32 index tensors. Gradient: [`Op::Gather`] with the same indices.
+    Scatter(Indirect),
+}
+
+/// Elementwise functions of one tensor; F32 unless said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Unary {
+    /// −x (F32, I32). Gradient −g.
+    Neg,
+    /// |x| (F32, I32). Gradient g·sign(x), 0 at 0.
+    Abs,
+    /// eˣ. Gradient g·y.
+    Exp,
+    /// ln x. Gradient g/x.
+    Log,
+    /// √x. Gradient g/(2y).
+    Sqrt,
+    /// sin x. Gradient g·cos x.
+    Sin,
+    /// cos x. Gradient −g·sin x.
+    Cos,
+    /// tanh x. Gradient g·(1 − y²).
+    Tanh,
+    /// 1/(1 + e⁻ˣ). Gradient g·y·(1 − y).
+    Sigmoid,
+    /// The error function. Gradient g·2/√π·e^(−x²).
+    Erf,
+    /// ⌊x⌋. Gradient 0.
+    Floor,
+    /// Logical negation (Bool). No gradient.
+    Not,
+}
+
+/// Elementwise functions of two tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Binary {
+    /// a + b (F32, I32).
+    Add,
+    /// a − b (F32, I32).
+    Sub,
+    /// a · b (F32, I32).
+    Mul,
+    /// a / b (F32; I32: floor division, 0 when b is 0).
+    Div,
+    /// a mod b with the sign of b (F32, I32; I32: 0 when b is 0). Gradient to a: g; to b: −g·⌊a/b⌋.
+    Rem,
+    /// aᵇ (F32). Gradient to a: g·b·aᵇ⁻¹; to b: g·y·ln a, 0 where a is 0.
+    Pow,
+    /// max(a, b) (F32, I32). The gradient flows to the larger, half to each at a tie.
+    Max,
+    /// min(a, b) (F32, I32). The gradient flows to the smaller, half to each at a tie.
+    Min,
+    /// Logical conjunction (Bool).
+    And,
+    /// Logical disjunction (Bool).
+    Or,
+}
+
+/// Elementwise comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[allow(missing_docs)]
+pub enum Compare {
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Eq,
+    Ne,
+}
+
+/// A sum over an iteration domain of a product of reads at affine indices, written at an affine index:
+///
+/// `out = 0; for d in domain { out[output(d)] += Π_i args[i][operands[i](d)] }`
+///
+/// A read out of range gives 0; a write out of range is dropped. The value's shape is the output's.
+/// Matrix product, batched product, convolution of any rank, stride, dilation and grouping, transposed convolution,
+/// reduction by sum, broadcast, transposition, slice, pad, window: all are this one op.
+/// Gradient to operand i: the same domain, with the upstream gradient read at `output` in place of operand i,
+/// written at `operands[i]`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Contract {
+    /// Extents of the iteration indices.
+    pub domain: Vec<Dim>,
+    /// One access per argument (one or two).
+    pub operands: Vec<Access>,
+    /// Where the product is added.
+    pub output: Access,
+}
+
+/// One affine index per dim of the accessed tensor.
+pub type Access = Vec<Affine>;
+
+/// `Σ coefficient · index + offset` over the indices of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Affine {
+    /// (index of the domain, coefficient ≠ 0), sorted by index, each index once.
+    pub terms: Vec<(usize, i64)>,
+    /// The constant part.
+    pub offset: Dim,
+}
+
+impl Affine {
+    /// The plain index `d`.
+    pub fn index(d: usize) -> Self {
+        Self { terms: vec![(d, 1)], offset: Dim::constant(0) }
+    }
+
+    /// A constant.
+    pub fn constant(value: i64) -> Self {
+        Self { terms: Vec::new(), offset: Dim::constant(value) }
+    }
+
+    /// `Some(d)` if this is the plain index `d`.
+    pub fn as_index(&self) -> Option<usize> {
+        match self.terms.as_slice() {
+            [(d, 1)] if self.offset.as_const() == Some(0) => Some(*d),
+            _ => None,
+        }
+    }
+}
+
+/// Addresses of [`Op::Gather`] and [`Op::Scatter`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Indirect {
+    /// Extents of the iteration indices; the shape of the gathered (or scattered) tensor.
+    pub domain: Vec<Dim>,
+    /// One entry per dim of the addressed tensor.
+    pub index: Vec<IndirectIndex>,
+}
+
+/// One dim of an [`Indirect`] address.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub enum IndirectIndex {
+    /// An affine function of the domain.
+    Affine(Affine),
+    /// The element of index tensor `arg` (1-based among the args: `args[arg]`) at `access`.
+    Tensor {
+        /// Position in `args`, at least 1.
+        arg: usize,
+        /// Where the index tensor is read.
+        access: Access,
+    },
+}

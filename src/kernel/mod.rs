@@ -1,0 +1,245 @@
+//! The loop IR between schedule and machine code: what runs, in which order, over which bytes.
+//!
+//! Input: built by `schedule` from a graph with bound sizes. Output: read by `cpu` (and later `cuda`).
+//! Invariant: every load and store of a nest lies inside its buffer for every point of its domain,
+//! unless it carries a guard that says otherwise. Buffers are offsets from one base pointer.
+//!
+//! Everything except contraction tiles is a [`Nest`]. A nest has outer loops (one point = one or more results)
+//! and a list of phases that run in order at each outer point; a phase with inner loops reduces or maps over them.
+//! A softmax row is one nest: a max phase, a sum-of-exp phase and a store phase.
+
+use crate::graph::{Binary, Compare, DType, Unary};
+use crate::source::Span;
+
+/// A whole step, ready for code generation.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Program {
+    /// All buffers; kernels name them by position.
+    pub buffers: Vec<Buffer>,
+    /// Kernels in execution order. A kernel may read what earlier ones wrote.
+    pub kernels: Vec<Kernel>,
+    /// Bytes of the arena that all offsets lie in.
+    pub arena_bytes: usize,
+}
+
+/// A range of the arena.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Buffer {
+    /// For dumps and for the runtime: `param:fc1.weight`, `state:…`, `input:image`, `output:loss`, `scalar:lr`, `temp:12`.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Dims in memory order, row-major.
+    pub sizes: Vec<usize>,
+    /// Byte offset in the arena, a multiple of 64.
+    pub offset: usize,
+}
+
+/// Position in [`Program::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct BufferId(pub u32);
+
+/// One kernel with its place in the model file.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Kernel {
+    /// What it does.
+    pub kind: KernelKind,
+    /// A short name for dumps and profiles (`product`, `sum+relu`).
+    pub name: String,
+    /// The line of the model it stems from.
+    pub span: Span,
+}
+
+/// The kinds of kernels.
+#[derive(Clone, Debug, serde::Serialize)]
+pub enum KernelKind {
+    /// Loops compiled to machine code.
+    Nest(Nest),
+    /// A contraction by the product primitive.
+    Product(Product),
+    /// Fills a buffer with zero bytes.
+    Zero(BufferId),
+    /// Copies the bytes of `from` to `to`; equal sizes.
+    Copy {
+        /// Source.
+        from: BufferId,
+        /// Destination.
+        to: BufferId,
+    },
+}
+
+/// `Σ coefficient · loop index + offset`, in elements. Loop indices are numbered: the nest's outer loops first,
+/// then the inner loops of the phase at hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Linear {
+    /// (loop, coefficient ≠ 0), sorted by loop, each loop once.
+    pub terms: Vec<(usize, i64)>,
+    /// The constant part.
+    pub offset: i64,
+}
+
+/// A loop nest. See the module's text.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Nest {
+    /// Extents of the outer loops, outermost first; every extent ≥ 1; may be empty (one point).
+    pub outer: Vec<usize>,
+    /// How many leading outer loops may be divided among threads in any way without a race. The stores of
+    /// different iterations of these loops never touch the same element.
+    pub parallel: usize,
+    /// Run in order at each outer point.
+    pub phases: Vec<Phase>,
+}
+
+/// Straight-line scalar code inside optional inner loops.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Phase {
+    /// Extents of the inner loops, outermost first; empty: once per outer point.
+    pub inner: Vec<usize>,
+    /// Scalar code in topological order, evaluated at each inner point.
+    pub nodes: Vec<Node>,
+    /// Reductions of nodes over all inner loops, in row-major order of the inner index with a fixed number of lanes;
+    /// the result does not depend on threads.
+    pub reductions: Vec<Reduction>,
+    /// Stores at each inner point (after the nodes).
+    pub stores: Vec<Store>,
+}
+
+/// Position in [`Phase::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct NodeId(pub u32);
+
+/// A scalar computation.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Node {
+    /// What it computes.
+    pub op: NodeOp,
+    /// Its type.
+    pub dtype: DType,
+}
+
+/// Scalar operations; the meaning of arithmetic is that of the graph's ops.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub enum NodeOp {
+    /// A number.
+    Const(f64),
+    /// The value of an affine function of the loop indices, as I32.
+    Index(Linear),
+    /// An element of a buffer; 0 where a guard fails.
+    Load(Location),
+    /// U[0, 1) from Philox with this stream and the element number given by the function.
+    Random {
+        /// The stream.
+        stream: u32,
+        /// The element's number.
+        element: Linear,
+    },
+    /// The result of reduction `index` of the earlier phase `phase`.
+    Reduced {
+        /// Position in [`Nest::phases`].
+        phase: usize,
+        /// Position in [`Phase::reductions`].
+        index: usize,
+    },
+    /// Function of one node.
+    Unary(Unary, NodeId),
+    /// Function of two.
+    Binary(Binary, NodeId, NodeId),
+    /// Comparison; Bool.
+    Compare(Compare, NodeId, NodeId),
+    /// Condition, then, otherwise.
+    Select(NodeId, NodeId, NodeId),
+    /// Conversion to the node's dtype.
+    Cast(NodeId),
+}
+
+/// An element of a buffer.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Location {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Element offset from the buffer's start, before `indirect` is added.
+    pub index: Linear,
+    /// Conditions `0 ≤ linear < extent`; when one fails a load gives 0 and a store does nothing.
+    pub guards: Vec<(Linear, i64)>,
+    /// Data-dependent parts: `stride · node`, guarded by `0 ≤ node < extent`. The node is I32.
+    pub indirect: Vec<IndirectTerm>,
+}
+
+/// One data-dependent part of a [`Location`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct IndirectTerm {
+    /// The I32 node.
+    pub node: NodeId,
+    /// Elements per unit.
+    pub stride: i64,
+    /// The guarded extent.
+    pub extent: i64,
+}
+
+/// A reduction of one node over a phase's inner loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Reduction {
+    /// How.
+    pub kind: ReductionKind,
+    /// Of what.
+    pub node: NodeId,
+}
+
+/// Kinds of reductions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum ReductionKind {
+    /// Sum (F32).
+    Sum,
+    /// Maximum (F32 or I32); of nothing: −∞.
+    Max,
+    /// Row-major inner index of the first maximum; I32.
+    ArgMax,
+}
+
+/// A store of one node.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Store {
+    /// Where.
+    pub location: Location,
+    /// What.
+    pub value: NodeId,
+    /// Add to the element in memory (F32) instead of replacing it. Points that meet the same element
+    /// are added in row-major order of the loops.
+    pub accumulate: bool,
+}
+
+/// `C[m, n] (+)= Σ_k A[m, k] · B[k, n]` over a batch; every tensor is addressed by affine strides, so convolutions
+/// without padding are products too: m, n and k are tuples of loops, and an element's address is the sum of
+/// stride · index over the loops.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Product {
+    /// Loops of independent products.
+    pub batch: Vec<ProductLoop>,
+    /// Loops of the rows of A and C (`b` strides are 0).
+    pub m: Vec<ProductLoop>,
+    /// Loops of the columns of B and C (`a` strides are 0).
+    pub n: Vec<ProductLoop>,
+    /// Summed loops (`c` strides are 0).
+    pub k: Vec<ProductLoop>,
+    /// Left operand: buffer and element offset.
+    pub a: (BufferId, i64),
+    /// Right operand.
+    pub b: (BufferId, i64),
+    /// Result.
+    pub c: (BufferId, i64),
+    /// Add to C instead of replacing it.
+    pub accumulate: bool,
+}
+
+/// One loop of a [`Product`] with its strides in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ProductLoop {
+    /// Trip count.
+    pub extent: usize,
+    /// Stride in A.
+    pub a: i64,
+    /// Stride in B.
+    pub b: i64,
+    /// Stride in C.
+    pub c: i64,
+}

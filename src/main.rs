@@ -1,0 +1,2 @@
+//! The `ansatz` command.
+fn main() {}

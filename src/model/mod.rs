@@ -1,0 +1,192 @@
+//! From syntax trees to graphs: names, defaults, shapes, and the expansion of layers.
+//!
+//! Input: the syntax trees of a project's files. Output: a [`Graph`] per model and mode, and the plain settings
+//! of a `train` item. Invariant: a graph that leaves this module passes the verifier; every shape in it was proved
+//! for all sizes that the model's `require` lines admit, or, with bound sizes, for those.
+
+use crate::graph::{DType, Graph, ValueId};
+use crate::source::Span;
+
+/// Whether `training` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Dropout drops, batch statistics are used and updated.
+    Train,
+    /// Inference.
+    Eval,
+}
+
+/// A model expanded to core operations.
+#[derive(Clone, Debug)]
+pub struct Expanded {
+    /// The graph. Its inputs are the model's; its outputs are named after the returned names
+    /// (`output` where the returned expression has none; `output0`, `output1`, … for several).
+    pub graph: Graph,
+    /// The stages in order of execution, for `summary` and pictures.
+    pub layers: Vec<LayerCall>,
+}
+
+/// One use of a layer or a function stage.
+#[derive(Clone, Debug)]
+pub struct LayerCall {
+    /// The dotted path (`layer1.0.conv1`); empty for the model itself.
+    pub path: String,
+    /// The layer's name (`Conv`).
+    pub layer: String,
+    /// Nesting depth, 0 for stages of the model.
+    pub depth: usize,
+    /// What it gives.
+    pub output: ValueId,
+    /// The values created inside, as a range of the arena.
+    pub values: std::ops::Range<u32>,
+    /// Where it is used.
+    pub span: Span,
+}
+
+/// The settings of a `train` item, checked and with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// The model's name.
+    pub model: String,
+    /// The data item.
+    pub data: DataSpec,
+    /// Samples a step (default 32).
+    pub batch: usize,
+    /// How long.
+    pub length: Length,
+    /// Seed of initialisation, shuffling, splits, augmentation and dropout (default 0).
+    pub seed: u64,
+    /// Clip the gradients' global L2 norm to this (`clip = 1.0`).
+    pub clip: Option<f64>,
+    /// The metrics, in order.
+    pub metrics: Vec<MetricSpec>,
+    /// Which checkpoints to keep.
+    pub keep: Keep,
+    /// The whole item.
+    pub span: Span,
+}
+
+/// Length of a training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Length {
+    /// Passes over the training split.
+    Epochs(f64),
+    /// Optimizer steps.
+    Steps(u64),
+}
+
+/// Which checkpoints to keep beside the last.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Keep {
+    /// `best(valid.accuracy)`: the metric (or `loss`) on the held-out split.
+    pub best: Option<String>,
+    /// `last(3)`: how many of the latest (default 1).
+    pub last: usize,
+}
+
+/// A metric of a training.
+#[derive(Clone, Debug)]
+pub struct MetricSpec {
+    /// The name shown: `accuracy`, `top(5)`, `recall(macro)`.
+    pub name: String,
+    /// A metric with state: a graph from the step graph's metric states (its inputs, named like the states)
+    /// to one output `value`. Without: the step graph has an output `metric:NAME`, averaged over samples.
+    pub finish: Option<Graph>,
+}
+
+/// A `data` item as plain values; its meaning belongs to `runtime::data`.
+#[derive(Clone, Debug)]
+pub struct DataSpec {
+    /// The item's name.
+    pub name: String,
+    /// The declared fields.
+    pub fields: Vec<FieldSpec>,
+    /// Keys and pipelines in order: `source`, `test`, `split`, `prepare`, `prepare.image`, `augment.image`, …
+    pub entries: Vec<DataEntry>,
+    /// The folder of the file that holds the item; relative paths start there.
+    pub folder: std::path::PathBuf,
+    /// The item.
+    pub span: Span,
+}
+
+/// `image: u8[3, 32, 32]`, optionally `= columns(0, 63)`.
+#[derive(Clone, Debug)]
+pub struct FieldSpec {
+    /// The field.
+    pub name: String,
+    /// `f32`, `u8`, `i32`, `class`, `text`, as written.
+    pub element: String,
+    /// Its dims, without the batch; for `class[10]` the number of classes.
+    pub sizes: Vec<usize>,
+    /// Where it comes from, if said.
+    pub value: Option<Literal>,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// One `key = value` of a data item.
+#[derive(Clone, Debug)]
+pub struct DataEntry {
+    /// `["prepare", "image"]`.
+    pub key: Vec<String>,
+    /// The value.
+    pub value: Literal,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// A constant with its place; expressions over numbers are already evaluated, `deg` is in radians.
+#[derive(Clone, Debug)]
+pub struct Literal {
+    /// Where it stands.
+    pub span: Span,
+    /// What it is.
+    pub kind: LiteralKind,
+}
+
+/// The kinds of constants of a data item.
+#[derive(Clone, Debug)]
+pub enum LiteralKind {
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+    /// `true`, `false`.
+    Bool(bool),
+    /// A bare name (`horizontal`, `per_channel`).
+    Name(String),
+    /// `[a, b]`.
+    List(Vec<Literal>),
+    /// `random_crop(32, pad = 4)`.
+    Call {
+        /// The name.
+        name: String,
+        /// The arguments.
+        arguments: Vec<(Option<String>, Literal)>,
+    },
+    /// `scale(1 / 255) -> normalize(…)`.
+    Pipeline(Vec<Literal>),
+}
+
+/// A data field as the model sees it: batch dim first, after preparation and augmentation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundField {
+    /// The field.
+    pub name: String,
+    /// Sizes with the batch first.
+    pub sizes: Vec<usize>,
+    /// F32 or I32.
+    pub dtype: DType,
+    /// For `class[n]`: n.
+    pub classes: Option<usize>,
+}
+
+/// The forward half of a step with bound sizes: the model on the data's fields, loss and metrics.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Inputs are data fields; outputs are the model's, `loss`, and `metric:NAME` of stateless metrics;
+    /// updates are those of buffers and metric states.
+    pub graph: Graph,
+    /// The loss, rank 0.
+    pub loss: ValueId,
+}

@@ -1,0 +1,1 @@
+//! Graph to equal, cheaper graph: fold, cse, dce, simplify.

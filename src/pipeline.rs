@@ -1,0 +1,1 @@
+//! The whole compiler as one readable function per purpose.

@@ -1,0 +1,1 @@
+//! What touches files and clocks: data, checkpoints, the training loop.

@@ -1,0 +1,1 @@
+//! Graph with bound sizes to loop nests, products and a memory plan.
