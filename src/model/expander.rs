@@ -2,17 +2,37 @@
 //! `expression` (values without indices), `equation` (values with indices), `statement` (bodies),
 //! `stage` (layers, pipelines, names of parameters).
 //!
+//! Who answers what (all are methods of [`Expander`]; all take the scope by `&mut`, since waypoints bind names):
+//!
+//! | file | method | for |
+//! |---|---|---|
+//! | `expression` | `expression(&mut Scope, &ast::Expr) -> Outcome<Meaning>` | any expression outside an equation |
+//! | `expression` | `builtin(&'static str, Vec<Given>, Span) -> Outcome<Meaning>` | a built-in function on values |
+//! | `expression` | `BUILTINS: &[&str]`, `constant(&str) -> Option<Meaning>` (`pi`, `inf`) | names of last resort |
+//! | `equation` | `equation(&mut Scope, &Ident, &[Ident], &Expr, Option<&TensorType>) -> Outcome<ValueId>` | `y[n] = …` |
+//! | `stage` | `call(&mut Scope, &Expr, &[Argument], Span) -> Outcome<Meaning>` | `ExprKind::Call` outside an equation |
+//! | `stage` | `pipeline(&mut Scope, &Expr) -> Outcome<Meaning>` | `ExprKind::{Pipeline, Residual, Repeat}` |
+//! | `stage` | `field(&mut Scope, &Expr, &Ident, Span) -> Outcome<Meaning>` | `ExprKind::Field` |
+//! | `stage` | `apply(&Rc<Stage>, Vec<Given>, Span) -> Outcome<Meaning>` | a stage or function on values |
+//! | `statement` | `resolve(&Scope, &str, Span) -> Outcome<Meaning>` | a name: local, item, `training`, built-in |
+//! | `statement` | `bind_type(&mut Scope, &TensorType, ValueId, Span) -> Outcome<()>` | names bind, other dims are proved |
+//! | `statement` | `dims(&mut Scope, &[Expr]) -> Outcome<Vec<Dim>>` | a written shape whose names are all bound |
+//! | `statement` | `truth(&mut Scope, &Expr) -> Outcome<Verdict>` | a static condition, three-valued |
+//!
+//! Inside an equation, a call of a `fn` is `apply` on tensors over the current indices.
+//!
 //! Input: a project and the model to expand. Output: a growing [`Graph`] and diagnostics.
 //! Invariant: [`Reported`] is returned only after an error was pushed to `diagnostics`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::project::Project;
 use super::{LayerCall, Mode};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Facts};
-use crate::graph::{Graph, ScalarExpr, ValueId};
+use crate::graph::{Graph, ScalarExpr, StateId, ValueId};
 use crate::source::{FileId, Span};
 use crate::syntax::ast;
 
@@ -69,29 +89,40 @@ pub(crate) enum Stage {
         /// What is called.
         callee: Rc<Stage>,
         /// The arguments.
-        arguments: Vec<(Option<ast::Ident>, Meaning, Span)>,
+        arguments: Vec<Given>,
         /// Where it is written.
         span: Span,
     },
     /// A checked shape.
     Waypoint {
-        /// The dims as written; names that are not yet bound bind here.
-        dims: Vec<ast::Expr>,
+        /// `Err` is a name that was not bound where the stage was made: any size fits it.
+        dims: Vec<Result<Dim, String>>,
         /// Where it is written.
         span: Span,
     },
+}
+
+/// An argument that has been evaluated.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    /// `stride =`.
+    pub name: Option<ast::Ident>,
+    /// Its value.
+    pub value: Meaning,
+    /// Where it is written.
+    pub span: Span,
 }
 
 /// A definition and the file whose names it sees.
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
     /// The definition.
-    pub ast: Rc<ast::Definition>,
+    pub ast: Arc<ast::Definition>,
     /// Its file.
     pub file: FileId,
 }
 
-/// A layer with its arguments, and the weights that its first use creates.
+/// A layer with its arguments. Its weights are found by their dotted names, so a second use shares them.
 #[derive(Debug)]
 pub(crate) struct LayerInstance {
     /// The definition.
@@ -100,8 +131,6 @@ pub(crate) struct LayerInstance {
     pub path: String,
     /// Its arguments by parameter name, defaults filled in.
     pub arguments: HashMap<String, Meaning>,
-    /// Parameters and states by name once created.
-    pub members: std::cell::RefCell<HashMap<String, Meaning>>,
     /// Where it is written.
     pub span: Span,
 }
@@ -117,6 +146,14 @@ pub(crate) struct Scope {
     pub names: HashMap<String, Meaning>,
     /// Where local names were bound.
     pub spans: HashMap<String, Span>,
+    /// Names whose binding failed; reading one is [`Reported`] without another diagnostic.
+    pub poisoned: HashSet<String>,
+    /// The child paths given out so far.
+    pub children: HashMap<String, Span>,
+    /// The axis at which a size was first bound (`H` in `[N, C, H, W]` is 2), for `mean_over(H, W)`.
+    pub axes: HashMap<String, usize>,
+    /// `Some` while inside a `fn`, `loss` or `metric`: its name. Weights cannot be created there.
+    pub pure: Option<String>,
 }
 
 /// One expansion.
@@ -137,6 +174,12 @@ pub(crate) struct Expander<'p> {
     pub active: Vec<(String, Span)>,
     /// The next stream of random numbers.
     pub next_stream: u32,
+    /// Trained tensors by dotted name.
+    pub params: HashMap<String, ValueId>,
+    /// States by dotted name, with the newest value: the state itself, or what `<-` has given it.
+    pub states: HashMap<String, (StateId, ValueId)>,
+    /// Stages made and applied so far; bounds the work that a small file can ask for.
+    pub work: u32,
 }
 
 impl Expander<'_> {
