@@ -6,11 +6,20 @@
 //! A graph describes one step: it reads inputs, parameters, states and host scalars, gives named outputs,
 //! and lists updates that happen together after every output is known.
 
+pub mod build;
+pub mod evaluate;
 pub mod op;
+pub mod philox;
+pub mod print;
+pub mod scalar;
+pub mod verify;
 
 use crate::dim::Dim;
 use crate::source::Span;
+pub use evaluate::{Evaluation, Feeds, Tensor, evaluate};
 pub use op::{Access, Affine, Binary, Compare, Contract, Indirect, IndirectIndex, Op, Unary};
+pub use scalar::ClockReading;
+pub use verify::verify;
 
 /// The element type of a value. `F32` is evaluated in f64 by the reference evaluator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
