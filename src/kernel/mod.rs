@@ -86,19 +86,40 @@ pub struct Nest {
     /// How many leading outer loops may be divided among threads in any way without a race. The stores of
     /// different iterations of these loops never touch the same element.
     pub parallel: usize,
+    /// Which loop becomes vector lanes.
+    pub lanes: Lanes,
     /// Run in order at each outer point.
     pub phases: Vec<Phase>,
 }
 
+/// The loop of a nest that is vectorised. The schedule chooses it so that most loads are contiguous along it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Lanes {
+    /// None: the loops run one point at a time (points may meet in the same element).
+    None,
+    /// The last inner loop of each phase; phases without inner loops are scalar code.
+    /// Reductions combine a fixed number of lanes at the end of the phase.
+    Inner,
+    /// The last outer loop, in every phase: each lane is another outer point, and inner loops run in lockstep.
+    /// Different points of that loop never store to the same element.
+    Outer,
+}
+
 /// Straight-line scalar code inside optional inner loops.
+///
+/// All loads of a point happen before its stores. A load may read a buffer that the same nest stores:
+/// in the same phase only the very element that this point stores (an update in place, the old value is read);
+/// in a later phase anything that earlier phases stored at the same outer point. Everything else that a phase loads
+/// is not written during the nest.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Phase {
-    /// Extents of the inner loops, outermost first; empty: once per outer point.
+    /// Extents of the inner loops, outermost first, every extent ≥ 1; empty: once per outer point.
     pub inner: Vec<usize>,
     /// Scalar code in topological order, evaluated at each inner point.
     pub nodes: Vec<Node>,
     /// Reductions of nodes over all inner loops, in row-major order of the inner index with a fixed number of lanes;
-    /// the result does not depend on threads.
+    /// the result does not depend on threads. In a phase without inner loops the result is the node's value itself
+    /// (that is how later phases read a row's scalars).
     pub reductions: Vec<Reduction>,
     /// Stores at each inner point (after the nodes).
     pub stores: Vec<Store>,
