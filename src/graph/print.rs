@@ -68,10 +68,7 @@ pub fn shape_text(shape: &[Dim]) -> String {
 
 /// A dim as the model file would write it.
 pub fn dim_text(dim: &Dim) -> String {
-    match dim.as_const() {
-        Some(value) => value.to_string(),
-        None => format!("{dim:?}"),
-    }
+    dim.to_string()
 }
 
 /// The right side of a value's line.
@@ -170,11 +167,13 @@ pub(crate) fn affine_text(affine: &Affine, names: &[String]) -> String {
         };
         text += &format!("{sign}{factor}{}", names[index]);
     }
-    match affine.offset.as_const() {
-        Some(0) if !text.is_empty() => text,
-        Some(value) if text.is_empty() => value.to_string(),
-        Some(value) if value < 0 => format!("{text} - {}", value.unsigned_abs()),
-        Some(_) | None if text.is_empty() => dim_text(&affine.offset),
-        Some(_) | None => format!("{text} + {}", dim_text(&affine.offset)),
+    let offset = affine.offset.to_string();
+    match (text.is_empty(), offset.as_str()) {
+        (true, _) => offset,
+        (false, "0") => text,
+        (false, _) => match offset.strip_prefix('-') {
+            Some(size) if !size.contains(['+', '-', ' ']) => format!("{text} - {size}"),
+            Some(_) | None => format!("{text} + {offset}"),
+        },
     }
 }

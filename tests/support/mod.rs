@@ -41,7 +41,14 @@ pub const DERIVATIVE_TOLERANCE: f64 = 1e-7;
 /// Checks `gradient` (the gradient of `loss` by parameter read `param`) along `direction`.
 ///
 /// Three step sizes are tried, since a kink may lie within the first: a wrong gradient fits none of them.
-pub fn check_directional(graph: &Graph, feeds: &Feeds, loss: ValueId, param: ValueId, gradient: &Tensor, direction: &Tensor) {
+pub fn check_directional(
+    graph: &Graph,
+    feeds: &Feeds,
+    loss: ValueId,
+    param: ValueId,
+    gradient: &Tensor,
+    direction: &Tensor,
+) {
     let Op::Param(id) = graph.value(param).op else { panic!("%{} is not a parameter", param.0) };
     let name = &graph.params[id.0 as usize].name;
     let expected = dot(gradient, direction);

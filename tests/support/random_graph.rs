@@ -249,8 +249,16 @@ impl Growth {
 
     fn unary(&mut self, x: ValueId) -> ValueId {
         const OPS: &[Unary] = &[
-            Unary::Neg, Unary::Abs, Unary::Exp, Unary::Log, Unary::Sqrt, Unary::Sin, Unary::Cos, Unary::Tanh,
-            Unary::Sigmoid, Unary::Erf,
+            Unary::Neg,
+            Unary::Abs,
+            Unary::Exp,
+            Unary::Log,
+            Unary::Sqrt,
+            Unary::Sin,
+            Unary::Cos,
+            Unary::Tanh,
+            Unary::Sigmoid,
+            Unary::Erf,
         ];
         let op = self.random.pick(OPS);
         let x = match op {
@@ -265,7 +273,13 @@ impl Growth {
     fn binary(&mut self, x: ValueId) -> ValueId {
         let y = self.partner(x);
         let op = self.random.pick(&[
-            Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Pow, Binary::Max, Binary::Min,
+            Binary::Add,
+            Binary::Sub,
+            Binary::Mul,
+            Binary::Div,
+            Binary::Pow,
+            Binary::Max,
+            Binary::Min,
         ]);
         let (a, b) = match op {
             Binary::Div => (x, self.positive(y)),
@@ -417,10 +431,8 @@ impl Growth {
         // n, g, o, i, c, u
         let domain = dims(&[batch, groups, out, positions, per_group, window]);
         let [n, g, o, i, c, u] = [0, 1, 2, 3, 4, 5].map(Affine::index);
-        let slide = Affine {
-            terms: vec![(3, stride as i64), (5, dilation as i64)],
-            offset: Dim::constant(-(pad as i64)),
-        };
+        let slide =
+            Affine { terms: vec![(3, stride as i64), (5, dilation as i64)], offset: Dim::constant(-(pad as i64)) };
         let weights = vec![g.clone(), o.clone(), c.clone(), u];
         if self.random.chance(50) {
             let operands = vec![vec![n.clone(), g.clone(), c, slide], weights];
@@ -455,10 +467,7 @@ impl Growth {
                 let first = self.random.below(domain - 1);
                 let second = first + 1 + self.random.below(domain - first - 1);
                 let coefficients = [1, 1, 2, -1, 3];
-                let terms = vec![
-                    (first, self.random.pick(&coefficients)),
-                    (second, self.random.pick(&coefficients)),
-                ];
+                let terms = vec![(first, self.random.pick(&coefficients)), (second, self.random.pick(&coefficients))];
                 Affine { terms, offset: Dim::constant(self.random.between(-2, 2)) }
             }
             2 => {
@@ -516,7 +525,13 @@ impl Growth {
             false => self.graph.constant(self.random.between(-2, 3) as f64, &shape, DType::I32, span()),
         };
         let op = self.random.pick(&[
-            Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Rem, Binary::Max, Binary::Min,
+            Binary::Add,
+            Binary::Sub,
+            Binary::Mul,
+            Binary::Div,
+            Binary::Rem,
+            Binary::Max,
+            Binary::Min,
         ]);
         let mixed = self.graph.binary(op, own, other, span());
         if self.random.chance(50) {
@@ -588,9 +603,8 @@ impl Growth {
         let tensor = self.tensor(&sizes);
         self.feeds.states.insert("s0".into(), tensor);
         let shape = dims(&sizes);
-        let entry = State {
-            name: "s0".into(), shape, dtype: DType::F32, init: 0.0, kind: StateKind::Buffer, span: span(),
-        };
+        let entry =
+            State { name: "s0".into(), shape, dtype: DType::F32, init: 0.0, kind: StateKind::Buffer, span: span() };
         let state = self.graph.state(entry);
         let Op::State(id) = self.graph.value(state).op else { unreachable!("a state reads a state") };
         let (keep, follow) = (self.constant_like(0.75, state), self.constant_like(0.25, state));

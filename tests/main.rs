@@ -1,0 +1,6 @@
+//! The integration tests, one binary.
+
+mod grad;
+mod ops;
+mod random_graphs;
+mod support;
