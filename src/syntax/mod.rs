@@ -4,3 +4,13 @@
 //! Invariant: every statement that is well formed by itself is in the tree, whatever its neighbours are.
 
 pub mod ast;
+mod build;
+mod explain;
+mod expression;
+mod layout;
+mod parse;
+#[cfg(test)]
+mod tests;
+mod token;
+
+pub use parse::{parse, parse_expression};
