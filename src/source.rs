@@ -60,6 +60,11 @@ impl SourceMap {
         &self.files[id.0 as usize]
     }
 
+    /// The file with this identifier, if it is one of this map.
+    pub fn get(&self, id: FileId) -> Option<&SourceFile> {
+        self.files.get(id.0 as usize)
+    }
+
     /// All files in the order they were added.
     pub fn files(&self) -> impl Iterator<Item = (FileId, &SourceFile)> {
         self.files.iter().enumerate().map(|(index, file)| (FileId(index as u32), file))
@@ -68,7 +73,11 @@ impl SourceMap {
     /// One-based line and column (in characters) of the first byte of `span`.
     pub fn position(&self, span: Span) -> (usize, usize) {
         let text = &self.file(span.file).text;
-        let before = &text[..(span.start as usize).min(text.len())];
+        let mut start = (span.start as usize).min(text.len());
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let before = &text[..start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }

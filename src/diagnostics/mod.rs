@@ -3,6 +3,7 @@
 //! Input: findings of any stage. Output: text or machine formats, by the renderers beside this file.
 //! Invariant: `code` is a stable kebab-case name; messages are lower case without a final period.
 
+pub mod render;
 pub mod suggest;
 
 use crate::source::Span;
