@@ -13,11 +13,11 @@
 //! | `stage` | `call(&mut Scope, &Expr, &[Argument], Span) -> Outcome<Meaning>` | `ExprKind::Call` outside an equation |
 //! | `stage` | `pipeline(&mut Scope, &Expr) -> Outcome<Meaning>` | `ExprKind::{Pipeline, Residual, Repeat}` |
 //! | `stage` | `field(&mut Scope, &Expr, &Ident, Span) -> Outcome<Meaning>` | `ExprKind::Field` |
-//! | `stage` | `apply(&Rc<Stage>, Vec<Given>, Span) -> Outcome<Meaning>` | a stage or function on values |
+//! | `apply` | `apply(&Rc<Stage>, Vec<Given>, Span) -> Outcome<Meaning>` | a stage or function on values |
 //! | `statement` | `resolve(&Scope, &str, Span) -> Outcome<Meaning>` | a name: local, item, `training`, built-in |
-//! | `statement` | `bind_type(&mut Scope, &TensorType, ValueId, Span) -> Outcome<()>` | names bind, other dims are proved |
-//! | `statement` | `dims(&mut Scope, &[Expr]) -> Outcome<Vec<Dim>>` | a written shape whose names are all bound |
-//! | `statement` | `truth(&mut Scope, &Expr) -> Outcome<Verdict>` | a static condition, three-valued |
+//! | `declare` | `bind_type(&mut Scope, &TensorType, ValueId, Span) -> Outcome<()>` | names bind, other dims are proved |
+//! | `declare` | `dims(&mut Scope, &[Expr]) -> Outcome<Vec<Dim>>` | a written shape whose names are all bound |
+//! | `condition` | `truth(&mut Scope, &Expr) -> Outcome<Option<bool>>` | a static condition; `None`: holds for some sizes, or undecided |
 //!
 //! Inside an equation, a call of a `fn` is `apply` on tensors over the current indices.
 //!
@@ -32,7 +32,7 @@ use super::project::Project;
 use super::{LayerCall, Mode};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Facts};
-use crate::graph::{Graph, ScalarExpr, StateId, ValueId};
+use crate::graph::{Graph, ScalarExpr, StateId, StateKind, Target, ValueId};
 use crate::source::{FileId, Span};
 use crate::syntax::ast;
 
@@ -73,10 +73,23 @@ pub(crate) enum Stage {
     Function(Definition),
     /// A built-in of `expression` (`exp`, `range`, …).
     Builtin(&'static str),
+    /// A layer's bare name: each use as a stage makes an instance of its own.
+    Template(Definition),
     /// A layer with its arguments, owned under a path; expanded at each use.
     Layer(LayerInstance),
+    /// `mean_over(H, W)`: a reduction over the axes at which sizes were bound.
+    Over {
+        /// `mean`, `sum` or `max`.
+        reduction: &'static str,
+        /// The axes, sorted.
+        axes: Vec<usize>,
+        /// Where it is written.
+        span: Span,
+    },
     /// `chain(…)`, `repeat(n) …`, `{ … }`, `residual { … }` with their members, in order.
     Sequence {
+        /// The dotted path of its members; its parent's where it has no name of its own.
+        path: String,
         /// Named members.
         members: Vec<(String, Rc<Stage>)>,
         /// Adds what flowed in to what comes out.
@@ -154,6 +167,57 @@ pub(crate) struct Scope {
     pub axes: HashMap<String, usize>,
     /// `Some` while inside a `fn`, `loss` or `metric`: its name. Weights cannot be created there.
     pub pure: Option<String>,
+    /// What `input` statements take.
+    pub inputs: Inputs,
+    /// What `<-` may overwrite.
+    pub targets: HashMap<String, Target>,
+    /// What `state` statements create; `None` where they are not allowed.
+    pub state_kind: Option<StateKind>,
+    /// The shape of a state without a type: a scalar, or in an optimizer the parameter's shape.
+    pub state_shape: Vec<Dim>,
+    /// The shapes that `return y : [N, O]` declares for equations of the same body.
+    pub declared: HashMap<String, ast::TensorType>,
+    /// The names of the returned values, once a `return` has run.
+    pub returned: Vec<Option<String>>,
+}
+
+/// What `input` statements of a body take.
+#[derive(Clone, Debug)]
+pub(crate) enum Inputs {
+    /// What flows in, not yet taken.
+    Flow(std::collections::VecDeque<Given>),
+    /// The body of a model that is expanded alone: inputs of the graph, sized by these names where they occur,
+    /// else symbolic.
+    Free(std::collections::BTreeMap<String, i64>),
+}
+
+impl Scope {
+    /// An empty scope that sees the items of `file`.
+    pub(crate) fn new(file: FileId, path: String) -> Self {
+        Scope {
+            file,
+            path,
+            names: HashMap::new(),
+            spans: HashMap::new(),
+            poisoned: HashSet::new(),
+            children: HashMap::new(),
+            axes: HashMap::new(),
+            pure: None,
+            inputs: Inputs::Flow(Default::default()),
+            targets: HashMap::new(),
+            state_kind: None,
+            state_shape: Vec::new(),
+            declared: HashMap::new(),
+            returned: Vec::new(),
+        }
+    }
+
+    /// Binds a name, in place of an earlier binding.
+    pub(crate) fn bind(&mut self, name: &ast::Ident, meaning: Meaning) {
+        self.poisoned.remove(&name.name);
+        self.spans.insert(name.name.clone(), name.span);
+        self.names.insert(name.name.clone(), meaning);
+    }
 }
 
 /// One expansion.
@@ -182,7 +246,24 @@ pub(crate) struct Expander<'p> {
     pub work: u32,
 }
 
-impl Expander<'_> {
+impl<'p> Expander<'p> {
+    /// An expansion into an empty graph.
+    pub(crate) fn new(project: &'p Project, mode: Mode) -> Self {
+        Expander {
+            project,
+            graph: Graph::default(),
+            facts: Facts::new(),
+            mode,
+            diagnostics: Vec::new(),
+            layers: Vec::new(),
+            active: Vec::new(),
+            next_stream: 0,
+            params: HashMap::new(),
+            states: HashMap::new(),
+            work: 0,
+        }
+    }
+
     /// Reports an error.
     pub(crate) fn fail<T>(&mut self, diagnostic: Diagnostic) -> Outcome<T> {
         self.diagnostics.push(diagnostic);

@@ -4,8 +4,20 @@
 //! of a `train` item. Invariant: a graph that leaves this module passes the verifier; every shape in it was proved
 //! for all sizes that the model's `require` lines admit, or, with bound sizes, for those.
 
+mod apply;
+mod condition;
+mod declare;
+mod equation;
+mod expander;
+mod expression;
+mod library;
+mod project;
+mod stage;
+mod statement;
+
 use crate::graph::{DType, Graph, ValueId};
 use crate::source::Span;
+pub use project::Project;
 
 /// Whether `training` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
