@@ -128,7 +128,7 @@ pub struct Statement {
 /// The kinds of statements.
 #[derive(Clone, Debug, serde::Serialize)]
 pub enum StatementKind {
-    /// `input x: [N, C]`, `input tokens: i32[N, T]`.
+    /// `input x: [N, C]`, `input tokens: i32[N, T]`; `input x` in a layer fits any shape (no element, no dims).
     Input {
         /// The names, one or more.
         names: Vec<Ident>,

@@ -164,7 +164,13 @@ impl Builder {
         let span = self.span(&pair);
         let kind = match pair.as_rule() {
             Rule::input => {
-                let (names, ty, _) = self.declaration(pair);
+                let end = span.end as usize;
+                let mut inner = pair.into_inner().skip(1);
+                let names = self.idents(inner.next().expect("an input has names"));
+                let ty = match inner.next() {
+                    Some(ty) => self.tensor_type(ty),
+                    None => TensorType { element: None, dims: Vec::new(), span: Span::new(span.file, end, end) },
+                };
                 StatementKind::Input { names, ty }
             }
             Rule::param => {
