@@ -1,0 +1,345 @@
+//! Data: from a `data` item to batches of numbers.
+//!
+//! Input: a [`DataSpec`] (plain literals) and the run's seed. Output: a [`Dataset`] with three [`Split`]s, each of
+//! which gives [`Batch`]es. Invariants: everything is reproducible from the item, the files and the seed; what is
+//! measured is measured on the training split; a damaged file is an error that names the file and the record, never a
+//! panic and never an allocation that a header asked for.
+//!
+//! The steps: [`settings`](self) reads the item, a source reads the files, the columns are brought to the declared
+//! types, records are divided, then prepared; augmentation happens as batches are made.
+
+mod arguments;
+mod augment;
+mod error;
+mod files;
+mod loader;
+mod prepare;
+mod random;
+mod settings;
+mod source;
+mod split;
+mod table;
+
+use std::sync::Arc;
+
+pub use error::{DataError, FileError};
+pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
+
+use crate::diagnostics::Diagnostic;
+use crate::graph::DType;
+use crate::model::DataSpec;
+use loader::EpochOrder;
+use random::{Purpose, Stream};
+use settings::{Field, Origin, RowStage, Settings};
+use source::{Context, Loaded, Role};
+use split::Divided;
+use table::Part;
+
+/// A field as the model sees it, after preparation and augmentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldInfo {
+    /// The field.
+    pub name: String,
+    /// Sizes per sample.
+    pub sizes: Vec<usize>,
+    /// F32 or I32.
+    pub dtype: DType,
+    /// For labels: the number of classes.
+    pub classes: Option<usize>,
+}
+
+impl FieldInfo {
+    /// Values per sample.
+    pub fn elements(&self) -> usize {
+        self.sizes.iter().product()
+    }
+}
+
+/// Opened data.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// The item's name.
+    pub name: String,
+    /// The fields, in the order of the item.
+    pub fields: Vec<FieldInfo>,
+    /// Samples to train on; never empty.
+    pub train: Arc<Split>,
+    /// Held-out samples; may be empty.
+    pub valid: Arc<Split>,
+    /// Test samples; may be empty.
+    pub test: Arc<Split>,
+}
+
+/// Some of the samples.
+#[derive(Clone, Debug)]
+pub struct Split {
+    fields: Vec<FieldInfo>,
+    columns: Arc<Vec<Column>>,
+    rows: Vec<u32>,
+}
+
+/// A prepared column with its augmentation.
+#[derive(Clone, Debug)]
+struct Column {
+    values: prepare::Prepared,
+    augment: Vec<augment::Stage>,
+    /// Sizes before augmentation.
+    sizes: Vec<usize>,
+}
+
+/// The fields of an item, without touching a file: for `check` and for binding sizes.
+///
+/// # Errors
+/// All findings about the item.
+pub fn fields(spec: &DataSpec) -> Result<Vec<FieldInfo>, Vec<Diagnostic>> {
+    settings::read(spec).map(|settings| settings.infos)
+}
+
+/// Reads and prepares the data. `seed` divides, shuffles and makes synthetic samples.
+///
+/// # Errors
+/// Findings about the item, or the first thing wrong in a file.
+pub fn open(spec: &DataSpec, seed: u64) -> Result<Dataset, DataError> {
+    let settings = settings::read(spec).map_err(DataError::Spec)?;
+    let (table, divided) = load(&settings, spec, seed)?;
+    let mut columns = Vec::new();
+    for (index, (field, column)) in settings.fields.iter().zip(table.columns).enumerate() {
+        let stages = &settings.prepare[index];
+        let values = prepare::prepare(column.values, field, stages, &divided.train).map_err(|message| {
+            DataError::File { span: field.span, error: FileError::new(&column.path, message) }
+        })?;
+        columns.push(Column { values, augment: settings.augment[index].clone(), sizes: prepared_sizes(field, stages) });
+    }
+    let columns = Arc::new(columns);
+    let split = |rows: Vec<u32>| Arc::new(Split { fields: settings.infos.clone(), columns: columns.clone(), rows });
+    Ok(Dataset {
+        name: spec.name.clone(),
+        fields: settings.infos.clone(),
+        train: split(divided.train),
+        valid: split(divided.valid),
+        test: split(divided.test),
+    })
+}
+
+fn prepared_sizes(field: &Field, stages: &[prepare::Stage]) -> Vec<usize> {
+    match (field.element, stages.contains(&prepare::Stage::OneHot)) {
+        (settings::Element::Class(classes), true) => vec![classes],
+        _ => field.sizes.clone(),
+    }
+}
+
+/// Reads all sources into one table and divides its records.
+fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divided), DataError> {
+    let read = |origin: &Origin, role: Role| {
+        let context = Context { folder: &spec.folder, fields: &settings.fields, seed, role };
+        origin.source.read(&context).map_err(|error| error.with_span(origin.span))
+    };
+    let Loaded { mut main, test: mut own_test } = read(&settings.source, Role::Train)?;
+    let mut valid = settings.valid.as_ref().map(|origin| read(origin, Role::Valid)).transpose()?.map(|loaded| loaded.main);
+    let mut test = match &settings.test {
+        Some(origin) => Some(match read(origin, Role::Test)? {
+            Loaded { test: Some(test), .. } => test,
+            Loaded { main, test: None } => main,
+        }),
+        None => own_test.take(),
+    };
+    let span = settings.source.span;
+    let mut parts: Vec<&mut Part> = [Some(&mut main), valid.as_mut(), test.as_mut()].into_iter().flatten().collect();
+    table::unify_names(&mut parts, &settings.fields).map_err(|error| error.with_span(span))?;
+
+    let finish = |part: Part, name: &str, origin: Option<&Origin>| {
+        let span = origin.map_or(span, |origin| origin.span);
+        let mut part = part.conform(&settings.fields).map_err(|error| error.with_span(span))?;
+        if settings.rows.contains(&RowStage::DropMissing) {
+            part.drop_missing();
+        }
+        for (which, field) in settings.fields.iter().enumerate() {
+            if !settings.prepare[which].iter().any(|stage| matches!(stage, prepare::Stage::Fill(_))) {
+                part.refuse_missing(which, field).map_err(|error| DataError::File { span, error })?;
+            }
+        }
+        match part.records {
+            0 => Err(empty(&part, name, span)),
+            1..=0x7fff_ffff => Ok(part),
+            records => {
+                let message = format!("{records} records are more than 2^31 - 1");
+                Err(DataError::spec(Diagnostic::error("data-source", span, message)))
+            }
+        }
+    };
+    let main = finish(main, "source", None)?;
+    let valid = valid.map(|part| finish(part, "valid", settings.valid.as_ref())).transpose()?;
+    let test = test.map(|part| finish(part, "test", settings.test.as_ref())).transpose()?;
+    assemble(settings, main, valid, test, seed)
+}
+
+fn empty(part: &Part, name: &str, span: crate::source::Span) -> DataError {
+    let message = format!("`{name}` gives no record");
+    match part.columns.first() {
+        Some(column) => DataError::File { span, error: FileError::new(&column.path, message) },
+        None => DataError::spec(Diagnostic::error("data-source", span, message)),
+    }
+}
+
+/// Divides the records of `source` and appends those of `valid` and `test`.
+fn assemble(
+    settings: &Settings,
+    mut table: Part,
+    valid: Option<Part>,
+    test: Option<Part>,
+    seed: u64,
+) -> Result<(Part, Divided), DataError> {
+    let mut divided = match &settings.split {
+        Some(rule) => rule.divide(table.records, seed).map_err(|message| {
+            DataError::spec(Diagnostic::error("data-split", settings.source.span, message).hint("take smaller shares"))
+        })?,
+        None => Divided { train: (0..table.records as u32).collect(), ..Divided::default() },
+    };
+    if test.is_some() && !divided.test.is_empty() {
+        let message = "the source has test records of its own, and the split takes a share for the test";
+        let diagnostic = Diagnostic::error("data-split", settings.source.span, message);
+        return Err(DataError::spec(diagnostic.hint("leave `test` out of the split")));
+    }
+    for (part, rows) in [(valid, &mut divided.valid), (test, &mut divided.test)] {
+        if let Some(part) = part {
+            let first = table.records as u32;
+            table.append(part);
+            *rows = (first..table.records as u32).collect();
+        }
+    }
+    Ok((table, divided))
+}
+
+impl Dataset {
+    /// A line for progress: `digits: 1437 train, 0 valid, 360 test; pixels f32[64], label class[10]`.
+    pub fn describe(&self) -> String {
+        let fields: Vec<String> = self.fields.iter().map(describe_field).collect();
+        format!(
+            "{}: {} train, {} valid, {} test; {}",
+            self.name,
+            self.train.len(),
+            self.valid.len(),
+            self.test.len(),
+            fields.join(", ")
+        )
+    }
+}
+
+fn describe_field(field: &FieldInfo) -> String {
+    let sizes: Vec<String> = field.sizes.iter().map(usize::to_string).collect();
+    match (field.classes, field.dtype) {
+        (Some(classes), _) => format!("{} class[{classes}]", field.name),
+        (None, DType::I32) => format!("{} i32[{}]", field.name, sizes.join(", ")),
+        (None, DType::F32 | DType::Bool) => format!("{} f32[{}]", field.name, sizes.join(", ")),
+    }
+}
+
+impl Split {
+    /// How many samples.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True without any sample.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Steps of one epoch; the last batch may be short.
+    pub fn steps_per_epoch(&self, batch: usize) -> u64 {
+        self.len().div_ceil(batch.max(1)) as u64
+    }
+
+    /// The batch of one step, computed here.
+    ///
+    /// # Panics
+    /// On an empty split, which has no steps.
+    pub fn batch_at(&self, plan: &Plan, step: u64) -> Batch {
+        let mut batch = Batch::default();
+        self.fill(plan, step, &mut EpochOrder::default(), &mut batch);
+        batch
+    }
+
+    /// Batches of the steps `first..end`, prepared ahead on a thread; an empty split gives none.
+    /// One epoch is `0..steps_per_epoch(batch)`; a resumed run starts at its step.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn batches(self: &Arc<Self>, plan: Plan, first: u64, end: u64) -> std::io::Result<Batches> {
+        Batches::spawn(self.clone(), plan, first, end)
+    }
+
+    fn fill(&self, plan: &Plan, step: u64, order: &mut EpochOrder, batch: &mut Batch) {
+        let steps = self.steps_per_epoch(plan.batch);
+        let (epoch, within) = (step / steps, (step % steps) as usize);
+        let order = order.of(plan, self.len(), epoch);
+        let chosen = &order[within * plan.batch..self.len().min((within + 1) * plan.batch)];
+        (batch.step, batch.epoch, batch.rows) = (step, epoch, chosen.len());
+        batch.fields.resize_with(self.fields.len(), || Rows::F32(Vec::new()));
+        let columns = self.fields.iter().zip(self.columns.iter()).zip(&mut batch.fields);
+        for (which, ((info, column), rows)) in columns.enumerate() {
+            let elements = info.elements();
+            match info.dtype {
+                DType::I32 => {
+                    let out = integers(rows, chosen.len() * elements);
+                    for (out, position) in out.chunks_exact_mut(elements).zip(chosen) {
+                        column.values.write_i32(self.rows[*position as usize] as usize, out);
+                    }
+                }
+                DType::F32 | DType::Bool => {
+                    let out = floats(rows, chosen.len() * elements);
+                    let mut picture = augment::Picture::default();
+                    for (out, position) in out.chunks_exact_mut(elements).zip(chosen) {
+                        let sample = self.rows[*position as usize];
+                        column.write(sample, which, epoch, plan, &mut picture, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Column {
+    /// Writes one sample, augmented where the plan says so.
+    fn write(&self, sample: u32, which: usize, epoch: u64, plan: &Plan, picture: &mut augment::Picture, out: &mut [f32]) {
+        if self.augment.is_empty() {
+            return self.values.write_f32(sample as usize, out);
+        }
+        picture.values.resize(self.values.width(), 0.0);
+        let (height, width) = match self.sizes[..] {
+            [.., height, width] => (height, width),
+            [width] => (1, width),
+            [] => (1, 1),
+        };
+        (picture.height, picture.width) = (height, width);
+        self.values.write_f32(sample as usize, &mut picture.values);
+        match plan.augmentation {
+            Augmentation::On => {
+                // Each field draws from a key of its own; odd multiples keep the keys of different seeds apart.
+                let key = plan.seed ^ (which as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                let mut stream = Stream::new(key, Purpose::Augment, epoch as u32, sample);
+                augment::augment(picture, &self.augment, &mut stream);
+            }
+            Augmentation::Off => augment::fit_size(picture, &self.augment),
+        }
+        out.copy_from_slice(&picture.values);
+    }
+}
+
+fn floats(rows: &mut Rows, length: usize) -> &mut [f32] {
+    if !matches!(rows, Rows::F32(_)) {
+        *rows = Rows::F32(Vec::new());
+    }
+    let Rows::F32(values) = rows else { unreachable!("just made floats") };
+    values.resize(length, 0.0);
+    values
+}
+
+fn integers(rows: &mut Rows, length: usize) -> &mut [i32] {
+    if !matches!(rows, Rows::I32(_)) {
+        *rows = Rows::I32(Vec::new());
+    }
+    let Rows::I32(values) = rows else { unreachable!("just made integers") };
+    values.resize(length, 0);
+    values
+}

@@ -1,0 +1,246 @@
+//! `npy(image = "x.npy", label = "y.npy")` and `npz("data.npz", image = "x_train", label = "y_train")`: NumPy arrays.
+//!
+//! The first dim counts the records. The arguments' names are the fields'; in an archive a field takes the array of its
+//! own name where nothing else is said.
+//! Format: NumPy enhancement proposal 1. The header is read here by hand, since its sizes must be checked against the
+//! length of the data before anything is allocated or multiplied.
+
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use super::super::arguments::Arguments;
+use super::super::error::{FileError, ReadError};
+use super::super::files;
+use super::super::settings::Field;
+use super::super::table::{Column, Part, Values, MISSING};
+use super::{refuse_values, Context, Loaded, Source};
+use crate::diagnostics::suggest::nearest;
+
+/// One file per field.
+struct Npy {
+    paths: Vec<String>,
+}
+
+/// One archive, one array per field.
+struct Npz {
+    path: String,
+    arrays: Vec<String>,
+}
+
+/// Reads the arguments of `npy`.
+pub(super) fn parse_npy(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Box<dyn Source>> {
+    refuse_values(call, fields);
+    let mut paths = Vec::new();
+    for field in fields {
+        let path = call.text_of_field(&field.name);
+        paths.push(call.require(path, &field.name, &format!("npy({} = \"{}.npy\")", field.name, field.name))?);
+    }
+    Some(Box::new(Npy { paths }))
+}
+
+/// Reads the arguments of `npz`.
+pub(super) fn parse_npz(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Box<dyn Source>> {
+    refuse_values(call, fields);
+    let path = call.text("path", Some(0)).map(str::to_string);
+    let path = call.require(path, "path", "npz(\"data.npz\")")?;
+    let arrays = fields.iter().map(|field| call.text_of_field(&field.name).unwrap_or_else(|| field.name.clone()));
+    Some(Box::new(Npz { path, arrays: arrays.collect() }))
+}
+
+impl Source for Npy {
+    fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
+        let mut arrays = Vec::new();
+        for path in &self.paths {
+            let path = context.path(path);
+            arrays.push(parse_array(&files::read_all(&path)?, &path)?);
+        }
+        together(arrays, context.fields)
+    }
+}
+
+impl Source for Npz {
+    fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
+        let path = context.path(&self.path);
+        let damaged = |error: &dyn std::fmt::Display| {
+            FileError::new(&path, format!("is not a NumPy archive: {error}")).hint("write it with `numpy.savez`")
+        };
+        let bytes = files::read_all(&path)?;
+        let mut archive = npyz::npz::NpzArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
+        let mut arrays = Vec::new();
+        for name in &self.arrays {
+            let names: Vec<String> = archive.array_names().map(str::to_string).collect();
+            if !names.contains(name) {
+                let options: Vec<&str> = names.iter().map(String::as_str).collect();
+                let hint = match nearest(name, options.iter().copied()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("its arrays are: {}", options.join(", ")),
+                };
+                return Err(FileError::new(&path, format!("holds no array \"{name}\"")).hint(hint).into());
+            }
+            let mut entry = archive.zip_archive().by_name(&format!("{name}.npy")).map_err(|error| damaged(&error))?;
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
+            arrays.push(parse_array(&bytes, &path).map_err(|error| error.at(format!("array \"{name}\"")))?);
+        }
+        together(arrays, context.fields)
+    }
+}
+
+/// Arrays of the same number of records.
+fn together(arrays: Vec<(usize, Column)>, fields: &[Field]) -> Result<Loaded, ReadError> {
+    let records = arrays.first().map_or(0, |(records, _)| *records);
+    for ((count, column), field) in arrays.iter().zip(fields) {
+        if *count != records {
+            let message = format!("`{}` has {count} records, but `{}` has {records}", field.name, fields[0].name);
+            return Err(FileError::new(&column.path, message).hint("the first dim counts the records").into());
+        }
+    }
+    Ok(Part { columns: arrays.into_iter().map(|(_, column)| column).collect(), records }.into())
+}
+
+/// Headers of NumPy are at most a few hundred bytes long.
+const HEADER_LIMIT: usize = 1 << 16;
+
+fn parse_array(bytes: &[u8], path: &Path) -> Result<(usize, Column), FileError> {
+    let damaged = |what: &str| FileError::new(path, what.to_string()).hint("write it with `numpy.save`");
+    if bytes.len() < 10 || &bytes[..6] != b"\x93NUMPY" {
+        return Err(damaged("is not a NumPy array: it does not begin with \\x93NUMPY"));
+    }
+    let (start, length) = match bytes[6] {
+        1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
+        _ if bytes.len() < 12 => return Err(damaged("the header ends too early")),
+        _ => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
+    };
+    if length > HEADER_LIMIT || bytes.len() - start < length {
+        return Err(damaged("the header ends too early or is too long"));
+    }
+    let text = std::str::from_utf8(&bytes[start..start + length]).map_err(|_| damaged("the header is not text"))?;
+    let header = Header::parse(text).map_err(|what| damaged(&what))?;
+    let data = &bytes[start + length..];
+    let Some((&records, sizes)) = header.shape.split_first() else {
+        return Err(damaged("holds a single number; the first dim must count the records"));
+    };
+    let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    let needed = elements.and_then(|elements| elements.checked_mul(records)?.checked_mul(header.kind.bytes()));
+    let (Some(elements), Some(needed)) = (elements, needed) else {
+        return Err(damaged(&format!("claims a shape of {:?}, more than can be addressed", header.shape)));
+    };
+    if data.len() != needed {
+        let message = format!("holds {} bytes of data, but its shape {:?} needs {needed}", data.len(), header.shape);
+        let complete = (data.len() / header.kind.bytes()).checked_div(elements).unwrap_or(0);
+        return Err(damaged(&message).at(format!("record {}", complete.min(records) + 1)));
+    }
+    let values = header.kind.values(data, header.big_endian).map_err(|(place, value)| {
+        let record = place.checked_div(elements).unwrap_or(0) + 1;
+        FileError::new(path, format!("{value} does not fit 32 bits")).at(format!("record {record}"))
+    })?;
+    let sizes = Some(sizes.to_vec());
+    Ok((records, Column { sizes, elements, values, missing_place: None, path: path.to_path_buf() }))
+}
+
+/// Element types.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bool,
+    Signed(usize),
+    Unsigned(usize),
+    Float(usize),
+}
+
+struct Header {
+    kind: Kind,
+    big_endian: bool,
+    shape: Vec<usize>,
+}
+
+impl Header {
+    /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let after = |key: &str| {
+            let start = text.find(&format!("'{key}':")).map(|start| start + key.len() + 3);
+            start.map(|start| text[start..].trim_start()).ok_or_else(|| format!("the header says no `{key}`"))
+        };
+        let descr = after("descr")?;
+        let descr = descr.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
+        let descr = descr.ok_or("holds records of several types; save one array per field")?;
+        let (order, code) = descr.split_at(descr.len().min(1));
+        let kind = match code {
+            "b1" => Kind::Bool,
+            "i1" => Kind::Signed(1),
+            "i2" => Kind::Signed(2),
+            "i4" => Kind::Signed(4),
+            "i8" => Kind::Signed(8),
+            "u1" => Kind::Unsigned(1),
+            "u2" => Kind::Unsigned(2),
+            "u4" => Kind::Unsigned(4),
+            "u8" => Kind::Unsigned(8),
+            "f2" => Kind::Float(2),
+            "f4" => Kind::Float(4),
+            "f8" => Kind::Float(8),
+            _ => return Err(format!("has elements of type `{descr}`; save them as u1, i4, i8, f4 or f8")),
+        };
+        let shape = after("shape")?.strip_prefix('(').and_then(|rest| rest.split(')').next());
+        let shape = shape.ok_or("the header has no shape in parentheses")?;
+        let dims = shape.split(',').map(str::trim).filter(|dim| !dim.is_empty());
+        let dims: Result<Vec<usize>, _> = dims.map(|dim| dim.trim_end_matches('L').parse()).collect();
+        let shape = dims.map_err(|_| format!("the shape ({shape}) is not a list of whole numbers"))?;
+        if after("fortran_order")?.starts_with("True") && shape.iter().filter(|size| **size > 1).count() > 1 {
+            return Err("is stored column by column; save it with `numpy.ascontiguousarray`".to_string());
+        }
+        Ok(Self { kind, big_endian: order == ">", shape })
+    }
+}
+
+impl Kind {
+    fn bytes(self) -> usize {
+        match self {
+            Kind::Bool => 1,
+            Kind::Signed(bytes) | Kind::Unsigned(bytes) | Kind::Float(bytes) => bytes,
+        }
+    }
+
+    /// The elements in 32 bits; the error is the place and value of an integer that does not fit.
+    fn values(self, data: &[u8], big_endian: bool) -> Result<Values, (usize, i128)> {
+        let width = self.bytes();
+        let words = data.chunks_exact(width).map(|bytes| {
+            let mut word = [0u8; 8];
+            word[..width].copy_from_slice(bytes);
+            if big_endian {
+                word[..width].reverse();
+            }
+            u64::from_le_bytes(word)
+        });
+        let fitting = |(place, value): (usize, i128)| match i32::try_from(value) {
+            Ok(value) if value != MISSING => Ok(value),
+            _ => Err((place, value)),
+        };
+        match self {
+            Kind::Bool | Kind::Unsigned(1) => Ok(Values::U8(data.to_vec())),
+            Kind::Unsigned(_) => {
+                words.map(i128::from).enumerate().map(fitting).collect::<Result<_, _>>().map(Values::I32)
+            }
+            Kind::Signed(_) => {
+                // Shifting the sign bit to the top and back extends it.
+                let spare = 64 - 8 * width as u32;
+                let signed = words.map(|word| i128::from(((word << spare) as i64) >> spare));
+                signed.enumerate().map(fitting).collect::<Result<_, _>>().map(Values::I32)
+            }
+            Kind::Float(2) => Ok(Values::F32(words.map(|word| half(word as u16)).collect())),
+            Kind::Float(4) => Ok(Values::F32(words.map(|word| f32::from_bits(word as u32)).collect())),
+            Kind::Float(_) => Ok(Values::F32(words.map(|word| f64::from_bits(word) as f32).collect())),
+        }
+    }
+}
+
+/// IEEE 754 binary16 to binary32.
+fn half(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from(bits >> 10 & 0x1f);
+    let fraction = f32::from(bits & 0x3ff) / 1024.0;
+    match exponent {
+        0 => sign * fraction * 2f32.powi(-14),
+        31 if fraction == 0.0 => sign * f32::INFINITY,
+        31 => f32::NAN,
+        _ => sign * (1.0 + fraction) * 2f32.powi(exponent - 15),
+    }
+}

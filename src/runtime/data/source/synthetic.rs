@@ -1,0 +1,186 @@
+//! Samples made up on the spot: `spirals(…)`, `regression(…)`, `random_images(…)`.
+//!
+//! Invariant: the samples depend on the seed (the source's own, else the run's) and on the split that they are for;
+//! a `test` of the same source has other samples of the same distribution.
+
+use super::super::arguments::Arguments;
+use super::super::error::ReadError;
+use super::super::random::{Purpose, Stream};
+use super::super::settings::{Element, Field};
+use super::super::table::{Column, Part, Values};
+use super::{refuse_values, sample_and_label, Context, Loaded, Role, Source};
+
+/// At most this many numbers are made up for one field (4 GiB of floats).
+const LIMIT: usize = 1 << 30;
+
+/// Interleaved arms in the plane, a class an arm; after CS231n's "Minimal neural network case study".
+struct Spirals {
+    classes: usize,
+    points: usize,
+    noise: f64,
+    seed: Option<u64>,
+    sample: usize,
+    label: usize,
+}
+
+/// y = x · w + b + noise with x and w standard normal.
+struct Regression {
+    samples: usize,
+    noise: f64,
+    seed: Option<u64>,
+}
+
+/// Pictures of a random shade per class under random pixels.
+struct RandomImages {
+    samples: usize,
+    seed: Option<u64>,
+    sample: usize,
+    label: usize,
+}
+
+/// Reads the arguments of `spirals`: points per arm, noise as the deviation of the angle in radians.
+pub(super) fn parse_spirals(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Box<dyn Source>> {
+    let classes = call.count("classes", Some(0));
+    let classes = call.require(classes, "classes", "spirals(classes = 3, points = 300, noise = 0.1)")?;
+    let points = call.count("points", Some(1)).unwrap_or(100);
+    let noise = call.number("noise", Some(2)).unwrap_or(0.2);
+    let seed = call.count("seed", None).map(|seed| seed as u64);
+    refuse_values(call, fields);
+    let (sample, label) = sample_and_label(call, fields)?;
+    if fields[sample].sizes != [2] {
+        call.fail(format!("`{}` must be f32[2]: a point of the plane", fields[sample].name), "declare it `f32[2]`");
+    }
+    if fields[label].element != Element::Class(classes) {
+        call.fail(format!("`{}` must be class[{classes}]", fields[label].name), "declare as many classes as arms");
+    }
+    bounded(call, classes, points)?;
+    Some(Box::new(Spirals { classes, points, noise, seed, sample, label }))
+}
+
+/// Reads the arguments of `regression`; the features are the first field's elements, the second field is the target.
+pub(super) fn parse_regression(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Box<dyn Source>> {
+    let samples = call.count("samples", Some(0));
+    let samples = call.require(samples, "samples", "regression(samples = 1000, noise = 0.1)")?;
+    let features = call.count("features", None);
+    let noise = call.number("noise", None).unwrap_or(0.1);
+    let seed = call.count("seed", None).map(|seed| seed as u64);
+    refuse_values(call, fields);
+    let [inputs, target] = fields else {
+        call.fail("`regression` gives two fields: features and targets", "declare `x: f32[8]` and `y: f32[1]`");
+        return None;
+    };
+    if inputs.element != Element::F32 || target.element != Element::F32 {
+        call.fail("`regression` gives floats", "declare both fields f32");
+    }
+    if features.is_some_and(|features| features != inputs.elements()) {
+        call.fail(format!("`{}` has {} features", inputs.name, inputs.elements()), "let `features` agree, or leave it out");
+    }
+    bounded(call, samples, inputs.elements().max(target.elements()))?;
+    Some(Box::new(Regression { samples, noise, seed }))
+}
+
+/// Reads the arguments of `random_images`; sizes and classes are those of the fields.
+pub(super) fn parse_random_images(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Box<dyn Source>> {
+    let samples = call.count("samples", Some(0));
+    let samples = call.require(samples, "samples", "random_images(samples = 1000)")?;
+    let seed = call.count("seed", None).map(|seed| seed as u64);
+    refuse_values(call, fields);
+    let (sample, label) = sample_and_label(call, fields)?;
+    bounded(call, samples, fields[sample].elements())?;
+    Some(Box::new(RandomImages { samples, seed, sample, label }))
+}
+
+fn bounded(call: &mut Arguments<'_, '_>, records: usize, elements: usize) -> Option<()> {
+    if records == 0 {
+        call.fail(format!("`{}` would make no sample", call.name), "ask for at least one");
+        return None;
+    }
+    if records.checked_mul(elements).is_none_or(|numbers| numbers > LIMIT) {
+        call.fail(format!("{records} × {elements} made-up numbers are too many"), format!("ask for at most {LIMIT}"));
+        return None;
+    }
+    Some(())
+}
+
+fn role(context: &Context<'_>) -> u32 {
+    match context.role {
+        Role::Train => 0,
+        Role::Valid => 1,
+        Role::Test => 2,
+    }
+}
+
+fn column(sizes: Vec<usize>, values: Values) -> Column {
+    let elements = sizes.iter().product();
+    Column { sizes: Some(sizes), elements, values, missing_place: None, path: "(made up)".into() }
+}
+
+/// Samples and labels in the order of the fields.
+fn labelled(sample: usize, label: usize, samples: Column, labels: Vec<i32>) -> Part {
+    let records = labels.len();
+    let labels = column(Vec::new(), Values::I32(labels));
+    let columns = if sample < label { vec![samples, labels] } else { vec![labels, samples] };
+    Part { columns, records }
+}
+
+impl Source for Spirals {
+    fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
+        let seed = self.seed.unwrap_or(context.seed);
+        let (mut points, mut labels) = (Vec::new(), Vec::new());
+        for arm in 0..self.classes {
+            let mut stream = Stream::new(seed, Purpose::Sample, arm as u32, role(context));
+            for place in 0..self.points {
+                let radius = (place as f64 + 0.5) / self.points as f64;
+                // Four radians of winding, the arms evenly apart.
+                let start = std::f64::consts::TAU * arm as f64 / self.classes as f64;
+                let angle = start + 4.0 * radius + self.noise * stream.normal();
+                points.push((radius * libm::sin(angle)) as f32);
+                points.push((radius * libm::cos(angle)) as f32);
+                labels.push(arm as i32);
+            }
+        }
+        Ok(labelled(self.sample, self.label, column(vec![2], Values::F32(points)), labels).into())
+    }
+}
+
+impl Source for Regression {
+    fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
+        let seed = self.seed.unwrap_or(context.seed);
+        let (inputs, target) = (&context.fields[0], &context.fields[1]);
+        let (features, targets) = (inputs.elements(), target.elements());
+        let mut truth = Stream::new(seed, Purpose::Truth, 0, 0);
+        let weights: Vec<f64> = (0..features * targets).map(|_| truth.normal()).collect();
+        let biases: Vec<f64> = (0..targets).map(|_| truth.normal()).collect();
+        let (mut x, mut y) = (Vec::new(), Vec::new());
+        for sample in 0..self.samples {
+            let mut stream = Stream::new(seed, Purpose::Sample, sample as u32, role(context));
+            let row: Vec<f32> = (0..features).map(|_| stream.normal() as f32).collect();
+            for (bias, weights) in biases.iter().zip(weights.chunks_exact(features)) {
+                let product: f64 = row.iter().zip(weights).map(|(x, w)| f64::from(*x) * w).sum();
+                y.push((product + bias + self.noise * stream.normal()) as f32);
+            }
+            x.extend_from_slice(&row);
+        }
+        let columns = vec![column(inputs.sizes.clone(), Values::F32(x)), column(target.sizes.clone(), Values::F32(y))];
+        Ok(Part { columns, records: self.samples }.into())
+    }
+}
+
+impl Source for RandomImages {
+    fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
+        let seed = self.seed.unwrap_or(context.seed);
+        let field = &context.fields[self.sample];
+        let Element::Class(classes) = context.fields[self.label].element else {
+            unreachable!("the label was found by its class")
+        };
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for sample in 0..self.samples {
+            let mut stream = Stream::new(seed, Purpose::Sample, sample as u32, role(context));
+            let label = stream.below(classes as u32);
+            let shade = 255 * label / classes.max(2) as u32;
+            pixels.extend((0..field.elements()).map(|_| ((stream.below(256) + shade) / 2) as u8));
+            labels.push(label as i32);
+        }
+        Ok(labelled(self.sample, self.label, column(field.sizes.clone(), Values::U8(pixels)), labels).into())
+    }
+}
