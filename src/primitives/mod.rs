@@ -4,10 +4,15 @@
 //! whatever tile, tail or thread it falls to. The instruction set is chosen once, at load.
 #![allow(unsafe_code)]
 
+pub(crate) mod axis;
 pub mod flush;
 pub(crate) mod lanes;
+pub(crate) mod pack;
 pub mod pool;
+pub mod product;
 pub mod random;
+pub(crate) mod shape;
+pub(crate) mod tile;
 pub mod vector;
 
 use std::fmt;

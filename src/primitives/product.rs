@@ -1,0 +1,438 @@
+//! Products: `C[m, n] (+)= Σ_k A[m, k] · B[k, n]` over affine loops, in independent parts.
+//!
+//! Input: a [`kernel::Product`] with its buffers' places. Output: a plan that is run part by part, by any threads.
+//! Invariants: the parts and the order of k within an element of C follow from sizes and strides alone, and each element
+//! belongs to one part, so results are the same bits however the parts are divided among threads. Between levels, bits
+//! may differ.
+//!
+//! A part is one block of rows and columns of one product of the batch. For each block of k, the part copies its block
+//! of B into panels as wide as a tile (unless few rows would use them), then walks over tiles of rows, and for each over
+//! the panels. This is the order of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008),
+//! with the roles of L1 and L2 of BLIS: a tile's rows of A stay in L1, the block of B in L2.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+use super::Level;
+use super::axis::{Axis, Run};
+use super::lanes::Portable;
+use super::pack::{KBlock, pack};
+use super::shape::{Orientation, Shape, choose};
+use super::tile::{MAX_ROWS, Tile, Tiles, next_panel};
+use crate::kernel;
+use std::ops::Range;
+
+/// Bytes in a cache line; scratch areas start at multiples of it.
+const LINE: usize = 64;
+
+/// A product made ready to run.
+#[derive(Debug)]
+pub struct ProductPlan {
+    level: Level,
+    operands: Operands,
+    shape: Shape,
+    /// Byte offsets of the first elements from the base pointer.
+    a_byte: isize,
+    b_byte: isize,
+    c_byte: isize,
+    accumulate: bool,
+}
+
+/// The dimensions of a product as its operands see them, after orientation.
+#[derive(Debug)]
+pub(crate) struct Operands {
+    /// `(extent, strides in A, B, C)`, outermost first.
+    pub batch: Vec<(usize, [isize; 3])>,
+    /// Rows of A and of C.
+    pub m: [Axis; 2],
+    /// Columns of B and of C.
+    pub n: [Axis; 2],
+    /// Sum index in A and in B.
+    pub k: [Axis; 2],
+}
+
+impl ProductPlan {
+    /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`ProductPlan::run`].
+    pub fn new(product: &kernel::Product, a_byte: usize, b_byte: usize, c_byte: usize, level: Level) -> ProductPlan {
+        let place = |byte: usize, element: i64| byte as isize + element as isize * size_of::<f32>() as isize;
+        let (a, b) = (place(a_byte, product.a.1), place(b_byte, product.b.1));
+        let (orientation, operands, shape) = choose(product, level);
+        let (a_byte, b_byte) = match orientation {
+            Orientation::Given => (a, b),
+            Orientation::Swapped => (b, a),
+        };
+        let c_byte = place(c_byte, product.c.1);
+        ProductPlan { level, operands, shape, a_byte, b_byte, c_byte, accumulate: product.accumulate }
+    }
+
+    /// The number of independent parts; depends on sizes and strides alone.
+    pub fn parts(&self) -> usize {
+        self.batch_count() * self.shape.row_blocks * self.shape.column_blocks.count()
+    }
+
+    /// Bytes of scratch that a thread needs, to be aligned to 64.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch_layout().bytes
+    }
+
+    /// Nominal work: multiply-adds of the whole product.
+    pub fn multiply_adds(&self) -> usize {
+        self.batch_count() * self.operands.m[0].extent() * self.operands.n[0].extent() * self.operands.k[0].extent()
+    }
+
+    /// Runs the parts of a range, in order.
+    ///
+    /// # Safety
+    /// The plan's level is available. Every element that the product names, at the plan's byte offsets from `base`, is
+    /// valid; C overlaps neither A nor B, and nobody else touches the elements of C of these parts. `scratch` is
+    /// valid for [`ProductPlan::scratch_bytes`], aligned to 64 bytes and used by this call alone.
+    /// `parts.end` is at most [`ProductPlan::parts`].
+    pub unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+        debug_assert!(parts.end <= self.parts());
+        match self.level {
+            Level::Portable => run_parts::<Portable>(self, base, scratch, parts),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => run_avx2(self, base, scratch, parts),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => run_avx512(self, base, scratch, parts),
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => run_parts::<Portable>(self, base, scratch, parts),
+        }
+    }
+
+    fn batch_count(&self) -> usize {
+        self.operands.batch.iter().map(|(extent, _)| extent).product()
+    }
+
+    /// Element offsets of A, B and C for one product of the batch.
+    fn batch_offsets(&self, mut index: usize) -> [isize; 3] {
+        let mut offsets = [0; 3];
+        for (extent, strides) in self.operands.batch.iter().rev() {
+            let i = (index % extent) as isize;
+            index /= extent;
+            for (offset, stride) in offsets.iter_mut().zip(strides) {
+                *offset += i * stride;
+            }
+        }
+        offsets
+    }
+
+    fn scratch_layout(&self) -> ScratchLayout {
+        let shape = &self.shape;
+        let mut bytes = 0usize;
+        let mut area = |elements: usize, size: usize| {
+            let start = bytes;
+            bytes = (bytes + elements * size).next_multiple_of(LINE);
+            start
+        };
+        let float = size_of::<f32>();
+        ScratchLayout {
+            b: area(if shape.pack_b { shape.k_block * shape.max_columns } else { 0 }, float),
+            a: area(if shape.pack_a { shape.k_block * MAX_ROWS } else { 0 }, float),
+            stage: area(if shape.may_stage { shape.max_rows * shape.max_columns } else { 0 }, float),
+            a_offsets: area(shape.k_block, size_of::<isize>()),
+            b_offsets: area(shape.k_block, size_of::<isize>()),
+            a_runs: area(shape.k_block + 1, size_of::<Run>()),
+            b_runs: area(shape.k_block + 1, size_of::<Run>()),
+            bytes,
+        }
+    }
+}
+
+/// Byte offsets of the areas of a thread's scratch.
+struct ScratchLayout {
+    /// Panels of B.
+    b: usize,
+    /// A tile's rows of A.
+    a: usize,
+    /// A part's block of C, where C's columns are not neighbours in memory.
+    stage: usize,
+    a_offsets: usize,
+    b_offsets: usize,
+    a_runs: usize,
+    b_runs: usize,
+    bytes: usize,
+}
+
+/// [`ProductPlan::run`] for machine code: the parts `first..last`.
+///
+/// # Safety
+/// As for [`ProductPlan::run`]; `plan` points to a live plan.
+pub unsafe extern "C" fn run_product(
+    plan: *const ProductPlan,
+    base: *mut u8,
+    scratch: *mut u8,
+    first: usize,
+    last: usize,
+) {
+    (*plan).run(base, scratch, first..last);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2(plan: &ProductPlan, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+    run_parts::<std::arch::x86_64::__m256>(plan, base, scratch, parts);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn run_avx512(plan: &ProductPlan, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+    run_parts::<std::arch::x86_64::__m512>(plan, base, scratch, parts);
+}
+
+/// One part at work: its block and its pointers.
+struct Part<'a> {
+    plan: &'a ProductPlan,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    scratch: Scratch,
+}
+
+/// Pointers to the areas of a thread's scratch.
+#[derive(Clone, Copy)]
+struct Scratch {
+    b: *mut f32,
+    a: *mut f32,
+    stage: *mut f32,
+    offsets: [*mut isize; 2],
+    runs: [*mut Run; 2],
+}
+
+#[inline(always)]
+unsafe fn run_parts<V: Tiles>(plan: &ProductPlan, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+    let layout = plan.scratch_layout();
+    let scratch = Scratch {
+        b: scratch.add(layout.b).cast(),
+        a: scratch.add(layout.a).cast(),
+        stage: scratch.add(layout.stage).cast(),
+        offsets: [scratch.add(layout.a_offsets).cast(), scratch.add(layout.b_offsets).cast()],
+        runs: [scratch.add(layout.a_runs).cast(), scratch.add(layout.b_runs).cast()],
+    };
+    let shape = &plan.shape;
+    let column_blocks = shape.column_blocks.count();
+    let one_k_block = plan.operands.k[0].extent() <= shape.k_block;
+    let mut packed_for = None;
+    for part in parts {
+        let (row_block, rest) = (part % shape.row_blocks, part / shape.row_blocks);
+        let (column_block, batch) = (rest % column_blocks, rest / column_blocks);
+        let [a, b, c] = plan.batch_offsets(batch);
+        let part = Part {
+            plan,
+            rows: shape.rows(row_block, plan.operands.m[0].extent()),
+            columns: shape.column_blocks.columns(column_block),
+            a: base.offset(plan.a_byte).cast::<f32>().offset(a),
+            b: base.offset(plan.b_byte).cast::<f32>().offset(b),
+            c: base.offset(plan.c_byte).cast::<f32>().offset(c),
+            scratch,
+        };
+        // Neighbouring parts of one column block share its panels.
+        let b_is_packed = one_k_block && packed_for == Some(rest);
+        run_part::<V>(&part, b_is_packed);
+        packed_for = Some(rest);
+    }
+}
+
+/// Writes the runs and offsets of one operand's range of k to scratch.
+#[inline(always)]
+unsafe fn k_block(axis: &Axis, range: Range<usize>, runs: *mut Run, offsets: *mut isize) -> KBlock<'static> {
+    let (step, length) = (axis.step(), range.len());
+    let mut count = 0;
+    for run in axis.runs(range) {
+        runs.add(count).write(run);
+        count += 1;
+        for i in 0..run.length {
+            offsets.add(run.position + i).write(run.offset + i as isize * step);
+        }
+    }
+    KBlock { runs: std::slice::from_raw_parts(runs, count), step, offsets: std::slice::from_raw_parts(offsets, length) }
+}
+
+#[inline(always)]
+unsafe fn run_part<V: Tiles>(part: &Part<'_>, b_is_packed: bool) {
+    let (operands, shape) = (&part.plan.operands, &part.plan.shape);
+    let staged = !operands.n[1].is_contiguous(part.columns.clone());
+    let depth = operands.k[0].extent();
+    let stage_width = part.columns.len().next_multiple_of(V::COUNT);
+    let mut first = 0;
+    loop {
+        let range = first..(first + shape.k_block).min(depth);
+        let a_block = k_block(&operands.k[0], range.clone(), part.scratch.runs[0], part.scratch.offsets[0]);
+        let b_block = k_block(&operands.k[1], range.clone(), part.scratch.runs[1], part.scratch.offsets[1]);
+        if shape.pack_b && !b_is_packed {
+            pack_panels::<V>(part, b_block);
+        }
+        let accumulate = first > 0 || (part.plan.accumulate && !staged);
+        let target = if staged { Target::Stage(stage_width) } else { Target::Memory };
+        multiply::<V>(part, a_block, b_block, target, accumulate);
+        first = range.end;
+        if first >= depth {
+            break;
+        }
+    }
+    if staged {
+        unstage::<V>(part, stage_width);
+    }
+}
+
+/// Where tiles are written.
+#[derive(Clone, Copy)]
+enum Target {
+    /// To C.
+    Memory,
+    /// To the stage, in rows of so many elements.
+    Stage(usize),
+}
+
+#[inline(always)]
+unsafe fn pack_panels<V: Tiles>(part: &Part<'_>, k: KBlock<'_>) {
+    let (operands, shape) = (&part.plan.operands, &part.plan.shape);
+    let mut to = part.scratch.b;
+    let mut start = part.columns.start;
+    while start < part.columns.end {
+        let left = (part.columns.end - start).div_ceil(V::COUNT);
+        let width = next_panel(left, V::MAX_VECTORS) * V::COUNT;
+        let end = (start + width).min(part.columns.end);
+        pack::<V>(shape.copy_b, part.b, &operands.n[0], start..end, k, to, width);
+        to = to.add(width * k.offsets.len());
+        start = end;
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply<V: Tiles>(
+    part: &Part<'_>,
+    a_block: KBlock<'_>,
+    b_block: KBlock<'_>,
+    target: Target,
+    accumulate: bool,
+) {
+    let (operands, shape) = (&part.plan.operands, &part.plan.shape);
+    let depth = a_block.offsets.len();
+    let whole = [Run { position: 0, length: depth, offset: 0 }];
+    let vectors = part.columns.len().div_ceil(V::COUNT);
+    let tiles = part.rows.len().div_ceil(V::max_rows(next_panel(vectors, V::MAX_VECTORS)));
+    let mut tile = Tile {
+        a: [part.a; MAX_ROWS],
+        a_step: a_block.step,
+        runs: a_block.runs.as_ptr(),
+        run_count: a_block.runs.len(),
+        b: part.b,
+        b_step: b_block.step,
+        b_last: V::COUNT,
+        c: [part.c; MAX_ROWS],
+        column: 0,
+        c_last: V::COUNT,
+        accumulate,
+    };
+    for index in 0..tiles {
+        let rows =
+            part.rows.start + part.rows.len() * index / tiles..part.rows.start + part.rows.len() * (index + 1) / tiles;
+        let height = rows.len();
+        if shape.pack_a {
+            pack::<V>(shape.copy_a, part.a, &operands.m[0], rows.clone(), a_block, part.scratch.a, height);
+            for i in 0..height {
+                tile.a[i] = part.scratch.a.add(i);
+            }
+            (tile.a_step, tile.runs, tile.run_count) = (height as isize, whole.as_ptr(), 1);
+        } else {
+            fill_rows(&operands.m[0], rows.clone(), |i, offset| tile.a[i] = part.a.offset(offset));
+        }
+        match target {
+            Target::Memory => fill_rows(&operands.m[1], rows, |i, offset| tile.c[i] = part.c.offset(offset)),
+            Target::Stage(width) => {
+                let first = rows.start - part.rows.start;
+                for i in 0..height {
+                    tile.c[i] = part.scratch.stage.add((first + i) * width);
+                }
+            }
+        }
+        row_of_tiles::<V>(part, &mut tile, height, b_block, target);
+    }
+}
+
+/// All tiles of a tile's rows.
+#[inline(always)]
+unsafe fn row_of_tiles<V: Tiles>(part: &Part<'_>, tile: &mut Tile, height: usize, b_block: KBlock<'_>, target: Target) {
+    let operands = &part.plan.operands;
+    let mut panel = part.scratch.b as *const f32;
+    let mut start = part.columns.start;
+    while start < part.columns.end {
+        let left = (part.columns.end - start).div_ceil(V::COUNT);
+        let vectors = next_panel(left, V::MAX_VECTORS);
+        let width = vectors * V::COUNT;
+        let end = (start + width).min(part.columns.end);
+        let last = end - start - (vectors - 1) * V::COUNT;
+        if part.plan.shape.pack_b {
+            tile.b = panel;
+            tile.b_step = width as isize;
+            panel = panel.add(width * b_block.offsets.len());
+        } else {
+            let column = operands.n[0].runs(start..end).next().map_or(0, |run| run.offset);
+            let k = b_block.offsets.first().copied().unwrap_or(0);
+            tile.b = part.b.offset(column + k);
+            tile.b_last = last;
+        }
+        tile.column = match target {
+            Target::Memory => operands.n[1].runs(start..end).next().map_or(0, |run| run.offset),
+            Target::Stage(_) => (start - part.columns.start) as isize,
+        };
+        tile.c_last = match target {
+            Target::Memory => last,
+            Target::Stage(_) => V::COUNT,
+        };
+        V::tile(height, vectors)(tile);
+        start = end;
+    }
+}
+
+/// Calls `set` with the position and offset of each row of a tile.
+#[inline(always)]
+unsafe fn fill_rows(axis: &Axis, rows: Range<usize>, mut set: impl FnMut(usize, isize)) {
+    for run in axis.runs(rows) {
+        for i in 0..run.length {
+            set(run.position + i, run.offset + i as isize * axis.step());
+        }
+    }
+}
+
+/// Copies, or adds, a part's stage to C.
+#[inline(always)]
+unsafe fn unstage<V: Tiles>(part: &Part<'_>, width: usize) {
+    let [_, m] = &part.plan.operands.m;
+    let [_, n] = &part.plan.operands.n;
+    let accumulate = part.plan.accumulate;
+    for row in m.runs(part.rows.clone()) {
+        for i in 0..row.length {
+            let from = part.scratch.stage.add((row.position + i) * width).cast_const();
+            let to = part.c.offset(row.offset + i as isize * m.step());
+            for run in n.runs(part.columns.clone()) {
+                let (from, to) = (from.add(run.position), to.offset(run.offset));
+                if n.step() == 1 {
+                    copy_run::<V>(from, to, run.length, accumulate);
+                } else {
+                    for j in 0..run.length {
+                        let element = to.offset(j as isize * n.step());
+                        *element = if accumulate { *element + *from.add(j) } else { *from.add(j) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn copy_run<V: Tiles>(from: *const f32, to: *mut f32, length: usize, accumulate: bool) {
+    let mut j = 0;
+    while j < length {
+        let count = (length - j).min(V::COUNT);
+        let value = V::load_first(from.add(j), count);
+        let value = if accumulate { V::load_first(to.add(j), count).add(value) } else { value };
+        value.store_first(to.add(j), count);
+        j += count;
+    }
+}
+
+#[cfg(test)]
+#[path = "product_tests.rs"]
+mod tests;
