@@ -7,14 +7,14 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::LayerCall;
+use super::{LayerCall, lint};
 use super::declare::show;
 use super::expander::{Definition, Expander, Given, Inputs, LayerInstance, Meaning, Outcome, Scope, Stage};
 use crate::diagnostics::{Diagnostic, Label};
 use crate::dim::Dim;
 use crate::graph::{Binary, DType, ValueId};
 use crate::source::Span;
-use crate::syntax::ast::{self, Expr, ExprKind, Ident, StatementKind};
+use crate::syntax::ast::{Expr, ExprKind, Ident};
 
 /// How deep definitions may nest.
 const MAX_DEPTH: usize = 48;
@@ -25,7 +25,7 @@ impl Expander<'_> {
         self.spend(span)?;
         match &**stage {
             Stage::Builtin(name) => self.builtin(name, given, span),
-            Stage::Function(definition) => self.function(definition, given, span),
+            Stage::Function(definition) => self.call_function(definition, given, span),
             Stage::Layer(layer) => self.layer(layer, given, span),
             Stage::Template(definition) => {
                 let name = &definition.ast.name.name;
@@ -81,7 +81,7 @@ impl Expander<'_> {
             Some(last) => {
                 let mut results = Vec::with_capacity(given.len() + 1);
                 for (index, given) in given.into_iter().chain([last]).enumerate() {
-                    results.push((format!("output{index}"), self.tensor(&given)?));
+                    results.push((format!("output{index}"), self.expect_tensor(&given)?));
                 }
                 Ok(Meaning::Tuple(results))
             }
@@ -91,13 +91,13 @@ impl Expander<'_> {
 
     fn one_tensor(&mut self, given: Vec<Given>, span: Span) -> Outcome<ValueId> {
         let value = self.single(given, span)?;
-        self.tensor(&Given { name: None, value, span })
+        self.expect_tensor(&Given { name: None, value, span })
     }
 
     /// What flowed in plus what came out; the shapes must be equal.
     pub(crate) fn residual_sum(&mut self, start: &Meaning, result: &Meaning, span: Span) -> Outcome<Meaning> {
-        let start = self.tensor(&Given { name: None, value: start.clone(), span })?;
-        let result = self.tensor(&Given { name: None, value: result.clone(), span })?;
+        let start = self.expect_tensor(&Given { name: None, value: start.clone(), span })?;
+        let result = self.expect_tensor(&Given { name: None, value: result.clone(), span })?;
         let (before, after) = (self.graph.value(start).clone(), self.graph.value(result).clone());
         let equal = before.shape.len() == after.shape.len()
             && before.shape.iter().zip(&after.shape).all(|(a, b)| self.facts.prove_eq(a, b).is_proved());
@@ -195,10 +195,8 @@ impl Expander<'_> {
         let mut seen = HashSet::new();
         let mut open = vec![definition.clone()];
         while let Some(next) = open.pop() {
-            let mut names = HashSet::new();
-            mentioned(&next.ast, &mut names);
-            for name in names {
-                let Some(found) = self.project.find(next.file, &name) else { continue };
+            for name in lint::names_read(&next.ast) {
+                let Some(found) = self.project.find(next.file, name) else { continue };
                 if key(&found) == start {
                     return true;
                 }
@@ -289,7 +287,7 @@ impl Expander<'_> {
         }
     }
 
-    fn function(&mut self, definition: &Definition, given: Vec<Given>, span: Span) -> Outcome<Meaning> {
+    fn call_function(&mut self, definition: &Definition, given: Vec<Given>, span: Span) -> Outcome<Meaning> {
         let sites: Vec<(Option<String>, Span)> =
             given.iter().map(|given| (given.name.as_ref().map(|name| name.name.clone()), given.span)).collect();
         let mut arguments = self.bind_arguments(definition, given, span)?;
@@ -303,7 +301,7 @@ impl Expander<'_> {
                     let named = sites.iter().find(|(site, _)| site.as_ref() == Some(&name.name));
                     let positional = sites.get(position).filter(|(site, _)| site.is_none());
                     let site = named.or(positional).map_or(span, |(_, site)| *site);
-                    let value = this.tensor(&Given { name: None, value: meaning.clone(), span: site })?;
+                    let value = this.expect_tensor(&Given { name: None, value: meaning.clone(), span: site })?;
                     this.bind_type(&mut scope, ty, value, site)?;
                 }
                 scope.bind(name, meaning);
@@ -321,80 +319,5 @@ fn member_span(stage: &Stage) -> Option<Span> {
         | Stage::Waypoint { span, .. }
         | Stage::Over { span, .. } => Some(*span),
         Stage::Function(_) | Stage::Builtin(_) | Stage::Template(_) => None,
-    }
-}
-
-/// Every name that occurs in a definition's body.
-fn mentioned(definition: &ast::Definition, names: &mut HashSet<String>) {
-    for parameter in &definition.parameters {
-        if let Some(default) = &parameter.default {
-            walk(default, names);
-        }
-    }
-    walk_statements(&definition.body, names);
-}
-
-fn walk_statements(body: &[ast::Statement], names: &mut HashSet<String>) {
-    for statement in body {
-        match &statement.kind {
-            StatementKind::Input { .. }
-            | StatementKind::Param { .. }
-            | StatementKind::State(_)
-            | StatementKind::Require { .. }
-            | StatementKind::Field { .. } => {}
-            StatementKind::Let { value, .. }
-            | StatementKind::Bind { value, .. }
-            | StatementKind::Equation { value, .. }
-            | StatementKind::Update { value, .. }
-            | StatementKind::Expression { value, .. } => walk(value, names),
-            StatementKind::Return { values, .. } => values.iter().for_each(|value| walk(value, names)),
-            StatementKind::If { then, otherwise, .. } => {
-                walk_statements(then, names);
-                walk_statements(otherwise, names);
-            }
-        }
-    }
-}
-
-fn walk(expr: &Expr, names: &mut HashSet<String>) {
-    match &expr.kind {
-        ExprKind::Name(name) => {
-            names.insert(name.clone());
-        }
-        ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => {}
-        ExprKind::List(items) => items.iter().for_each(|item| walk(item, names)),
-        ExprKind::Call { callee, arguments } => {
-            walk(callee, names);
-            arguments.iter().for_each(|argument| walk(&argument.value, names));
-        }
-        ExprKind::Index { base, indices } => {
-            walk(base, names);
-            indices.iter().for_each(|index| walk(index, names));
-        }
-        ExprKind::Field { base, .. } => walk(base, names),
-        ExprKind::Unary(_, inner) => walk(inner, names),
-        ExprKind::Binary(_, left, right) => {
-            walk(left, names);
-            walk(right, names);
-        }
-        ExprKind::Reduce { body, .. } => walk(body, names),
-        ExprKind::Conditional { then, condition, otherwise } => {
-            for part in [then, condition, otherwise] {
-                walk(part, names);
-            }
-        }
-        ExprKind::Guard { read, otherwise } => {
-            walk(read, names);
-            walk(otherwise, names);
-        }
-        ExprKind::Pipeline { head, stages } => {
-            head.iter().for_each(|head| walk(head, names));
-            stages.iter().for_each(|stage| walk(&stage.value, names));
-        }
-        ExprKind::Residual(stages) => stages.iter().for_each(|stage| walk(&stage.value, names)),
-        ExprKind::Repeat { count, body } => {
-            walk(count, names);
-            walk(body, names);
-        }
     }
 }

@@ -101,7 +101,7 @@ impl Expander<'_> {
                                 .hint("a layer with several inputs is called with all of them: `layer(a, b)`"),
                         );
                     };
-                    let value = self.tensor(&given)?;
+                    let value = self.expect_tensor(&given)?;
                     self.bind_type(scope, ty, value, given.span)?;
                     value
                 }
@@ -236,7 +236,7 @@ impl Expander<'_> {
     }
 
     /// The tensor of an argument that must be one.
-    pub(crate) fn tensor(&mut self, given: &Given) -> Outcome<ValueId> {
+    pub(crate) fn expect_tensor(&mut self, given: &Given) -> Outcome<ValueId> {
         match &given.value {
             Meaning::Tensor(value) => Ok(*value),
             other => {
@@ -375,7 +375,8 @@ impl Expander<'_> {
             let message = format!("`{}` is already a weight or a stage of this body", name.name);
             return self.fail(Diagnostic::error("duplicate-name", name.span, message).label(*first, "first use"));
         }
-        if scope.names.contains_key(&name.name) {
+        // A weight may take the name of the argument that asks for it: `if bias { param bias: … }`.
+        if matches!(scope.names.get(&name.name), Some(Meaning::Tensor(_) | Meaning::Stage(_) | Meaning::Tuple(_))) {
             return self.fail(duplicate(name, scope));
         }
         scope.children.insert(name.name.clone(), name.span);

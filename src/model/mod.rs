@@ -5,18 +5,23 @@
 //! for all sizes that the model's `require` lines admit, or, with bound sizes, for those.
 
 mod apply;
+pub mod check;
 mod condition;
 mod declare;
 mod equation;
+mod expand;
 mod expander;
 mod expression;
 mod library;
+mod lint;
 mod project;
 mod stage;
 mod statement;
+pub mod summary;
 
 use crate::graph::{DType, Graph, ValueId};
 use crate::source::Span;
+pub use expand::{ModelUse, expand, expand_use};
 pub use project::Project;
 
 /// Whether `training` holds.

@@ -156,7 +156,7 @@ impl Expander<'_> {
         match (&stage.value.kind, &stage.label) {
             (ExprKind::List(dims), _) => {
                 self.spend(span)?;
-                let tensor = self.tensor(&Given { name: None, value, span })?;
+                let tensor = self.expect_tensor(&Given { name: None, value, span })?;
                 self.bind_dims(scope, dims, span, tensor, span)?;
                 Ok(Meaning::Tensor(tensor))
             }
