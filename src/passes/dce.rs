@@ -1,0 +1,34 @@
+//! Removal of values that no output and no update needs.
+//!
+//! Input and output: a graph. Invariant: the order of the values that stay.
+
+use crate::graph::{Graph, ValueId};
+
+/// Runs the pass.
+pub fn run(graph: &mut Graph) {
+    let mut needed = vec![false; graph.len()];
+    for root in graph.outputs.iter().map(|output| output.value).chain(graph.updates.iter().map(|update| update.value)) {
+        needed[root.0 as usize] = true;
+    }
+    for (id, value) in graph.values().rev() {
+        if needed[id.0 as usize] {
+            value.args.iter().for_each(|arg| needed[arg.0 as usize] = true);
+        }
+    }
+    let old = std::mem::take(graph);
+    let mut map = vec![None; old.len()];
+    for (id, value) in old.values().filter(|(id, _)| needed[id.0 as usize]) {
+        let mut value = value.clone();
+        value.args.iter_mut().for_each(|arg| *arg = renamed(&map, *arg));
+        map[id.0 as usize] = Some(graph.push(value));
+    }
+    let Graph { inputs, params, states, scalars, outputs, updates, .. } = old;
+    (graph.inputs, graph.params, graph.states, graph.scalars) = (inputs, params, states, scalars);
+    (graph.outputs, graph.updates) = (outputs, updates);
+    graph.outputs.iter_mut().for_each(|output| output.value = renamed(&map, output.value));
+    graph.updates.iter_mut().for_each(|update| update.value = renamed(&map, update.value));
+}
+
+fn renamed(map: &[Option<ValueId>], id: ValueId) -> ValueId {
+    map[id.0 as usize].expect("what is needed precedes its users")
+}
