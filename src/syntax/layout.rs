@@ -21,6 +21,10 @@ const STATEMENT_WORDS: &[&str] = &["input", "param", "state", "let", "require", 
 /// Words that stand between two operands.
 const INFIX_WORDS: &[&str] = &["if", "else", "and", "or"];
 
+/// Symbols that begin no statement: a line that begins with one continues the statement before it.
+const LEADING_SYMBOLS: &[&str] =
+    &["->", "<-", "+", "-", "*", "/", "%", "^", "<", "<=", ">", ">=", "==", "!=", "=", "~", ",", ":", "{", "."];
+
 /// One top-level item of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
@@ -41,6 +45,8 @@ pub(crate) struct Layout {
     pub chunks: Vec<Chunk>,
     /// `##` lines at the head, apart from those of the first item.
     pub docs: Vec<String>,
+    /// The whole text with comments and continuing newlines blanked.
+    pub blanked: String,
     /// Bracket, quote and nesting errors.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -54,6 +60,7 @@ pub(crate) fn layout(file: FileId, source: &str) -> Layout {
         index += 1;
     }
     scan.finish();
+    scan.layout.blanked = String::from_utf8(scan.blanked).expect("whole tokens are blanked");
     scan.layout
 }
 
@@ -211,48 +218,29 @@ impl<'s> Scan<'s> {
 
     /// True when the line that begins with token `next` belongs to the statement before it.
     fn continues(&self, next: usize) -> bool {
-        let token = self.tokens[next];
-        let leading = match token.kind {
-            TokenKind::Word => match token.text(self.source) {
-                "and" | "or" | "else" => true,
-                "if" => self.is_infix_if(next),
-                _ => false,
-            },
-            TokenKind::Symbol => matches!(
-                token.text(self.source),
-                "->" | "<-"
-                    | "+"
-                    | "-"
-                    | "*"
-                    | "/"
-                    | "%"
-                    | "^"
-                    | "<"
-                    | "<="
-                    | ">"
-                    | ">="
-                    | "=="
-                    | "!="
-                    | "="
-                    | "~"
-                    | ","
-                    | ":"
-                    | "{"
-                    | "."
-            ),
-            _ => false,
-        };
-        leading
+        let leads = self.leads(next) || self.text_of(next) == "if" && self.is_infix_if(next);
+        leads
             || (self.previous.is_some_and(|previous| self.expects_more(previous)) && !self.starts_statement_like(next))
     }
 
-    /// A leading `if` continues an expression unless its line opens a block before any `else`.
+    /// True for a token that begins no statement.
+    fn leads(&self, index: usize) -> bool {
+        let token = self.tokens[index];
+        let text = token.text(self.source);
+        match token.kind {
+            TokenKind::Word => matches!(text, "and" | "or" | "else"),
+            TokenKind::Symbol => LEADING_SYMBOLS.contains(&text),
+            _ => false,
+        }
+    }
+
+    /// A leading `if` continues an expression unless it opens a block before any `else`.
     fn is_infix_if(&self, at: usize) -> bool {
-        let line = self.tokens[at..].iter().take_while(|token| token.kind != TokenKind::Newline);
-        for token in line {
-            match token.text(self.source) {
+        for index in at..self.tokens.len() {
+            match self.text_of(index) {
                 "{" => return false,
                 "else" => return true,
+                "\n" if !self.next_significant[index].is_some_and(|next| self.leads(next)) => return true,
                 _ => {}
             }
         }

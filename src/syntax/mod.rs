@@ -9,8 +9,13 @@ mod explain;
 mod expression;
 mod layout;
 mod parse;
+mod print;
+#[cfg(test)]
+mod print_tests;
+mod spacing;
 #[cfg(test)]
 mod tests;
 mod token;
 
 pub use parse::{parse, parse_expression};
+pub use print::format;

@@ -76,6 +76,8 @@ pub(crate) fn tokens(source: &str) -> Vec<Token> {
             b'"' => text_token(bytes, at),
             b'0'..=b'9' => (TokenKind::Number, number_end(bytes, at)),
             byte if byte.is_ascii_alphabetic() || byte == b'_' => (TokenKind::Word, skip(bytes, at, is_word_byte)),
+            // A byte order mark at the head is no part of the text.
+            _ if at == 0 && source.starts_with('\u{feff}') => (TokenKind::Comment, '\u{feff}'.len_utf8()),
             _ => symbol_token(source, at),
         };
         found.push(Token { kind, start: at, end });
