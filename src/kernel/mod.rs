@@ -8,6 +8,10 @@
 //! and a list of phases that run in order at each outer point; a phase with inner loops reduces or maps over them.
 //! A softmax row is one nest: a max phase, a sum-of-exp phase and a store phase.
 
+pub mod interpret;
+pub mod linear;
+pub mod print;
+
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::source::Span;
 
@@ -263,4 +267,28 @@ pub struct ProductLoop {
     pub b: i64,
     /// Stride in C.
     pub c: i64,
+}
+
+impl Buffer {
+    /// How many elements it has.
+    pub fn elements(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.elements() * interpret::element_bytes(self.dtype)
+    }
+}
+
+impl Program {
+    /// The buffer of this position.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0 as usize]
+    }
+
+    /// The buffer of this name (`param:fc1.weight`).
+    pub fn buffer_named(&self, name: &str) -> Option<&Buffer> {
+        self.buffers.iter().find(|buffer| buffer.name == name)
+    }
 }

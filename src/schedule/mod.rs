@@ -1,1 +1,227 @@
 //! Graph with bound sizes to loop nests, products and a memory plan.
+//!
+//! Input: a verified graph whose dims are numbers, after `passes`; the places of parameters and states.
+//! Output: a [`Program`]. Invariant: the program depends on the graph alone, never on the machine or its threads.
+//!
+//! 1. `lower`, `contract`: graph → `form`, in which contractions are views, reductions, scatters or products.
+//! 2. `roots`: which values are stored; everything else is computed where it is read.
+//! 3. `draft`, `inline`: a kernel for each stored value, with what it reads inlined.
+//! 4. `order`: kernels in an order in which updates happen in place after the last read.
+//! 5. `memory`: temporaries share bytes.
+//! 6. `emit`: addresses, joined loops, vector lanes.
+
+mod code;
+mod contract;
+mod draft;
+mod emit;
+mod form;
+mod inline;
+mod lower;
+mod memory;
+mod order;
+mod persistent;
+mod roots;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+pub use persistent::{ALIGNMENT, Persistent};
+
+use crate::graph::{DType, Graph, Target};
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, NodeOp, Program};
+use crate::source::Span;
+use code::Dest;
+use draft::Item;
+use form::{Form, FormOp, Id, Source};
+
+/// Plans one step.
+///
+/// # Panics
+/// Where a dim is symbolic or `persistent` lacks a parameter or state of the graph: compiler bugs.
+pub fn plan(graph: &Graph, persistent: &Persistent) -> Program {
+    let form = lower::lower(graph);
+    let mut roots = roots::choose(&form);
+    // The second round loads what the first found to be needed in memory instead of computing it again.
+    draft::items(&form, &mut roots);
+    let items = draft::items(&form, &mut roots);
+    let ordered = order::order(&form, items);
+    assemble(graph, persistent, &form, &ordered)
+}
+
+/// Sizes of a declared shape.
+fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
+    shape.iter().map(|dim| dim.as_const().expect("sizes are bound before scheduling") as usize).collect()
+}
+
+/// Buffers of everything declared, in a fixed order: parameters, states, inputs, scalars, outputs.
+struct Declared {
+    buffers: Vec<Buffer>,
+    params: usize,
+    states: usize,
+    inputs: usize,
+    scalars: usize,
+}
+
+impl Declared {
+    fn of(graph: &Graph, persistent: &Persistent) -> Self {
+        let mut buffers: Vec<Buffer> = Vec::new();
+        let fixed = |name: &str| persistent.offset(name).unwrap_or_else(|| panic!("no place for {name}"));
+        for param in &graph.params {
+            let name = format!("param:{}", param.name);
+            let offset = fixed(&name);
+            buffers.push(Buffer { name, dtype: DType::F32, sizes: sizes(&param.shape), offset });
+        }
+        let params = buffers.len();
+        for state in &graph.states {
+            let name = format!("state:{}", state.name);
+            let offset = fixed(&name);
+            buffers.push(Buffer { name, dtype: state.dtype, sizes: sizes(&state.shape), offset });
+        }
+        let states = buffers.len();
+        let mut offset = persistent.bytes;
+        let mut next = |name: String, dtype: DType, sizes: Vec<usize>| {
+            let buffer = Buffer { name, dtype, sizes, offset };
+            offset += persistent::round_up(buffer.bytes());
+            buffer
+        };
+        for input in &graph.inputs {
+            buffers.push(next(format!("input:{}", input.name), input.dtype, sizes(&input.shape)));
+        }
+        let inputs = buffers.len();
+        for scalar in &graph.scalars {
+            buffers.push(next(format!("scalar:{}", scalar.name), DType::F32, Vec::new()));
+        }
+        let scalars = buffers.len();
+        for output in &graph.outputs {
+            let value = graph.value(output.value);
+            buffers.push(next(format!("output:{}", output.name), value.dtype, graph.sizes(output.value)));
+        }
+        Self { buffers, params, states, inputs, scalars }
+    }
+
+    fn source(&self, source: Source) -> BufferId {
+        BufferId(match source {
+            Source::Param(id) => id.0,
+            Source::State(id) => self.params as u32 + id.0,
+            Source::Input(id) => self.states as u32 + id.0,
+            Source::Scalar(id) => self.inputs as u32 + id.0,
+        })
+    }
+
+    fn target(&self, target: Target) -> BufferId {
+        match target {
+            Target::Param(id) => self.source(Source::Param(id)),
+            Target::State(id) => self.source(Source::State(id)),
+        }
+    }
+
+    fn output(&self, number: usize) -> BufferId {
+        BufferId((self.scalars + number) as u32)
+    }
+}
+
+fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order::Ordered) -> Program {
+    let declared = Declared::of(graph, persistent);
+    let mut buffers = declared.buffers.clone();
+    let fixed = buffers.len();
+    let mut values: BTreeMap<Id, BufferId> = BTreeMap::new();
+    let mut dests: BTreeMap<Dest, BufferId> = BTreeMap::new();
+    let (places, copies) = draft::output_places(form);
+    values.extend(places.into_iter().map(|(id, number)| (id, declared.output(number))));
+    dests.extend(copies.into_iter().map(|number| (Dest::Output(number), declared.output(number))));
+    for id in form.ids() {
+        if let FormOp::Source(source) = form.value(id).op {
+            values.insert(id, declared.source(source));
+        }
+    }
+    let mut temporary = |form_id: Id| {
+        let value = form.value(form_id);
+        let name = format!("temp:{}", buffers.len() - fixed);
+        buffers.push(Buffer { name, dtype: value.dtype, sizes: value.sizes.clone(), offset: 0 });
+        BufferId(buffers.len() as u32 - 1)
+    };
+    let mut final_copies = Vec::new();
+    for (number, (target, id)) in form.updates.iter().enumerate() {
+        let target = declared.target(*target);
+        let place = if ordered.copied.contains(&number) { temporary(*id) } else { target };
+        dests.insert(Dest::Update(number), place);
+        if place != target {
+            final_copies.push((place, target, form.value(*id).span));
+        }
+    }
+    for dest in ordered.items.iter().flat_map(Item::writes) {
+        if let Dest::Value(id) = dest {
+            values.entry(id).or_insert_with(|| temporary(id));
+        }
+    }
+    let places = emit::Places { form, values: &values, dests: &dests };
+    let mut kernels: Vec<Kernel> = ordered
+        .items
+        .iter()
+        .flat_map(|item| match item {
+            Item::Nest(draft) => emit::nest(&places, draft),
+            Item::Product(product) => vec![emit::product(&places, product)],
+        })
+        .collect();
+    kernels.extend(final_copies.into_iter().map(copy));
+    let start = buffers[..fixed].iter().map(|buffer| buffer.offset + persistent::round_up(buffer.bytes())).max();
+    let start = start.unwrap_or(0).max(persistent.bytes);
+    let arena_bytes = start + place_temporaries(&mut buffers, fixed, start, &kernels);
+    Program { buffers, kernels, arena_bytes }
+}
+
+fn copy((from, to, span): (BufferId, BufferId, Span)) -> Kernel {
+    Kernel { kind: KernelKind::Copy { from, to }, name: "copy".to_string(), span }
+}
+
+/// Gives offsets to the buffers behind `fixed`; returns the bytes that they take.
+fn place_temporaries(buffers: &mut [Buffer], fixed: usize, start: usize, kernels: &[Kernel]) -> usize {
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; buffers.len()];
+    for (number, kernel) in kernels.iter().enumerate() {
+        for buffer in touched(kernel) {
+            let life = &mut lives[buffer.0 as usize];
+            *life = Some(life.map_or((number, number), |(first, _)| (first, number)));
+        }
+    }
+    let requests: Vec<memory::Request> = (fixed..buffers.len())
+        .map(|buffer| {
+            let (first, last) = lives[buffer].unwrap_or((0, 0));
+            memory::Request { bytes: buffers[buffer].bytes(), first, last }
+        })
+        .collect();
+    let (offsets, bytes) = memory::place(&requests);
+    for (buffer, offset) in buffers[fixed..].iter_mut().zip(offsets) {
+        buffer.offset = start + offset;
+    }
+    bytes
+}
+
+/// The buffers that a kernel reads or writes, possibly more than once.
+pub fn touched(kernel: &Kernel) -> Vec<BufferId> {
+    match &kernel.kind {
+        KernelKind::Zero(buffer) => vec![*buffer],
+        KernelKind::Copy { from, to } => vec![*from, *to],
+        KernelKind::Product(product) => vec![product.a.0, product.b.0, product.c.0],
+        KernelKind::Nest(nest) => {
+            let mut touched = Vec::new();
+            for phase in &nest.phases {
+                touched.extend(phase.stores.iter().map(|store| store.location.buffer));
+                touched.extend(phase.nodes.iter().filter_map(|node| match &node.op {
+                    NodeOp::Load(location) => Some(location.buffer),
+                    NodeOp::Const(_)
+                    | NodeOp::Index(_)
+                    | NodeOp::Random { .. }
+                    | NodeOp::Reduced { .. }
+                    | NodeOp::Unary(..)
+                    | NodeOp::Binary(..)
+                    | NodeOp::Compare(..)
+                    | NodeOp::Select(..)
+                    | NodeOp::Cast(_) => None,
+                }));
+            }
+            touched
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! A slow, simple interpreter of a [`Program`], for tests: the meaning of the loop IR.
+//!
+//! Input: a program and an arena. Output: the arena after the step. Every access is checked against its buffer:
+//! the invariant of [`super`]. Numbers are f64 whatever the element type, so results compare closely with the
+//! graph's evaluator; an arena has one f64 slot per byte offset, and bytes never written read as NaN.
+
+use super::{
+    Buffer, BufferId, KernelKind, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Product, ProductLoop, Program,
+    Reduction, ReductionKind, Store,
+};
+use crate::graph::scalar::{binary, binary_integer, compare, truth, unary};
+use crate::graph::{DType, philox};
+
+/// The memory of a step: one f64 at the byte offset of each element.
+#[derive(Clone, Debug)]
+pub struct Arena {
+    slots: Vec<f64>,
+}
+
+/// Bytes of one element in memory.
+pub fn element_bytes(dtype: DType) -> usize {
+    match dtype {
+        DType::F32 | DType::I32 => 4,
+        DType::Bool => 1,
+    }
+}
+
+impl Arena {
+    /// An arena of this many bytes in which nothing is written.
+    pub fn new(bytes: usize) -> Self {
+        Self { slots: vec![f64::NAN; bytes] }
+    }
+
+    /// Writes a whole buffer.
+    ///
+    /// # Panics
+    /// When the count of elements is not that of the buffer.
+    pub fn write(&mut self, buffer: &Buffer, data: &[f64]) {
+        assert_eq!(buffer.elements(), data.len(), "elements of {}", buffer.name);
+        for (position, &element) in data.iter().enumerate() {
+            self.slots[buffer.offset + position * element_bytes(buffer.dtype)] = element;
+        }
+    }
+
+    /// Reads a whole buffer.
+    pub fn read(&self, buffer: &Buffer) -> Vec<f64> {
+        let width = element_bytes(buffer.dtype);
+        (0..buffer.elements()).map(|position| self.slots[buffer.offset + position * width]).collect()
+    }
+}
+
+/// Runs a step. `seed` and `step` key the draws of [`NodeOp::Random`].
+///
+/// # Panics
+/// When an access leaves its buffer: a bug of `schedule`.
+pub fn interpret(program: &Program, arena: &mut Arena, seed: u64, step: u64) {
+    for kernel in &program.kernels {
+        let mut machine = Machine { program, arena, kernel: &kernel.name, seed, step };
+        match &kernel.kind {
+            KernelKind::Nest(nest) => machine.nest(nest),
+            KernelKind::Product(product) => machine.product(product),
+            KernelKind::Zero(buffer) => {
+                for position in 0..program.buffer(*buffer).elements() {
+                    machine.store(*buffer, position as i64, 0.0);
+                }
+            }
+            KernelKind::Copy { from, to } => {
+                for position in 0..program.buffer(*from).elements() {
+                    let element = machine.load(*from, position as i64);
+                    machine.store(*to, position as i64, element);
+                }
+            }
+        }
+    }
+}
+
+/// All points of a box, in row-major order.
+fn points(extents: &[usize]) -> Vec<Vec<usize>> {
+    let mut points = vec![Vec::new()];
+    for &extent in extents {
+        points = points.iter().flat_map(|point| (0..extent).map(|index| [&point[..], &[index]].concat())).collect();
+    }
+    points
+}
+
+struct Machine<'a> {
+    program: &'a Program,
+    arena: &'a mut Arena,
+    kernel: &'a str,
+    seed: u64,
+    step: u64,
+}
+
+impl Machine<'_> {
+    fn slot(&self, buffer: BufferId, position: i64) -> usize {
+        let buffer = self.program.buffer(buffer);
+        let inside = position >= 0 && (position as usize) < buffer.elements();
+        assert!(inside, "kernel {}: element {position} of {} {:?}", self.kernel, buffer.name, buffer.sizes);
+        buffer.offset + position as usize * element_bytes(buffer.dtype)
+    }
+
+    fn load(&self, buffer: BufferId, position: i64) -> f64 {
+        self.arena.slots[self.slot(buffer, position)]
+    }
+
+    fn store(&mut self, buffer: BufferId, position: i64, element: f64) {
+        let slot = self.slot(buffer, position);
+        self.arena.slots[slot] = element;
+    }
+
+    fn nest(&mut self, nest: &Nest) {
+        assert!(nest.parallel <= nest.outer.len(), "kernel {}: parallel loops are outer loops", self.kernel);
+        for outer in points(&nest.outer) {
+            let mut reduced: Vec<Vec<f64>> = Vec::new();
+            for phase in &nest.phases {
+                let results = self.phase(phase, &outer, &reduced);
+                reduced.push(results);
+            }
+        }
+    }
+
+    fn phase(&mut self, phase: &Phase, outer: &[usize], reduced: &[Vec<f64>]) -> Vec<f64> {
+        let mut folds: Vec<Fold> = phase.reductions.iter().map(Fold::new).collect();
+        for (number, inner) in points(&phase.inner).into_iter().enumerate() {
+            let point = [outer, &inner[..]].concat();
+            let mut values = Vec::with_capacity(phase.nodes.len());
+            for node in &phase.nodes {
+                let value = self.node(node, &point, &values, reduced);
+                values.push(value);
+            }
+            for fold in &mut folds {
+                fold.take(values[fold.node.0 as usize], number);
+            }
+            for store in &phase.stores {
+                self.store_at(store, &point, &values);
+            }
+        }
+        folds.into_iter().map(|fold| fold.result).collect()
+    }
+
+    fn node(&self, node: &Node, point: &[usize], values: &[f64], reduced: &[Vec<f64>]) -> f64 {
+        let value = |id: NodeId| values[id.0 as usize];
+        match &node.op {
+            NodeOp::Const(number) => match node.dtype {
+                DType::Bool => truth(*number != 0.0),
+                DType::I32 => number.trunc(),
+                DType::F32 => *number,
+            },
+            NodeOp::Index(linear) => linear.at(point) as f64,
+            NodeOp::Load(location) => self
+                .position(location, point, values)
+                .map_or(0.0, |position| self.load(location.buffer, position)),
+            NodeOp::Random { stream, element } => {
+                f64::from(philox::uniform(self.seed, self.step, *stream, element.at(point) as u64))
+            }
+            NodeOp::Reduced { phase, index } => reduced[*phase][*index],
+            NodeOp::Unary(op, x) => unary(*op, value(*x)),
+            NodeOp::Binary(op, a, b) => match node.dtype {
+                DType::I32 => f64::from(binary_integer(*op, value(*a) as i32, value(*b) as i32)),
+                DType::F32 | DType::Bool => binary(*op, value(*a), value(*b)),
+            },
+            NodeOp::Compare(op, a, b) => truth(compare(*op, value(*a), value(*b))),
+            NodeOp::Select(condition, then, otherwise) => {
+                if value(*condition) != 0.0 {
+                    value(*then)
+                } else {
+                    value(*otherwise)
+                }
+            }
+            NodeOp::Cast(x) => match node.dtype {
+                DType::I32 => f64::from(value(*x) as i32),
+                DType::Bool => truth(value(*x) != 0.0),
+                DType::F32 => value(*x),
+            },
+        }
+    }
+
+    /// The element that a location names at a point; none where a guard fails.
+    fn position(&self, location: &Location, point: &[usize], values: &[f64]) -> Option<i64> {
+        let holds = |(guard, extent): &(Linear, i64)| (0..*extent).contains(&guard.at(point));
+        if !location.guards.iter().all(holds) {
+            return None;
+        }
+        let mut position = location.index.at(point);
+        for term in &location.indirect {
+            let index = values[term.node.0 as usize] as i64;
+            if !(0..term.extent).contains(&index) {
+                return None;
+            }
+            position += term.stride * index;
+        }
+        Some(position)
+    }
+
+    fn store_at(&mut self, store: &Store, point: &[usize], values: &[f64]) {
+        let Some(position) = self.position(&store.location, point, values) else { return };
+        let buffer = store.location.buffer;
+        let value = values[store.value.0 as usize];
+        let old = if store.accumulate { self.load(buffer, position) } else { 0.0 };
+        self.store(buffer, position, old + value);
+    }
+
+    fn product(&mut self, product: &Product) {
+        let address = |base: i64, loops: &[(&[ProductLoop], &[usize])], stride: fn(&ProductLoop) -> i64| {
+            loops
+                .iter()
+                .flat_map(|(loops, point)| loops.iter().zip(*point))
+                .fold(base, |sum, (each, &index)| sum + stride(each) * index as i64)
+        };
+        let extents = |loops: &[ProductLoop]| points(&loops.iter().map(|each| each.extent).collect::<Vec<_>>());
+        for batch in extents(&product.batch) {
+            for m in extents(&product.m) {
+                for n in extents(&product.n) {
+                    let outer =
+                        [(&product.batch[..], &batch[..]), (&product.m[..], &m[..]), (&product.n[..], &n[..])];
+                    let c = address(product.c.1, &outer, |each| each.c);
+                    let mut sum = if product.accumulate { self.load(product.c.0, c) } else { 0.0 };
+                    for k in extents(&product.k) {
+                        let all = [outer[0], outer[1], outer[2], (&product.k[..], &k[..])];
+                        let a = self.load(product.a.0, address(product.a.1, &all, |each| each.a));
+                        sum += a * self.load(product.b.0, address(product.b.1, &all, |each| each.b));
+                    }
+                    self.store(product.c.0, c, sum);
+                }
+            }
+        }
+    }
+}
+
+/// The state of one reduction.
+struct Fold {
+    kind: ReductionKind,
+    node: NodeId,
+    best: f64,
+    result: f64,
+}
+
+impl Fold {
+    fn new(reduction: &Reduction) -> Self {
+        let result = match reduction.kind {
+            ReductionKind::Sum | ReductionKind::ArgMax => 0.0,
+            ReductionKind::Max => f64::NEG_INFINITY,
+        };
+        Self { kind: reduction.kind, node: reduction.node, best: f64::NEG_INFINITY, result }
+    }
+
+    fn take(&mut self, value: f64, number: usize) {
+        match self.kind {
+            ReductionKind::Sum => self.result += value,
+            ReductionKind::Max => self.result = if value > self.result { value } else { self.result },
+            ReductionKind::ArgMax if value > self.best => (self.best, self.result) = (value, number as f64),
+            ReductionKind::ArgMax => {}
+        }
+    }
+}

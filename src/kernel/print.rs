@@ -1,0 +1,126 @@
+//! A program as readable text, for `ansatz dump` and tests.
+//!
+//! Input: a [`Program`]. Output: its buffers and kernels, one line per buffer, node, reduction and store.
+
+use std::fmt::Write;
+
+use super::{
+    Kernel, KernelKind, Linear, Location, Nest, NodeId, NodeOp, Phase, Product, ProductLoop, Program, ReductionKind,
+};
+
+/// The whole program.
+pub fn print(program: &Program) -> String {
+    let mut text = format!("arena {} bytes\n", program.arena_bytes);
+    for buffer in &program.buffers {
+        let _ = writeln!(text, "  {:>10}  {} {:?}{:?}", buffer.offset, buffer.name, buffer.dtype, buffer.sizes);
+    }
+    for (number, kernel) in program.kernels.iter().enumerate() {
+        let _ = writeln!(text, "kernel {number} {}", kernel_text(program, kernel));
+    }
+    text
+}
+
+/// One kernel.
+pub fn kernel_text(program: &Program, kernel: &Kernel) -> String {
+    match &kernel.kind {
+        KernelKind::Nest(nest) => format!("{}: {}", kernel.name, nest_text(program, nest)),
+        KernelKind::Product(product) => format!("{}: {}", kernel.name, product_text(program, product)),
+        KernelKind::Zero(buffer) => format!("zero {}", program.buffer(*buffer).name),
+        KernelKind::Copy { from, to } => format!("copy {} to {}", program.buffer(*from).name, program.buffer(*to).name),
+    }
+}
+
+fn nest_text(program: &Program, nest: &Nest) -> String {
+    let mut text = format!("for {:?}, {} parallel, lanes {:?}", nest.outer, nest.parallel, nest.lanes);
+    for (number, phase) in nest.phases.iter().enumerate() {
+        let _ = write!(text, "\n  phase {number} for {:?}", phase.inner);
+        phase_text(program, phase, &mut text);
+    }
+    text
+}
+
+fn phase_text(program: &Program, phase: &Phase, text: &mut String) {
+    for (number, node) in phase.nodes.iter().enumerate() {
+        let _ = write!(text, "\n    %{number} = {}", node_text(program, &node.op));
+    }
+    for (number, reduction) in phase.reductions.iter().enumerate() {
+        let kind = match reduction.kind {
+            ReductionKind::Sum => "sum",
+            ReductionKind::Max => "max",
+            ReductionKind::ArgMax => "argmax",
+        };
+        let _ = write!(text, "\n    reduction {number} = {kind} %{}", reduction.node.0);
+    }
+    for store in &phase.stores {
+        let sign = if store.accumulate { "+=" } else { "=" };
+        let _ = write!(text, "\n    {} {sign} %{}", location_text(program, &store.location), store.value.0);
+    }
+}
+
+fn node_text(program: &Program, op: &NodeOp) -> String {
+    let name = |op: &dyn std::fmt::Debug| format!("{op:?}").to_lowercase();
+    let list = |nodes: &[&NodeId]| nodes.iter().map(|node| format!("%{}", node.0)).collect::<Vec<_>>().join(", ");
+    match op {
+        NodeOp::Const(number) => format!("{number}"),
+        NodeOp::Index(linear) => format!("index {}", linear_text(linear)),
+        NodeOp::Load(location) => format!("load {}", location_text(program, location)),
+        NodeOp::Random { stream, element } => format!("random {stream} at {}", linear_text(element)),
+        NodeOp::Reduced { phase, index } => format!("reduced {phase}.{index}"),
+        NodeOp::Unary(op, x) => format!("{} {}", name(op), list(&[x])),
+        NodeOp::Binary(op, a, b) => format!("{} {}", name(op), list(&[a, b])),
+        NodeOp::Compare(op, a, b) => format!("{} {}", name(op), list(&[a, b])),
+        NodeOp::Select(condition, then, otherwise) => format!("select {}", list(&[condition, then, otherwise])),
+        NodeOp::Cast(x) => format!("cast {}", list(&[x])),
+    }
+}
+
+/// `2*i0 + i1 - 3`.
+pub fn linear_text(linear: &Linear) -> String {
+    let mut text = String::new();
+    for &(index, coefficient) in &linear.terms {
+        let sign = if coefficient < 0 { "-" } else { "+" };
+        let factor = if coefficient.abs() == 1 { String::new() } else { format!("{}*", coefficient.abs()) };
+        if text.is_empty() && coefficient > 0 {
+            let _ = write!(text, "{factor}i{index}");
+        } else {
+            let _ = write!(text, " {sign} {factor}i{index}");
+        }
+    }
+    match (text.is_empty(), linear.offset) {
+        (true, offset) => offset.to_string(),
+        (false, 0) => text,
+        (false, offset) if offset < 0 => format!("{text} - {}", -offset),
+        (false, offset) => format!("{text} + {offset}"),
+    }
+}
+
+fn location_text(program: &Program, location: &Location) -> String {
+    let mut text = format!("{}[{}", program.buffer(location.buffer).name, linear_text(&location.index));
+    for term in &location.indirect {
+        let _ = write!(text, " + {}*(%{} < {})", term.stride, term.node.0, term.extent);
+    }
+    text.push(']');
+    for (guard, extent) in &location.guards {
+        let _ = write!(text, " if 0 <= {} < {extent}", linear_text(guard));
+    }
+    text
+}
+
+fn product_text(program: &Program, product: &Product) -> String {
+    let operand = |name: &str, (buffer, offset): (super::BufferId, i64)| {
+        format!("{name} = {}+{offset}", program.buffer(buffer).name)
+    };
+    let sign = if product.accumulate { "+=" } else { "=" };
+    let mut text = format!(
+        "c {sign} a * b, {}, {}, {}",
+        operand("a", product.a),
+        operand("b", product.b),
+        operand("c", product.c)
+    );
+    for (name, loops) in [("batch", &product.batch), ("m", &product.m), ("n", &product.n), ("k", &product.k)] {
+        for ProductLoop { extent, a, b, c } in loops {
+            let _ = write!(text, "\n  {name} {extent} strides a {a}, b {b}, c {c}");
+        }
+    }
+    text
+}

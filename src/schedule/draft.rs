@@ -1,0 +1,338 @@
+//! One kernel for every root and for every update and output that needs one, before anything is merged.
+//!
+//! Input: a [`Form`] and its roots. Output: [`Item`]s, each with what it reads. Invariant: an item's values are all
+//! in memory before it runs; values that nobody reads have no item.
+
+use std::collections::BTreeSet;
+
+use super::code::{At, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Stage};
+use super::form::{Form, FormOp, GatherIndex, Id, ProductForm};
+use super::inline::{Inliner, flatten, in_memory, unflatten};
+use crate::graph::DType;
+use crate::kernel::Linear;
+use crate::source::Span;
+
+/// A kernel to be.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Nest(Draft),
+    Product(ProductItem),
+}
+
+/// A product with its operands traced to memory. Addresses are over the output's dims, then the summed indices.
+#[derive(Clone, Debug)]
+pub(super) struct ProductItem {
+    pub id: Id,
+    pub extents: Vec<usize>,
+    pub a: (Id, Linear),
+    pub b: (Id, Linear),
+    pub span: Span,
+}
+
+impl Item {
+    /// The values in memory that it reads.
+    pub fn reads(&self) -> BTreeSet<Id> {
+        match self {
+            Item::Nest(draft) => draft.loads().map(|element| element.value).collect(),
+            Item::Product(product) => BTreeSet::from([product.a.0, product.b.0]),
+        }
+    }
+
+    /// What it writes.
+    pub fn writes(&self) -> BTreeSet<Dest> {
+        match self {
+            Item::Nest(draft) => draft.stores().map(|store| store.dest).collect(),
+            Item::Product(product) => BTreeSet::from([Dest::Value(product.id)]),
+        }
+    }
+}
+
+/// Which output each value lives in, and which outputs need a copy.
+pub(super) fn output_places(form: &Form) -> (Vec<(Id, usize)>, Vec<usize>) {
+    let (mut places, mut copies): (Vec<(Id, usize)>, Vec<usize>) = (Vec::new(), Vec::new());
+    for (number, (_, id)) in form.outputs.iter().enumerate() {
+        let is_source = matches!(form.value(*id).op, FormOp::Source(_));
+        if is_source || places.iter().any(|(placed, _)| placed == id) {
+            copies.push(number);
+        } else {
+            places.push((*id, number));
+        }
+    }
+    (places, copies)
+}
+
+/// All items; sinks last, values in the order of the form. `roots` grows by what turns out to be needed.
+pub(super) fn items(form: &Form, roots: &mut BTreeSet<Id>) -> Vec<Item> {
+    let (places, copies) = output_places(form);
+    let mut sinks = Vec::new();
+    for number in copies {
+        sinks.push(elementwise(form, roots, form.outputs[number].1, Dest::Output(number)));
+    }
+    for number in 0..form.updates.len() {
+        sinks.push(elementwise(form, roots, form.updates[number].1, Dest::Update(number)));
+    }
+    let sinks: Vec<Item> = sinks.into_iter().filter(|draft| draft.stores().next().is_some()).map(Item::Nest).collect();
+    let mut needed: BTreeSet<Id> = sinks.iter().flat_map(Item::reads).collect();
+    needed.extend(places.iter().map(|(id, _)| *id));
+    let mut items = Vec::new();
+    for id in form.ids().rev() {
+        let empty = form.value(id).elements() == 0;
+        if empty || !needed.contains(&id) || matches!(form.value(id).op, FormOp::Source(_)) {
+            continue;
+        }
+        let item = item(form, roots, id);
+        needed.extend(item.reads());
+        items.push(item);
+    }
+    items.reverse();
+    items.extend(sinks);
+    items
+}
+
+fn item(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Item {
+    match &form.value(id).op {
+        FormOp::Reduce(_) => Item::Nest(reduction(form, roots, id)),
+        FormOp::Scatter { .. } => Item::Nest(scatter(form, roots, id)),
+        FormOp::Product(product) => Item::Product(product_item(form, roots, id, product)),
+        FormOp::Source(_)
+        | FormOp::Const(_)
+        | FormOp::Index { .. }
+        | FormOp::Random { .. }
+        | FormOp::Unary(_)
+        | FormOp::Binary(_)
+        | FormOp::Compare(_)
+        | FormOp::Select
+        | FormOp::Cast
+        | FormOp::Reshape
+        | FormOp::View(_)
+        | FormOp::Gather(_) => Item::Nest(elementwise(form, roots, id, Dest::Value(id))),
+    }
+}
+
+/// Loops for the dims larger than 1, numbered from `first`: their extents, and one coordinate per dim.
+fn loops(sizes: &[usize], first: usize) -> (Vec<usize>, Vec<Coord>) {
+    let mut extents = Vec::new();
+    let mut coords = Vec::new();
+    for &size in sizes {
+        coords.push(Coord::Linear(match size {
+            1 => Linear::constant(0),
+            _ => Linear::index(first + extents.len()),
+        }));
+        if size != 1 {
+            extents.push(size);
+        }
+    }
+    (extents, coords)
+}
+
+fn elementwise(form: &Form, roots: &mut BTreeSet<Id>, id: Id, dest: Dest) -> Draft {
+    let value = form.value(id);
+    let (outer, coords) = loops(&value.sizes, 0);
+    let at = At::Dims(coords);
+    let mut stage = Stage::default();
+    if value.elements() > 0 {
+        let mut inliner = Inliner::new(form, roots, outer.clone());
+        let node = match dest {
+            Dest::Value(_) if !matches!(value.op, FormOp::Source(_)) => inliner.compute(id, &at, &[]),
+            Dest::Value(_) | Dest::Update(_) | Dest::Output(_) => inliner.element(id, &at, &[]),
+        };
+        stage.code = inliner.code;
+        stage.stores.push(CodeStore { dest, at, guards: Vec::new(), value: node, accumulate: false });
+    }
+    let title = match dest {
+        Dest::Update(_) => "update",
+        Dest::Value(_) | Dest::Output(_) => title(&value.op),
+    };
+    let parallel = outer.len();
+    Draft { outer, parallel, stages: vec![stage], zero: None, scatter: None, title, span: value.span }
+}
+
+/// A short name for dumps and profiles.
+fn title(op: &FormOp) -> &'static str {
+    match op {
+        FormOp::Source(_) => "copy",
+        FormOp::Const(_) | FormOp::Index { .. } => "fill",
+        FormOp::Random { .. } => "random",
+        FormOp::Unary(_) | FormOp::Binary(_) | FormOp::Compare(_) | FormOp::Select | FormOp::Cast => "map",
+        FormOp::Reshape | FormOp::View(_) => "view",
+        FormOp::Gather(_) => "gather",
+        FormOp::Reduce(kind) => match kind {
+            crate::kernel::ReductionKind::Sum => "sum",
+            crate::kernel::ReductionKind::Max => "max",
+            crate::kernel::ReductionKind::ArgMax => "argmax",
+        },
+        FormOp::Scatter { .. } => "scatter",
+        FormOp::Product(_) => "product",
+    }
+}
+
+fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
+    let value = form.value(id);
+    let FormOp::Reduce(kind) = value.op else { unreachable!("called for reductions") };
+    let arg = value.args[0];
+    let rank = value.sizes.len();
+    let (outer, coords) = loops(&value.sizes, 0);
+    let (inner, inner_coords) = loops(&form.sizes(arg)[rank..], outer.len());
+    let mut inliner = Inliner::new(form, roots, [&outer[..], &inner[..]].concat());
+    let node = inliner.element(arg, &At::Dims([&coords[..], &inner_coords[..]].concat()), &[]);
+    let reductions = vec![CodeReduction { kind, node, value: id }];
+    let fold = Stage { inner, code: inliner.code, reductions, stores: Vec::new() };
+    let mut write = Stage::default();
+    let node = write.code.push(CodeOp::Reduced(id), value.dtype);
+    let store = CodeStore { dest: Dest::Value(id), at: At::Dims(coords), guards: Vec::new(), value: node, accumulate: false };
+    write.stores.push(store);
+    let parallel = outer.len();
+    let stages = vec![fold, write];
+    Draft { outer, parallel, stages, zero: None, scatter: None, title: title(&value.op), span: value.span }
+}
+
+/// How the loops of a scatter are ordered: loops over dims that lead to different elements come first and may run in
+/// parallel; the one that is contiguous in the output is divided, and its inner part becomes the vector lanes.
+struct ScatterLoops {
+    extents: Vec<usize>,
+    parallel: usize,
+    coords: Vec<Linear>,
+    /// Points of the last loop never meet.
+    last_is_separate: bool,
+}
+
+fn scatter_loops(domain: &[usize], index: &[GatherIndex], injective: bool) -> ScatterLoops {
+    let plain = |dim: usize| {
+        index.iter().any(|entry| matches!(entry, GatherIndex::Linear(linear) if linear.as_index() == Some(dim)))
+    };
+    let lanes = match index.last() {
+        Some(GatherIndex::Linear(linear)) => linear.as_index().filter(|&dim| domain[dim] > 1 && !injective),
+        Some(GatherIndex::Tensor(_)) | None => None,
+    };
+    let wide = lanes.map(|dim| {
+        let divisors = (1..=64.min(domain[dim])).rev().filter(|width| domain[dim].is_multiple_of(*width));
+        divisors.clone().find(|width| width.is_multiple_of(16)).unwrap_or(domain[dim])
+    });
+    let mut loops = ScatterLoops {
+        extents: Vec::new(),
+        parallel: 0,
+        coords: vec![Linear::constant(0); domain.len()],
+        last_is_separate: injective,
+    };
+    let parallel = |dim: &usize| injective || plain(*dim);
+    let usual = |dim: &usize| domain[*dim] > 1 && lanes != Some(*dim);
+    for dim in (0..domain.len()).filter(|dim| usual(dim) && parallel(dim)) {
+        loops.coords[dim] = Linear::index(loops.extents.len());
+        loops.extents.push(domain[dim]);
+    }
+    if let (Some(dim), Some(width)) = (lanes, wide)
+        && domain[dim] > width
+    {
+        loops.coords[dim] = Linear::index(loops.extents.len()).scaled(width as i64);
+        loops.extents.push(domain[dim] / width);
+    }
+    loops.parallel = loops.extents.len();
+    for dim in (0..domain.len()).filter(|dim| usual(dim) && !parallel(dim)) {
+        loops.coords[dim] = Linear::index(loops.extents.len());
+        loops.extents.push(domain[dim]);
+    }
+    if let (Some(dim), Some(width)) = (lanes, wide) {
+        loops.coords[dim] = loops.coords[dim].plus(&Linear::index(loops.extents.len()));
+        loops.extents.push(width);
+        loops.last_is_separate = true;
+    }
+    loops
+}
+
+fn scatter(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
+    let value = form.value(id);
+    let FormOp::Scatter { index, injective } = &value.op else { unreachable!("called for scatters") };
+    let source = value.args[0];
+    let loops = scatter_loops(form.sizes(source), index, *injective);
+    let here = At::Dims(loops.coords.iter().cloned().map(Coord::Linear).collect());
+    let mut inliner = Inliner::new(form, roots, loops.extents.clone());
+    let node = inliner.element(source, &here, &[]);
+    let mut guards = Vec::new();
+    let mut at = Vec::new();
+    for (entry, &size) in index.iter().zip(&value.sizes) {
+        at.push(match entry {
+            GatherIndex::Linear(linear) => {
+                let place = linear.compose(|dim| loops.coords[dim].clone());
+                if !place.is_within(&loops.extents, size as i64) {
+                    guards.push((place.clone(), size as i64));
+                }
+                Coord::Linear(place)
+            }
+            GatherIndex::Tensor(arg) => Coord::Node(inliner.element(value.args[*arg], &here, &[])),
+        });
+    }
+    let covers = *injective && guards.is_empty() && form.value(source).elements() == value.elements();
+    let store = CodeStore { dest: Dest::Value(id), at: At::Dims(at), guards, value: node, accumulate: !injective };
+    let stage = Stage { inner: Vec::new(), code: inliner.code, reductions: Vec::new(), stores: vec![store] };
+    Draft {
+        outer: loops.extents,
+        parallel: loops.parallel,
+        stages: vec![stage],
+        zero: (!covers).then_some(id),
+        scatter: Some(loops.last_is_separate),
+        title: "scatter",
+        span: value.span,
+    }
+}
+
+fn product_item(form: &Form, roots: &mut BTreeSet<Id>, id: Id, product: &ProductForm) -> ProductItem {
+    let value = form.value(id);
+    debug_assert_eq!(value.dtype, DType::F32);
+    let extents = [&value.sizes[..], &product.summed[..]].concat();
+    let a = operand(form, roots, value.args[0], product.a.clone(), &extents);
+    let b = operand(form, roots, value.args[1], product.b.clone(), &extents);
+    ProductItem { id, extents, a, b, span: value.span }
+}
+
+/// Follows views without guards and reshapes down to memory; what is computed on the way becomes a root.
+fn operand(
+    form: &Form,
+    roots: &mut BTreeSet<Id>,
+    id: Id,
+    access: Vec<Linear>,
+    extents: &[usize],
+) -> (Id, Linear) {
+    let (mut id, mut access) = (id, access);
+    loop {
+        let value = form.value(id);
+        let flat = flatten(&access, &value.sizes);
+        if in_memory(form, roots, id) {
+            return (id, flat);
+        }
+        match &value.op {
+            FormOp::View(view) if view.guards.is_empty() => {
+                access = view.access.iter().map(|linear| linear.compose(|dim| access[dim].clone())).collect();
+                id = value.args[0];
+            }
+            FormOp::Reshape => {
+                id = value.args[0];
+                match unflatten(&flat, form.sizes(id), extents) {
+                    Some(coords) => access = coords,
+                    None => {
+                        if !in_memory(form, roots, id) {
+                            roots.insert(id);
+                        }
+                        return (id, flat);
+                    }
+                }
+            }
+            FormOp::Source(_)
+            | FormOp::Const(_)
+            | FormOp::Index { .. }
+            | FormOp::Random { .. }
+            | FormOp::Unary(_)
+            | FormOp::Binary(_)
+            | FormOp::Compare(_)
+            | FormOp::Select
+            | FormOp::Cast
+            | FormOp::View(_)
+            | FormOp::Gather(_)
+            | FormOp::Reduce(_)
+            | FormOp::Scatter { .. }
+            | FormOp::Product(_) => {
+                roots.insert(id);
+                return (id, flat);
+            }
+        }
+    }
+}

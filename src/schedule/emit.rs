@@ -1,0 +1,308 @@
+//! Drafts to kernels: values become buffers, coordinates become addresses, loops that run through memory as one are
+//! joined, and the loop for the vector lanes is chosen.
+//!
+//! Input: ordered items and the buffer of each value. Output: [`Kernel`]s. Invariant: see [`crate::kernel`].
+
+use std::collections::BTreeMap;
+
+use super::code::{At, Code, CodeOp, CodeStore, Coord, Dest, Draft, Stage};
+use super::draft::ProductItem;
+use super::form::{Form, Id};
+use crate::kernel::linear::row_major;
+use crate::kernel::{
+    BufferId, IndirectTerm, Kernel, KernelKind, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Product,
+    ProductLoop, Reduction, Store,
+};
+
+/// Where things lie.
+pub(super) struct Places<'a> {
+    pub form: &'a Form,
+    pub values: &'a BTreeMap<Id, BufferId>,
+    pub dests: &'a BTreeMap<Dest, BufferId>,
+}
+
+impl Places<'_> {
+    fn value(&self, id: Id) -> BufferId {
+        *self.values.get(&id).expect("every value in memory has a buffer")
+    }
+
+    fn dest(&self, dest: Dest) -> BufferId {
+        match dest {
+            Dest::Value(id) => self.value(id),
+            Dest::Update(_) | Dest::Output(_) => *self.dests.get(&dest).expect("every sink has a buffer"),
+        }
+    }
+
+    fn dest_sizes(&self, dest: Dest) -> &[usize] {
+        self.form.sizes(match dest {
+            Dest::Value(id) => id,
+            Dest::Update(update) => self.form.updates[update].1,
+            Dest::Output(output) => self.form.outputs[output].1,
+        })
+    }
+}
+
+/// The kernels of a nest: zeros first where it accumulates.
+pub(super) fn nest(places: &Places<'_>, draft: &Draft) -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    if let Some(id) = draft.zero {
+        let kind = KernelKind::Zero(places.value(id));
+        kernels.push(Kernel { kind, name: "zero".to_string(), span: draft.span });
+    }
+    let mut reduced: BTreeMap<Id, (usize, usize)> = BTreeMap::new();
+    for (phase, stage) in draft.stages.iter().enumerate() {
+        for (index, reduction) in stage.reductions.iter().enumerate() {
+            reduced.insert(reduction.value, (phase, index));
+        }
+    }
+    let phases = draft.stages.iter().map(|stage| phase(places, stage, &reduced)).collect();
+    let mut nest = Nest { outer: draft.outer.clone(), parallel: draft.parallel, lanes: Lanes::None, phases };
+    join_loops(&mut nest);
+    nest.lanes = match draft.scatter {
+        Some(true) if !nest.outer.is_empty() => Lanes::Outer,
+        Some(_) => Lanes::None,
+        None => choose_lanes(&nest),
+    };
+    kernels.push(Kernel { kind: KernelKind::Nest(nest), name: draft.title.to_string(), span: draft.span });
+    kernels
+}
+
+fn phase(places: &Places<'_>, stage: &Stage, reduced: &BTreeMap<Id, (usize, usize)>) -> Phase {
+    let used = used_nodes(stage);
+    let mut names: Vec<Option<NodeId>> = vec![None; stage.code.nodes.len()];
+    let mut nodes = Vec::new();
+    for (number, (op, dtype)) in stage.code.nodes.iter().enumerate() {
+        if used[number] {
+            let name = |node: NodeId| names[node.0 as usize].expect("operands precede their users");
+            nodes.push(Node { op: node_op(places, op, reduced, &name), dtype: *dtype });
+            names[number] = Some(NodeId(nodes.len() as u32 - 1));
+        }
+    }
+    let name = |node: NodeId| names[node.0 as usize].expect("used nodes are emitted");
+    let reductions = stage.reductions.iter().map(|each| Reduction { kind: each.kind, node: name(each.node) }).collect();
+    let store = |store: &CodeStore| Store {
+        location: Location {
+            guards: store.guards.clone(),
+            ..location(places.dest(store.dest), places.dest_sizes(store.dest), &store.at, &name)
+        },
+        value: name(store.value),
+        accumulate: store.accumulate,
+    };
+    Phase { inner: stage.inner.clone(), nodes, reductions, stores: stage.stores.iter().map(store).collect() }
+}
+
+/// Which nodes reductions and stores need.
+fn used_nodes(stage: &Stage) -> Vec<bool> {
+    let Code { nodes, .. } = &stage.code;
+    let mut used = vec![false; nodes.len()];
+    stage.reductions.iter().for_each(|reduction| used[reduction.node.0 as usize] = true);
+    for store in &stage.stores {
+        used[store.value.0 as usize] = true;
+        store.at.nodes().iter().for_each(|node| used[node.0 as usize] = true);
+    }
+    for number in (0..nodes.len()).rev() {
+        if used[number] {
+            nodes[number].0.operands().iter().for_each(|node| used[node.0 as usize] = true);
+        }
+    }
+    used
+}
+
+fn node_op(
+    places: &Places<'_>,
+    op: &CodeOp,
+    reduced: &BTreeMap<Id, (usize, usize)>,
+    name: &impl Fn(NodeId) -> NodeId,
+) -> NodeOp {
+    match op {
+        CodeOp::Const(bits) => NodeOp::Const(f64::from_bits(*bits)),
+        CodeOp::Index(linear) => NodeOp::Index(linear.clone()),
+        CodeOp::Load(element) => NodeOp::Load(Location {
+            guards: element.guards.clone(),
+            ..location(places.value(element.value), places.form.sizes(element.value), &element.at, name)
+        }),
+        CodeOp::Random { stream, element } => NodeOp::Random { stream: *stream, element: element.clone() },
+        CodeOp::Reduced(id) => {
+            let (phase, index) = reduced[id];
+            NodeOp::Reduced { phase, index }
+        }
+        CodeOp::Unary(op, x) => NodeOp::Unary(*op, name(*x)),
+        CodeOp::Binary(op, a, b) => NodeOp::Binary(*op, name(*a), name(*b)),
+        CodeOp::Compare(op, a, b) => NodeOp::Compare(*op, name(*a), name(*b)),
+        CodeOp::Select(condition, then, otherwise) => NodeOp::Select(name(*condition), name(*then), name(*otherwise)),
+        CodeOp::Cast(x) => NodeOp::Cast(name(*x)),
+    }
+}
+
+fn location(buffer: BufferId, sizes: &[usize], at: &At, name: &impl Fn(NodeId) -> NodeId) -> Location {
+    let mut location = Location { buffer, index: Linear::default(), guards: Vec::new(), indirect: Vec::new() };
+    match at {
+        At::Flat(flat) => location.index = flat.clone(),
+        At::Dims(coords) => {
+            for ((coord, stride), &size) in coords.iter().zip(row_major(sizes)).zip(sizes) {
+                match coord {
+                    Coord::Linear(linear) => location.index = location.index.plus(&linear.scaled(stride)),
+                    Coord::Node(node) => {
+                        location.indirect.push(IndirectTerm { node: name(*node), stride, extent: size as i64 });
+                    }
+                }
+            }
+        }
+    }
+    location
+}
+
+/// Every linear function of a phase.
+fn functions(phase: &mut Phase) -> Vec<&mut Linear> {
+    fn of_location(location: &mut Location) -> impl Iterator<Item = &mut Linear> {
+        std::iter::once(&mut location.index).chain(location.guards.iter_mut().map(|guard| &mut guard.0))
+    }
+    let mut all = Vec::new();
+    for node in &mut phase.nodes {
+        match &mut node.op {
+            NodeOp::Index(linear) | NodeOp::Random { element: linear, .. } => all.push(linear),
+            NodeOp::Load(location) => all.extend(of_location(location)),
+            NodeOp::Const(_)
+            | NodeOp::Reduced { .. }
+            | NodeOp::Unary(..)
+            | NodeOp::Binary(..)
+            | NodeOp::Compare(..)
+            | NodeOp::Select(..)
+            | NodeOp::Cast(_) => {}
+        }
+    }
+    all.extend(phase.stores.iter_mut().flat_map(|store| of_location(&mut store.location)));
+    all
+}
+
+/// Joins neighbouring loops that every address walks through as one.
+fn join_loops(nest: &mut Nest) {
+    let as_one = |linear: &Linear, index: usize, extent: usize| {
+        linear.coefficient(index) == linear.coefficient(index + 1) * extent as i64
+    };
+    let remove = |linear: &mut Linear, index: usize| {
+        linear.terms.retain(|term| term.0 != index);
+        linear.terms.iter_mut().filter(|term| term.0 > index).for_each(|term| term.0 -= 1);
+    };
+    for index in (0..nest.outer.len().saturating_sub(1)).rev() {
+        let extent = nest.outer[index + 1];
+        let same_side = (index < nest.parallel) == (index + 1 < nest.parallel);
+        let joins = |phase: &mut Phase| functions(phase).iter().all(|linear| as_one(linear, index, extent));
+        if same_side && nest.phases.iter_mut().all(joins) {
+            nest.phases.iter_mut().flat_map(functions).for_each(|linear| remove(linear, index));
+            nest.outer[index] *= nest.outer.remove(index + 1);
+            nest.parallel -= usize::from(index + 1 < nest.parallel);
+        }
+    }
+    let outer = nest.outer.len();
+    for phase in &mut nest.phases {
+        for index in (0..phase.inner.len().saturating_sub(1)).rev() {
+            let extent = phase.inner[index + 1];
+            if functions(phase).iter().all(|linear| as_one(linear, outer + index, extent)) {
+                functions(phase).into_iter().for_each(|linear| remove(linear, outer + index));
+                phase.inner[index] *= phase.inner.remove(index + 1);
+            }
+        }
+    }
+}
+
+/// The loop along which accesses are contiguous and whose extent fills the lanes.
+fn choose_lanes(nest: &Nest) -> Lanes {
+    let Some(&last_outer) = nest.outer.last() else {
+        return if nest.phases.iter().any(|phase| !phase.inner.is_empty()) { Lanes::Inner } else { Lanes::None };
+    };
+    if nest.phases.iter().all(|phase| phase.inner.is_empty()) {
+        return Lanes::Outer;
+    }
+    let outer_loop = nest.outer.len() - 1;
+    let (mut inner_score, mut outer_score) = (0.0, 0.0);
+    for phase in nest.phases.iter().filter(|phase| !phase.inner.is_empty()) {
+        let inner_loop = nest.outer.len() + phase.inner.len() - 1;
+        let last_inner = *phase.inner.last().expect("the phase has inner loops");
+        let loads = phase.nodes.iter().filter_map(|node| match &node.op {
+            NodeOp::Load(location) => Some(location),
+            NodeOp::Const(_)
+            | NodeOp::Index(_)
+            | NodeOp::Random { .. }
+            | NodeOp::Reduced { .. }
+            | NodeOp::Unary(..)
+            | NodeOp::Binary(..)
+            | NodeOp::Compare(..)
+            | NodeOp::Select(..)
+            | NodeOp::Cast(_) => None,
+        });
+        for location in loads.chain(phase.stores.iter().map(|store| &store.location)) {
+            inner_score += contiguity(location, inner_loop) * filling(last_inner);
+            outer_score += contiguity(location, outer_loop) * filling(last_outer);
+        }
+    }
+    if outer_score > inner_score { Lanes::Outer } else { Lanes::Inner }
+}
+
+/// 1 where neighbours lie side by side, 0.5 where all read one element, 0 otherwise.
+fn contiguity(location: &Location, index: usize) -> f64 {
+    match location.index.coefficient(index) {
+        _ if !location.indirect.is_empty() => 0.0,
+        1 => 1.0,
+        0 => 0.5,
+        _ => 0.0,
+    }
+}
+
+/// How much of 16 lanes a loop of this extent fills.
+fn filling(extent: usize) -> f64 {
+    extent as f64 / extent.next_multiple_of(16) as f64
+}
+
+/// The kernel of a product: each index falls to the batch, the rows, the columns or the sum.
+/// The operand that shares the output's last dim is the right one, so that the columns are contiguous in the result.
+pub(super) fn product(places: &Places<'_>, item: &ProductItem) -> Kernel {
+    let rank = places.form.value(item.id).sizes.len();
+    let strides = row_major(&item.extents[..rank]);
+    let (mut a, mut b) = (item.a.clone(), item.b.clone());
+    let last = (0..rank).rev().find(|&index| item.extents[index] > 1 && is_side(&a.1, &b.1, index));
+    if last.is_some_and(|index| a.1.coefficient(index) != 0) {
+        std::mem::swap(&mut a, &mut b);
+    }
+    let mut product = Product {
+        batch: Vec::new(),
+        m: Vec::new(),
+        n: Vec::new(),
+        k: Vec::new(),
+        a: (places.value(a.0), a.1.offset),
+        b: (places.value(b.0), b.1.offset),
+        c: (places.value(item.id), 0),
+        accumulate: false,
+    };
+    for (index, &extent) in item.extents.iter().enumerate().filter(|(_, extent)| **extent > 1) {
+        let c = if index < rank { strides[index] } else { 0 };
+        let each = ProductLoop { extent, a: a.1.coefficient(index), b: b.1.coefficient(index), c };
+        let kind = match (each.a != 0, each.b != 0, index < rank) {
+            (_, _, false) => &mut product.k,
+            (true, false, true) => &mut product.m,
+            (false, true, true) => &mut product.n,
+            (true, true, true) | (false, false, true) => &mut product.batch,
+        };
+        kind.push(each);
+    }
+    for loops in [&mut product.batch, &mut product.m, &mut product.n, &mut product.k] {
+        join_product_loops(loops);
+    }
+    Kernel { kind: KernelKind::Product(product), name: "product".to_string(), span: item.span }
+}
+
+/// True if exactly one operand depends on the index.
+fn is_side(a: &Linear, b: &Linear, index: usize) -> bool {
+    (a.coefficient(index) != 0) != (b.coefficient(index) != 0)
+}
+
+fn join_product_loops(loops: &mut Vec<ProductLoop>) {
+    for index in (0..loops.len().saturating_sub(1)).rev() {
+        let (outer, inner) = (loops[index], loops[index + 1]);
+        let spans = |outer: i64, inner: i64| outer == inner * loops[index + 1].extent as i64;
+        if spans(outer.a, inner.a) && spans(outer.b, inner.b) && spans(outer.c, inner.c) {
+            loops[index + 1].extent *= outer.extent;
+            loops.remove(index);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The order of kernels: what is read is written before, and what an update overwrites is read before.
+//!
+//! Input: items. Output: the same items in order, and the updates that cannot happen in place.
+//! Invariant: deterministic; ties go to the item that belongs to the earliest value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::code::{At, CodeOp, CodeStore, Coord, Dest, Draft};
+use super::draft::Item;
+use super::form::{Form, FormOp, Id, Source};
+use crate::graph::Target;
+
+/// The value that an update overwrites, if anything reads it.
+pub(super) fn overwritten(form: &Form, update: usize) -> Option<Id> {
+    let source = match form.updates[update].0 {
+        Target::Param(id) => Source::Param(id),
+        Target::State(id) => Source::State(id),
+    };
+    form.ids().find(|id| form.value(*id).op == FormOp::Source(source))
+}
+
+/// Items in order, and the updates that go through a temporary and a copy at the end.
+pub(super) struct Ordered {
+    pub items: Vec<Item>,
+    pub copied: BTreeSet<usize>,
+}
+
+/// Orders the items.
+pub(super) fn order(form: &Form, items: Vec<Item>) -> Ordered {
+    let overwritten: Vec<Option<Id>> = (0..form.updates.len()).map(|update| overwritten(form, update)).collect();
+    let mut copied: BTreeSet<usize> = BTreeSet::new();
+    for item in &items {
+        let Item::Nest(draft) = item else { continue };
+        copied.extend(updates(item).filter(|&update| overwritten[update].is_some_and(|id| !keeps_old(draft, update, id))));
+    }
+    loop {
+        match try_order(&items, &overwritten, &copied) {
+            Ok(order) => {
+                let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+                let items = order.into_iter().filter_map(|position| slots[position].take()).collect();
+                return Ordered { items, copied };
+            }
+            Err(update) => copied.insert(update),
+        };
+    }
+}
+
+fn updates(item: &Item) -> impl Iterator<Item = usize> + use<> {
+    item.writes().into_iter().filter_map(|dest| match dest {
+        Dest::Update(update) => Some(update),
+        Dest::Value(_) | Dest::Output(_) => None,
+    })
+}
+
+/// True if the nest may store the update in place: every load of the old value comes before the store that replaces it.
+pub(super) fn keeps_old(draft: &Draft, update: usize, old: Id) -> bool {
+    let stores = draft.stages.iter().enumerate().flat_map(|(number, stage)| {
+        stage.stores.iter().filter(|store| store.dest == Dest::Update(update)).map(move |store| (number, store))
+    });
+    stores.into_iter().all(|(written, store)| {
+        draft.stages.iter().enumerate().all(|(read, stage)| {
+            stage.code.nodes.iter().all(|(op, _)| match op {
+                CodeOp::Load(element) if element.value == old => {
+                    (read == written && element.at == store.at && element.guards.is_empty())
+                        || (read < written && same_outer_point(draft.outer.len(), store, &element.at))
+                }
+                CodeOp::Load(_)
+                | CodeOp::Const(_)
+                | CodeOp::Index(_)
+                | CodeOp::Random { .. }
+                | CodeOp::Reduced(_)
+                | CodeOp::Unary(..)
+                | CodeOp::Binary(..)
+                | CodeOp::Compare(..)
+                | CodeOp::Select(..)
+                | CodeOp::Cast(_) => true,
+            })
+        })
+    })
+}
+
+/// True if an element read belongs to the same outer point as the store of its buffer: it has the store's coordinate in
+/// every dim that the store addresses by an outer loop, and the store uses all outer loops.
+pub(super) fn same_outer_point(outer: usize, store: &CodeStore, at: &At) -> bool {
+    let (At::Dims(written), At::Dims(read)) = (&store.at, at) else { return false };
+    let mut named = BTreeSet::new();
+    for (written, read) in written.iter().zip(read) {
+        let Coord::Linear(linear) = written else { return false };
+        let outer_loops: Vec<usize> = linear.terms.iter().map(|term| term.0).filter(|index| *index < outer).collect();
+        if outer_loops.is_empty() {
+            continue;
+        }
+        if linear.as_index().is_none() || written != read {
+            return false;
+        }
+        named.extend(outer_loops);
+    }
+    named.len() == outer
+}
+
+/// Positions in order, or an update that is in the way.
+fn try_order(items: &[Item], overwritten: &[Option<Id>], copied: &BTreeSet<usize>) -> Result<Vec<usize>, usize> {
+    let reads: Vec<BTreeSet<Id>> = items.iter().map(Item::reads).collect();
+    let mut writers: BTreeMap<Id, usize> = BTreeMap::new();
+    for (position, item) in items.iter().enumerate() {
+        for dest in item.writes() {
+            if let Dest::Value(id) = dest {
+                writers.insert(id, position);
+            }
+        }
+    }
+    let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); items.len()];
+    for (position, read) in reads.iter().enumerate() {
+        for writer in read.iter().filter_map(|id| writers.get(id)).filter(|writer| **writer != position) {
+            after[*writer].insert(position);
+        }
+    }
+    for (position, item) in items.iter().enumerate() {
+        for old in updates(item).filter(|update| !copied.contains(update)).filter_map(|update| overwritten[update]) {
+            for (reader, _) in reads.iter().enumerate().filter(|(reader, read)| *reader != position && read.contains(&old)) {
+                after[reader].insert(position);
+            }
+        }
+    }
+    let mut waiting = vec![0usize; items.len()];
+    after.iter().flatten().for_each(|&next| waiting[next] += 1);
+    let keys: Vec<(Option<Id>, bool, usize)> = items.iter().enumerate().map(|(n, item)| key(item, &reads[n], n)).collect();
+    let mut ready: BTreeSet<_> = (0..items.len()).filter(|&n| waiting[n] == 0).map(|n| keys[n]).collect();
+    let mut order = Vec::with_capacity(items.len());
+    while let Some((_, _, next)) = ready.pop_first() {
+        order.push(next);
+        for &successor in &after[next] {
+            waiting[successor] -= 1;
+            if waiting[successor] == 0 {
+                ready.insert(keys[successor]);
+            }
+        }
+    }
+    if order.len() == items.len() {
+        return Ok(order);
+    }
+    let stuck = (0..items.len()).filter(|&n| waiting[n] > 0);
+    let update = stuck.flat_map(|n| updates(&items[n])).find(|update| !copied.contains(update));
+    Err(update.expect("only updates in place can make a cycle"))
+}
+
+/// Values in the order of the form; a sink right behind the last value that it reads.
+fn key(item: &Item, reads: &BTreeSet<Id>, position: usize) -> (Option<Id>, bool, usize) {
+    let written = item.writes().into_iter().filter_map(|dest| match dest {
+        Dest::Value(id) => Some(id),
+        Dest::Update(_) | Dest::Output(_) => None,
+    });
+    match written.max() {
+        Some(id) => (Some(id), false, position),
+        None => (reads.last().copied(), true, position),
+    }
+}

@@ -1,0 +1,65 @@
+//! Fixed places of parameters and states, shared by every program of one training.
+//!
+//! Input: the graph of the training step. Output: a byte offset for each name.
+//! Invariant: offsets are multiples of 64; all parameters come first, in declaration order.
+
+use std::collections::BTreeMap;
+
+use crate::graph::{DType, Graph};
+use crate::kernel::interpret::element_bytes;
+
+/// Bytes to which every buffer is aligned: a cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+/// Where parameters and states lie.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Persistent {
+    /// Byte offset by `param:NAME` or `state:NAME`.
+    places: BTreeMap<String, usize>,
+    /// Bytes of all parameters; they start at 0.
+    pub param_bytes: usize,
+    /// Bytes of parameters and states; what belongs to one program lies behind.
+    pub bytes: usize,
+}
+
+impl Persistent {
+    /// Places for the parameters and states of a graph with bound sizes.
+    pub fn of(graph: &Graph) -> Self {
+        let mut persistent = Self::default();
+        persistent.extend(graph);
+        persistent.param_bytes = graph.params.iter().map(|param| round_up(bytes(&param.shape, DType::F32))).sum();
+        persistent
+    }
+
+    /// Adds places for what another graph has besides (a metric's state that only evaluation uses).
+    pub fn extend(&mut self, graph: &Graph) {
+        for param in &graph.params {
+            self.add(format!("param:{}", param.name), bytes(&param.shape, DType::F32));
+        }
+        for state in &graph.states {
+            self.add(format!("state:{}", state.name), bytes(&state.shape, state.dtype));
+        }
+    }
+
+    fn add(&mut self, name: String, bytes: usize) {
+        if !self.places.contains_key(&name) {
+            self.places.insert(name, self.bytes);
+            self.bytes += round_up(bytes);
+        }
+    }
+
+    /// The byte offset of `param:NAME` or `state:NAME`.
+    pub fn offset(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+}
+
+/// The next multiple of [`ALIGNMENT`].
+pub(super) fn round_up(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGNMENT)
+}
+
+fn bytes(shape: &[crate::dim::Dim], dtype: DType) -> usize {
+    let size = |dim: &crate::dim::Dim| dim.as_const().expect("sizes are bound before scheduling") as usize;
+    shape.iter().map(size).product::<usize>() * element_bytes(dtype)
+}

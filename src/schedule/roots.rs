@@ -1,0 +1,118 @@
+//! Which values get memory of their own.
+//!
+//! Input: a [`Form`]. Output: the element-wise values that are stored although they could be computed where they are
+//! read. Sources, reductions, scatters and products lie in memory anyway.
+//! Invariant: the choice depends on the form alone.
+
+use std::collections::BTreeSet;
+
+use super::form::{Form, FormOp, Id};
+use crate::graph::{Binary, DType, Unary};
+
+/// Cost, in additions, up to which a value is computed again at each of its readers.
+const CHEAP: u32 = 8;
+/// Cost up to which a value is computed again for every element of a larger reader.
+const CHEAP_TO_REPEAT: u32 = 3;
+/// Cost from which a chain of element-wise values is cut.
+const LONG: u32 = 256;
+
+/// The roots that the form itself asks for; `inline` and `draft` demand more.
+pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
+    let (costs, cuts) = costs(form);
+    let mut roots: BTreeSet<Id> = BTreeSet::new();
+    for (_, id) in &form.outputs {
+        if !matches!(form.value(*id).op, FormOp::Source(_)) {
+            roots.insert(*id);
+        }
+    }
+    let mut readers: Vec<BTreeSet<Reader>> = vec![BTreeSet::new(); form.values.len()];
+    for (number, (_, id)) in form.updates.iter().enumerate() {
+        readers[id.0 as usize].insert(Reader::Update(number));
+    }
+    let mut repeated = vec![false; form.values.len()];
+    for id in form.ids().rev() {
+        let value = form.value(id);
+        let cost = costs[id.0 as usize];
+        let own = std::mem::take(&mut readers[id.0 as usize]);
+        let shared = own.len() > 1 && cost > CHEAP;
+        let repeats = repeated[id.0 as usize] && cost > CHEAP_TO_REPEAT;
+        if is_elementwise(&value.op) && (shared || repeats || cuts[id.0 as usize]) {
+            roots.insert(id);
+        }
+        let makes_kernel = roots.contains(&id) || is_kernel(&value.op);
+        let passed = if makes_kernel { BTreeSet::from([Reader::Value(id)]) } else { own };
+        for &arg in &value.args {
+            readers[arg.0 as usize].extend(passed.iter().copied().take(4));
+            let expands = matches!(value.op, FormOp::View(_) | FormOp::Gather(_));
+            repeated[arg.0 as usize] |= expands && value.elements() >= 2 * form.value(arg).elements();
+        }
+    }
+    roots
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reader {
+    Value(Id),
+    Update(usize),
+}
+
+fn is_kernel(op: &FormOp) -> bool {
+    matches!(op, FormOp::Reduce(_) | FormOp::Scatter { .. } | FormOp::Product(_))
+}
+
+fn is_elementwise(op: &FormOp) -> bool {
+    matches!(
+        op,
+        FormOp::Random { .. }
+            | FormOp::Unary(_)
+            | FormOp::Binary(_)
+            | FormOp::Compare(_)
+            | FormOp::Select
+            | FormOp::Cast
+    )
+}
+
+/// The cost of computing one element from memory, and whether a chain is cut at the value.
+fn costs(form: &Form) -> (Vec<u32>, Vec<bool>) {
+    let mut cuts = Vec::with_capacity(form.values.len());
+    let mut costs: Vec<u32> = Vec::with_capacity(form.values.len());
+    for id in form.ids() {
+        let value = form.value(id);
+        let args: u32 = value.args.iter().fold(0, |sum, arg| sum.saturating_add(costs[arg.0 as usize]));
+        let cost = match &value.op {
+            FormOp::Source(_) | FormOp::Reduce(_) | FormOp::Scatter { .. } | FormOp::Product(_) => 1,
+            FormOp::Const(_) | FormOp::Index { .. } => 0,
+            FormOp::Random { .. } => 30,
+            FormOp::Unary(op) => args.saturating_add(unary_cost(*op)),
+            FormOp::Binary(op) => args.saturating_add(binary_cost(*op, value.dtype)),
+            FormOp::Compare(_) | FormOp::Select | FormOp::Cast => args.saturating_add(1),
+            FormOp::Reshape => args,
+            FormOp::View(view) => args.saturating_add(view.guards.len() as u32),
+            FormOp::Gather(_) => args.saturating_add(2),
+        };
+        // A chain that is cut here is loaded by its readers.
+        let is_cut = cost >= LONG && is_elementwise(&value.op);
+        cuts.push(is_cut);
+        costs.push(if is_cut { 1 } else { cost });
+    }
+    (costs, cuts)
+}
+
+fn unary_cost(op: Unary) -> u32 {
+    match op {
+        Unary::Neg | Unary::Abs | Unary::Floor | Unary::Not => 1,
+        Unary::Sqrt => 5,
+        Unary::Exp | Unary::Log | Unary::Sin | Unary::Cos | Unary::Tanh | Unary::Sigmoid | Unary::Erf => 16,
+    }
+}
+
+fn binary_cost(op: Binary, dtype: DType) -> u32 {
+    match op {
+        Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Min | Binary::And | Binary::Or => 1,
+        Binary::Div | Binary::Rem => match dtype {
+            DType::F32 | DType::Bool => 4,
+            DType::I32 => 16,
+        },
+        Binary::Pow => 32,
+    }
+}
