@@ -2,5 +2,6 @@
 
 mod grad;
 mod ops;
+mod passes;
 mod random_graphs;
 mod support;

@@ -82,13 +82,20 @@ pub(super) fn confines(affine: &Affine, size: &Dim, index: usize, extent: &Dim) 
     }
 }
 
-/// True if the access is made of distinct plain indices that each run over the whole dim of `shape`.
+/// True if the access reaches each element of `shape` exactly once per value of the remaining indices: it is made of
+/// distinct plain indices that each run over the whole dim, and of index 0 in dims of size 1.
 pub(super) fn is_plain(access: &Access, domain: &[Dim], shape: &[Dim]) -> bool {
     let mut seen = vec![false; domain.len()];
-    access.iter().zip(shape).all(|(affine, extent)| {
-        let Some(index) = affine.as_index() else { return false };
-        !std::mem::replace(&mut seen[index], true) && domain[index] == *extent
+    access.iter().zip(shape).all(|(affine, extent)| match affine.as_index() {
+        Some(index) => !std::mem::replace(&mut seen[index], true) && domain[index] == *extent,
+        None => *affine == Affine::constant(0) && *extent == Dim::constant(1),
     })
+}
+
+/// True if the access is plain and no index remains: one point of the domain for each element.
+pub(super) fn is_bijective(access: &Access, domain: &[Dim], shape: &[Dim]) -> bool {
+    let indices = access.iter().filter(|affine| affine.as_index().is_some()).count();
+    indices == domain.len() && is_plain(access, domain, shape)
 }
 
 /// A one-operand contraction without a sum: `y[i] = x[read(i)]`, 0 where the read leaves x.
@@ -104,12 +111,14 @@ pub(super) fn as_view(graph: &Graph, id: ValueId) -> Option<View> {
     let value = graph.value(id);
     let Op::Contract(Contract { domain, operands, output }) = &value.op else { return None };
     let [read] = operands.as_slice() else { return None };
-    if output.len() != domain.len() || !is_plain(output, domain, &value.shape) {
+    if !is_bijective(output, domain, &value.shape) {
         return None;
     }
     let mut place = vec![Affine::constant(0); domain.len()];
     for (axis, affine) in output.iter().enumerate() {
-        place[affine.as_index().expect("plain accesses are plain")] = Affine::index(axis);
+        if let Some(index) = affine.as_index() {
+            place[index] = Affine::index(axis);
+        }
     }
     Some(View { read: substituted_access(read, &place), source: value.args[0] })
 }

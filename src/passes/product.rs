@@ -6,7 +6,7 @@
 //! indices are numbered in the order of the output, then of the operands.
 //! Invariant: no element is multiplied or added more often than before.
 
-use super::access::{all_in_range, is_plain, mentions, substituted_access, volume};
+use super::access::{all_in_range, is_bijective, mentions, substituted_access, volume};
 use crate::dim::Dim;
 use crate::graph::{Affine, Binary, Contract, DType, Graph, Op, Unary, Value, ValueId};
 
@@ -122,8 +122,7 @@ impl Form {
 
     fn emit(self, graph: &mut Graph, value: Value) -> ValueId {
         let Self { contract, args, factor, .. } = self;
-        let plain = is_plain(&contract.output, &contract.domain, &value.shape);
-        let moves = plain && contract.output.len() == contract.domain.len() && args.len() == 1;
+        let moves = args.len() == 1 && is_bijective(&contract.output, &contract.domain, &value.shape);
         let source = graph.value(args[0]);
         if let Op::Const(number) = source.op
             && moves

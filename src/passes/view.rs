@@ -6,7 +6,7 @@
 //!
 //! Invariant: no element is multiplied or added more often than before.
 
-use super::access::{as_view, confines, in_range, is_plain, substituted, substituted_access};
+use super::access::{as_view, confines, in_range, is_bijective, is_plain, substituted, substituted_access};
 use crate::dim::Dim;
 use crate::graph::{Access, Affine, Contract, Graph, Op, Value, ValueId};
 
@@ -49,18 +49,19 @@ fn join(graph: &Graph, outer: &Contract, args: &[ValueId]) -> Option<(Contract, 
     let ([read], [arg]) = (outer.operands.as_slice(), args) else { return None };
     let value = graph.value(*arg);
     let Op::Contract(inner) = &value.op else { return None };
-    let covers = is_plain(read, &outer.domain, &value.shape) && read.len() == outer.domain.len();
-    if !covers || !is_plain(&inner.output, &inner.domain, &value.shape) {
+    if !is_bijective(read, &outer.domain, &value.shape) || !is_plain(&inner.output, &inner.domain, &value.shape) {
         return None;
     }
     // A product joins a transposition only: a further sum would spoil its form.
-    let moves_only = outer.output.len() == outer.domain.len() && outer.output.iter().all(|a| a.as_index().is_some());
-    if inner.operands.len() > 1 && !moves_only {
+    let moved = |index: usize| outer.output.iter().any(|affine| affine.as_index() == Some(index));
+    if inner.operands.len() > 1 && !(0..outer.domain.len()).all(moved) {
         return None;
     }
     let mut place = vec![Affine::constant(0); outer.domain.len()];
     for (outer_index, inner_index) in read.iter().zip(&inner.output) {
-        place[outer_index.as_index().expect("plain accesses are plain")] = inner_index.clone();
+        if let Some(index) = outer_index.as_index() {
+            place[index] = inner_index.clone();
+        }
     }
     let output = outer.output.iter().map(|affine| substituted(affine, &place)).collect();
     Some((Contract { output, ..inner.clone() }, value.args.clone()))

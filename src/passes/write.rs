@@ -51,6 +51,9 @@ impl Write {
 
     fn is_plain_at(&self, axis: usize) -> bool {
         let Contract { domain, output, .. } = &self.contract;
+        if output[axis] == Affine::constant(0) {
+            return self.shape[axis] == Dim::constant(1);
+        }
         output[axis].as_index().is_some_and(|index| {
             domain[index] == self.shape[axis]
                 && output.iter().enumerate().all(|(other, affine)| other == axis || !mentions(affine, index))
