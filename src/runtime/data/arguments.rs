@@ -3,8 +3,8 @@
 //! Input: a [`Literal`]. Output: numbers, texts, names, paths; findings are pushed to one list.
 //! Invariant: an argument that nobody asked for is reported with the nearest name that somebody asked for.
 
-use crate::diagnostics::suggest::nearest;
 use crate::diagnostics::Diagnostic;
+use crate::diagnostics::suggest::nearest;
 use crate::model::{Literal, LiteralKind};
 use crate::source::Span;
 
@@ -31,7 +31,11 @@ impl<'a, 'p> Arguments<'a, 'p> {
             | LiteralKind::Bool(_)
             | LiteralKind::List(_)
             | LiteralKind::Pipeline(_) => {
-                problems.push(Diagnostic::error("data-value", literal.span, format!("{} is not {what}", kind(literal))));
+                problems.push(Diagnostic::error(
+                    "data-value",
+                    literal.span,
+                    format!("{} is not {what}", kind(literal)),
+                ));
                 return None;
             }
         };
@@ -105,7 +109,12 @@ impl<'a, 'p> Arguments<'a, 'p> {
     }
 
     /// One of these bare names.
-    pub(super) fn choice(&mut self, name: &'a str, position: Option<usize>, options: &[&'static str]) -> Option<&'static str> {
+    pub(super) fn choice(
+        &mut self,
+        name: &'a str,
+        position: Option<usize>,
+        options: &[&'static str],
+    ) -> Option<&'static str> {
         let literal = self.take(name, position)?;
         choice(literal, options, self.problems)
     }
@@ -115,7 +124,8 @@ impl<'a, 'p> Arguments<'a, 'p> {
         let given = self.given.iter().any(|(given, ..)| *given == Some(name));
         if value.is_none() && !given && !self.problems.iter().any(|problem| self.holds(problem.span())) {
             let message = format!("`{}` needs `{name}`", self.name);
-            self.problems.push(Diagnostic::error("data-argument", self.span, message).hint(format!("write `{example}`")));
+            self.problems
+                .push(Diagnostic::error("data-argument", self.span, message).hint(format!("write `{example}`")));
         }
         value
     }

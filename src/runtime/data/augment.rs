@@ -5,9 +5,9 @@
 //! Held-out and test samples are only brought to the same size (a crop of the middle). Empty places are 0,
 //! the mean of normalised data.
 
+use super::FieldInfo;
 use super::arguments::{self, Arguments};
 use super::random::Stream;
-use super::FieldInfo;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::model::{Literal, LiteralKind};
@@ -55,13 +55,17 @@ pub(super) fn parse(stages: &[Literal], info: &mut FieldInfo, problems: &mut Vec
 
 fn parse_stage(call: &mut Arguments<'_, '_>, info: &mut FieldInfo) -> Option<Stage> {
     if !NAMES.contains(&call.name) {
-        let diagnostic = Diagnostic::error("data-stage", call.span, format!("there is no augmentation `{}`", call.name));
+        let diagnostic =
+            Diagnostic::error("data-stage", call.span, format!("there is no augmentation `{}`", call.name));
         let diagnostic = arguments::suggest(diagnostic, call.name, &NAMES);
         call.problems.push(diagnostic);
         return None;
     }
     if info.dtype != DType::F32 {
-        call.fail(format!("`{}` holds whole numbers, which cannot be augmented", info.name), "augment a field of floats");
+        call.fail(
+            format!("`{}` holds whole numbers, which cannot be augmented", info.name),
+            "augment a field of floats",
+        );
         return None;
     }
     if call.name == "noise" {
@@ -69,7 +73,10 @@ fn parse_stage(call: &mut Arguments<'_, '_>, info: &mut FieldInfo) -> Option<Sta
         return call.require(deviation, "std", "noise(0.1)").map(|deviation| Stage::Noise { deviation });
     }
     let [.., height, width] = info.sizes[..] else {
-        call.fail(format!("`{}` is no picture: its sizes are {:?}", info.name, info.sizes), "declare it [channels, height, width]");
+        call.fail(
+            format!("`{}` is no picture: its sizes are {:?}", info.name, info.sizes),
+            "declare it [channels, height, width]",
+        );
         return None;
     };
     match call.name {
@@ -84,7 +91,10 @@ fn parse_stage(call: &mut Arguments<'_, '_>, info: &mut FieldInfo) -> Option<Sta
         "rotate" => {
             let (low, high) = range(call, "rotate(-10 deg, 10 deg)")?;
             if low.abs().max(high.abs()) > std::f64::consts::TAU {
-                call.fail(format!("{low} … {high} radians are more than a full turn"), "write `rotate(-10 deg, 10 deg)`");
+                call.fail(
+                    format!("{low} … {high} radians are more than a full turn"),
+                    "write `rotate(-10 deg, 10 deg)`",
+                );
                 return None;
             }
             Some(Stage::Rotate { low, high })
@@ -101,7 +111,10 @@ fn parse_stage(call: &mut Arguments<'_, '_>, info: &mut FieldInfo) -> Option<Sta
             let chance = probability(call, 0.5)?;
             let area = call.number("area", None).unwrap_or(0.2);
             if !(area > 0.0 && area <= 1.0) {
-                call.fail(format!("an area of {area} is not a part of the picture"), "write `erase(p = 0.5, area = 0.2)`");
+                call.fail(
+                    format!("an area of {area} is not a part of the picture"),
+                    "write `erase(p = 0.5, area = 0.2)`",
+                );
                 return None;
             }
             Some(Stage::Erase { chance, area })
@@ -113,7 +126,9 @@ fn crop(call: &mut Arguments<'_, '_>, info: &mut FieldInfo, height: usize, width
     let size = call.take("size", Some(0));
     let size = call.require(size, "size", "random_crop(32, pad = 4)")?;
     let wanted: Vec<usize> = match &size.kind {
-        LiteralKind::List(items) => items.iter().map(|item| arguments::count(item, call.problems)).collect::<Option<_>>()?,
+        LiteralKind::List(items) => {
+            items.iter().map(|item| arguments::count(item, call.problems)).collect::<Option<_>>()?
+        }
         _ => vec![arguments::count(size, call.problems)?; 2],
     };
     let pad = call.count("pad", None).unwrap_or(0);
@@ -123,7 +138,8 @@ fn crop(call: &mut Arguments<'_, '_>, info: &mut FieldInfo, height: usize, width
     };
     let fits = |new: usize, old: usize| new > 0 && new <= old.saturating_add(pad.saturating_mul(2));
     if !fits(new_height, height) || !fits(new_width, width) || pad > height.max(width) {
-        let message = format!("a crop of {new_height} × {new_width} does not fit {height} × {width} with {pad} around it");
+        let message =
+            format!("a crop of {new_height} × {new_width} does not fit {height} × {width} with {pad} around it");
         call.problems.push(Diagnostic::error("data-value", size.span, message));
         return None;
     }
@@ -186,7 +202,8 @@ pub(super) fn augment(picture: &mut Picture, stages: &[Stage], stream: &mut Stre
             }
             Stage::Zoom { low, high } => picture.resample(1.0 / stream.uniform(low, high), 0.0),
             Stage::Erase { chance, area } => {
-                let (draw, part, aspect) = (stream.unit(), stream.uniform(0.02f64.min(area), area), stream.uniform(-1.2, 1.2));
+                let (draw, part, aspect) =
+                    (stream.unit(), stream.uniform(0.02f64.min(area), area), stream.uniform(-1.2, 1.2));
                 let (down, right) = (stream.unit(), stream.unit());
                 if draw < chance {
                     picture.erase(part, libm::exp(aspect), down, right);
@@ -208,7 +225,11 @@ pub(super) fn fit_size(picture: &mut Picture, stages: &[Stage]) {
                 let left = (picture.width as isize - width as isize).div_euclid(2);
                 picture.crop(height, width, top, left);
             }
-            Stage::Flip { .. } | Stage::Rotate { .. } | Stage::Zoom { .. } | Stage::Erase { .. } | Stage::Noise { .. } => {}
+            Stage::Flip { .. }
+            | Stage::Rotate { .. }
+            | Stage::Zoom { .. }
+            | Stage::Erase { .. }
+            | Stage::Noise { .. } => {}
         }
     }
 }

@@ -55,8 +55,9 @@ pub(super) fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result
 /// Words for an error of the operating system or of the decompressor.
 pub(super) fn explain(path: &Path, error: &io::Error) -> FileError {
     match error.kind() {
-        io::ErrorKind::NotFound => FileError::new(path, "there is no such file")
-            .hint("relative paths start at the folder of the model file"),
+        io::ErrorKind::NotFound => {
+            FileError::new(path, "there is no such file").hint("relative paths start at the folder of the model file")
+        }
         io::ErrorKind::PermissionDenied => FileError::new(path, "may not be read").hint("check its permissions"),
         io::ErrorKind::UnexpectedEof => {
             FileError::new(path, "the compressed data end too early").hint("the file is truncated; fetch it again")

@@ -5,12 +5,12 @@
 //! here ([`Split::batch_at`]) or ahead on another thread ([`Batches`]), and where the first step lies, changes nothing.
 //! The last batch of an epoch may be short; no sample is ever left out.
 
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::random::{shuffle, Purpose, Stream};
 use super::Split;
+use super::random::{Purpose, Stream, shuffle};
 
 /// Which samples come in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod arguments;
 mod augment;
 mod error;
 mod files;
+mod fitted;
 mod loader;
 mod prepare;
 mod random;
@@ -81,7 +82,7 @@ pub struct Split {
 /// A prepared column with its augmentation.
 #[derive(Clone, Debug)]
 struct Column {
-    values: prepare::Prepared,
+    values: fitted::Prepared,
     augment: Vec<augment::Stage>,
     /// Sizes before augmentation.
     sizes: Vec<usize>,
@@ -105,9 +106,8 @@ pub fn open(spec: &DataSpec, seed: u64) -> Result<Dataset, DataError> {
     let mut columns = Vec::new();
     for (index, (field, column)) in settings.fields.iter().zip(table.columns).enumerate() {
         let stages = &settings.prepare[index];
-        let values = prepare::prepare(column.values, field, stages, &divided.train).map_err(|message| {
-            DataError::File { span: field.span, error: FileError::new(&column.path, message) }
-        })?;
+        let values = fitted::prepare(column.values, field, stages, &divided.train)
+            .map_err(|message| DataError::File { span: field.span, error: FileError::new(&column.path, message) })?;
         columns.push(Column { values, augment: settings.augment[index].clone(), sizes: prepared_sizes(field, stages) });
     }
     let columns = Arc::new(columns);
@@ -135,7 +135,8 @@ fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divide
         origin.source.read(&context).map_err(|error| error.with_span(origin.span))
     };
     let Loaded { mut main, test: mut own_test } = read(&settings.source, Role::Train)?;
-    let mut valid = settings.valid.as_ref().map(|origin| read(origin, Role::Valid)).transpose()?.map(|loaded| loaded.main);
+    let mut valid =
+        settings.valid.as_ref().map(|origin| read(origin, Role::Valid)).transpose()?.map(|loaded| loaded.main);
     let mut test = match &settings.test {
         Some(origin) => Some(match read(origin, Role::Test)? {
             Loaded { test: Some(test), .. } => test,
@@ -301,7 +302,15 @@ impl Split {
 
 impl Column {
     /// Writes one sample, augmented where the plan says so.
-    fn write(&self, sample: u32, which: usize, epoch: u64, plan: &Plan, picture: &mut augment::Picture, out: &mut [f32]) {
+    fn write(
+        &self,
+        sample: u32,
+        which: usize,
+        epoch: u64,
+        plan: &Plan,
+        picture: &mut augment::Picture,
+        out: &mut [f32],
+    ) {
         if self.augment.is_empty() {
             return self.values.write_f32(sample as usize, out);
         }

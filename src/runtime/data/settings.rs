@@ -3,12 +3,12 @@
 //! Input: a [`DataSpec`] (plain literals). Output: [`Settings`], or all findings about the item at once.
 //! Invariant: no file is touched here; every key and name that is not known is an error with a suggestion.
 
+use super::FieldInfo;
 use super::arguments::{self, Arguments};
 use super::augment;
 use super::prepare;
 use super::source::{self, Source};
 use super::split::SplitRule;
-use super::FieldInfo;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::model::{DataEntry, DataSpec, FieldSpec, Literal};
@@ -102,7 +102,9 @@ pub(super) fn read(spec: &DataSpec) -> Result<Settings, Vec<Diagnostic>> {
     let complete = fields.len() == spec.fields.len();
     if spec.fields.is_empty() {
         let message = format!("`{}` declares no field", spec.name);
-        problems.push(Diagnostic::error("data-field", spec.span, message).hint("declare one, such as `image: u8[1, 28, 28]`"));
+        problems.push(
+            Diagnostic::error("data-field", spec.span, message).hint("declare one, such as `image: u8[1, 28, 28]`"),
+        );
     }
 
     let origin = |key: &str, problems: &mut Vec<Diagnostic>| {
@@ -133,7 +135,8 @@ pub(super) fn read(spec: &DataSpec) -> Result<Settings, Vec<Diagnostic>> {
     let (mut prepare, mut augment, mut infos) = (Vec::new(), Vec::new(), Vec::new());
     for field in &fields {
         let mut info = info(field);
-        let pipeline = |key: &str| entry(spec, &[key, &field.name]).map_or(&[][..], |entry| arguments::stages(&entry.value));
+        let pipeline =
+            |key: &str| entry(spec, &[key, &field.name]).map_or(&[][..], |entry| arguments::stages(&entry.value));
         prepare.push(prepare::parse(pipeline("prepare"), field, &mut info, &mut problems));
         augment.push(augment::parse(pipeline("augment"), &mut info, &mut problems));
         infos.push(info);
@@ -167,7 +170,8 @@ fn read_field(field: &FieldSpec, problems: &mut Vec<Diagnostic>) -> Option<Field
         ("class", [classes]) if *classes > 0 => Element::Class(*classes),
         ("class", _) => {
             let message = format!("`{}` needs the number of its classes", field.name);
-            problems.push(Diagnostic::error("data-field", field.span, message).hint("write `class[10]` for ten classes"));
+            problems
+                .push(Diagnostic::error("data-field", field.span, message).hint("write `class[10]` for ten classes"));
             return None;
         }
         ("text", _) => {
@@ -223,7 +227,8 @@ fn check_keys(spec: &DataSpec, problems: &mut Vec<Diagnostic>) {
             [key] if KEYS.contains(key) => {}
             [key @ ("prepare" | "augment"), field] => {
                 if !fields.contains(field) {
-                    let diagnostic = Diagnostic::error("data-key", entry.span, format!("`{key}`: there is no field `{field}`"));
+                    let diagnostic =
+                        Diagnostic::error("data-key", entry.span, format!("`{key}`: there is no field `{field}`"));
                     problems.push(arguments::suggest(diagnostic, field, &fields));
                 }
             }

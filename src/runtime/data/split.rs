@@ -5,7 +5,7 @@
 //! the rule, the seed and the number of records; whether the CPU has one thread or twenty does not matter.
 
 use super::arguments::{self, Arguments};
-use super::random::{shuffle, Purpose, Stream};
+use super::random::{Purpose, Stream, shuffle};
 use crate::diagnostics::Diagnostic;
 use crate::model::{Literal, LiteralKind};
 
@@ -96,7 +96,9 @@ impl SplitRule {
             }
         }
         if valid.saturating_add(test) >= records {
-            return Err(format!("{valid} records held out and {test} for the test leave none of {records} to train on"));
+            return Err(format!(
+                "{valid} records held out and {test} for the test leave none of {records} to train on"
+            ));
         }
         let mut order: Vec<u32> = (0..records as u32).collect();
         if let Dealing::Random(own) = self.dealing {

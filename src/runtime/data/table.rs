@@ -215,7 +215,8 @@ pub(super) fn unify_names(parts: &mut [&mut Part], fields: &[Field]) -> Result<(
             return Err(FileError::new(&words, message).hint("declare it `class[n]`").into());
         };
         if all.len() > classes {
-            let message = format!("`{}` has {} different words, but is declared class[{classes}]", field.name, all.len());
+            let message =
+                format!("`{}` has {} different words, but is declared class[{classes}]", field.name, all.len());
             return Err(FileError::new(&words, message).hint(format!("declare class[{}]", all.len())).into());
         }
     }

@@ -12,8 +12,8 @@ use super::super::arguments::Arguments;
 use super::super::error::{FileError, ReadError};
 use super::super::files;
 use super::super::settings::Field;
-use super::super::table::{Column, Part, Values, MISSING};
-use super::{refuse_values, Context, Loaded, Source};
+use super::super::table::{Column, MISSING, Part, Values};
+use super::{Context, Loaded, Source, refuse_values};
 use crate::diagnostics::suggest::nearest;
 
 /// One file per field.

@@ -12,7 +12,7 @@ use super::super::error::{FileError, ReadError};
 use super::super::files;
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
-use super::{refuse_values, sample_and_label, Context, Loaded, Source};
+use super::{Context, Loaded, Source, refuse_values, sample_and_label};
 use crate::model::LiteralKind;
 
 /// Bytes of an image.
@@ -129,7 +129,8 @@ impl Cifar {
                     Labels::Fine => (bytes[1], 100),
                 };
                 if label >= limit {
-                    let error = FileError::new(path, format!("the label is {label}, but this format has labels below {limit}"));
+                    let error =
+                        FileError::new(path, format!("the label is {label}, but this format has labels below {limit}"));
                     let error = error.at(format!("record {}", index + 1));
                     return Err(error.hint("the file is damaged or of another format; CIFAR-100 needs `labels = fine`"));
                 }

@@ -13,10 +13,10 @@ use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
 use super::super::files;
 use super::super::settings::{Element, Field};
-use super::super::table::{Column, Part, Values, MISSING};
+use super::super::table::{Column, MISSING, Part, Values};
 use super::{Context, Loaded, Source};
-use crate::diagnostics::suggest::nearest;
 use crate::diagnostics::Diagnostic;
+use crate::diagnostics::suggest::nearest;
 use crate::model::{Literal, LiteralKind};
 use crate::source::Span;
 
@@ -91,7 +91,10 @@ fn choice(value: &Literal, problems: &mut Vec<Diagnostic>) -> Option<Choice> {
         ("columns", [first, last]) => Choice::Range(key(first, call.problems)?, key(last, call.problems)?),
         _ => {
             let diagnostic = Diagnostic::error("data-field", value.span, "this does not choose columns");
-            problems.push(diagnostic.hint("write `column(\"age\")`, `columns(0, 63)` (both included) or `columns([\"a\", \"b\"])`"));
+            problems.push(
+                diagnostic
+                    .hint("write `column(\"age\")`, `columns(0, 63)` (both included) or `columns([\"a\", \"b\"])`"),
+            );
             return None;
         }
     };
@@ -183,7 +186,9 @@ impl Source for Csv {
             if row.len() != head.width {
                 let message = format!("has {} cells, but the first row has {}", row.len(), head.width);
                 let error = FileError::new(&path, message).at(format!("row {line}"));
-                return Err(error.hint("every row needs as many cells as the first; quote cells that hold the delimiter").into());
+                return Err(error
+                    .hint("every row needs as many cells as the first; quote cells that hold the delimiter")
+                    .into());
             }
             for (cells, columns) in cells.iter_mut().zip(&columns) {
                 for &column in columns {
@@ -257,13 +262,20 @@ impl Csv {
         if let Some(field) = open().next()
             && needed != free.len()
         {
-            let message = format!("`{}` needs {needed} columns, but {} has {} left for it", field.name, path.display(), free.len());
+            let message = format!(
+                "`{}` needs {needed} columns, but {} has {} left for it",
+                field.name,
+                path.display(),
+                free.len()
+            );
             let diagnostic = Diagnostic::error("data-shape", field.span, message);
             return Err(diagnostic.hint("choose its columns with `= columns(first, last)`").into());
         }
         let mut rest = free.into_iter();
         let taken = fields.iter().zip(columns);
-        Ok(taken.map(|(field, columns)| columns.unwrap_or_else(|| rest.by_ref().take(field.elements()).collect())).collect())
+        Ok(taken
+            .map(|(field, columns)| columns.unwrap_or_else(|| rest.by_ref().take(field.elements()).collect()))
+            .collect())
     }
 }
 
@@ -297,7 +309,9 @@ impl Cells {
                 let value = if missing { Ok(f32::NAN) } else { cell.parse::<f32>() };
                 match value {
                     Ok(value) if value.is_infinite() => {
-                        return Err(FileError::new(path, format!("\"{cell}\" is not a finite 32-bit float")).at(place()));
+                        return Err(
+                            FileError::new(path, format!("\"{cell}\" is not a finite 32-bit float")).at(place())
+                        );
                     }
                     Ok(value) => {
                         if value.is_nan() && first.is_none() {
@@ -350,12 +364,17 @@ impl Labels {
         self.rows.push(place);
     }
 
-    /// Numbers where every label is a whole number, names otherwise.
+    /// Numbers where every label is a whole number, floats (to be refused) where every label is a number, else names.
     fn finish(self) -> Values {
         let numbers: Option<Vec<i32>> = self.words.iter().map(|word| integer(word)).collect();
         if let Some(numbers) = numbers {
             let value = |place: &u32| numbers.get(*place as usize).copied().unwrap_or(MISSING);
             return Values::I32(self.rows.iter().map(value).collect());
+        }
+        let floats: Option<Vec<f32>> = self.words.iter().map(|word| word.parse().ok()).collect();
+        if let Some(floats) = floats {
+            let value = |place: &u32| floats.get(*place as usize).copied().unwrap_or(f32::NAN);
+            return Values::F32(self.rows.iter().map(value).collect());
         }
         let mut order: Vec<u32> = (0..self.words.len() as u32).collect();
         order.sort_by(|a, b| self.words[*a as usize].cmp(&self.words[*b as usize]));

@@ -11,7 +11,7 @@ use super::super::error::{FileError, ReadError};
 use super::super::files::explain;
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
-use super::{refuse_values, sample_and_label, Context, Loaded, Source};
+use super::{Context, Loaded, Source, refuse_values, sample_and_label};
 
 struct Folder {
     path: String,
@@ -38,7 +38,8 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
         [channels @ (1 | 3), height, width] => (channels, height, width),
         [height, width] => (1, height, width),
         _ => {
-            let message = format!("`{}` cannot hold pictures: its sizes are {:?}", fields[sample].name, fields[sample].sizes);
+            let message =
+                format!("`{}` cannot hold pictures: its sizes are {:?}", fields[sample].name, fields[sample].sizes);
             call.fail(message, "declare it `u8[3, height, width]` or `u8[1, height, width]`");
             return None;
         }
@@ -64,7 +65,9 @@ impl Source for Folder {
         let mut classes: Vec<PathBuf> = entries(&root)?.into_iter().filter(|path| path.is_dir()).collect();
         classes.sort_unstable();
         if classes.is_empty() {
-            return Err(FileError::new(&root, "holds no subfolder").hint("put the pictures of each class in a subfolder").into());
+            return Err(FileError::new(&root, "holds no subfolder")
+                .hint("put the pictures of each class in a subfolder")
+                .into());
         }
         let (mut pixels, mut words) = (Vec::new(), Vec::new());
         for class in &classes {
@@ -72,7 +75,9 @@ impl Source for Folder {
             let mut pictures: Vec<PathBuf> = entries(class)?.into_iter().filter(|path| is_picture(path)).collect();
             pictures.sort_unstable();
             if pictures.is_empty() {
-                return Err(FileError::new(class, "holds no PNG or JPEG file").hint("remove the subfolder or fill it").into());
+                return Err(FileError::new(class, "holds no PNG or JPEG file")
+                    .hint("remove the subfolder or fill it")
+                    .into());
             }
             for path in pictures {
                 self.picture(&path, &mut pixels)?;
@@ -105,7 +110,8 @@ impl Folder {
             true => picture,
             false if self.resize => picture.resize_exact(width, height, image::imageops::FilterType::Triangle),
             false => {
-                let message = format!("is {} × {}, but {height} × {width} is declared", picture.height(), picture.width());
+                let message =
+                    format!("is {} × {}, but {height} × {width} is declared", picture.height(), picture.width());
                 return Err(FileError::new(path, message).hint(format!("say `size = [{height}, {width}]` to resize")));
             }
         };
@@ -133,9 +139,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
 fn explain_folder(folder: &Path, error: &std::io::Error) -> FileError {
     match error.kind() {
         std::io::ErrorKind::NotADirectory => FileError::new(folder, "is a file, not a folder"),
-        std::io::ErrorKind::NotFound => {
-            FileError::new(folder, "there is no such folder").hint("relative paths start at the folder of the model file")
-        }
+        std::io::ErrorKind::NotFound => FileError::new(folder, "there is no such folder")
+            .hint("relative paths start at the folder of the model file"),
         _ => explain(folder, error),
     }
 }

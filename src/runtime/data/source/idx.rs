@@ -11,7 +11,7 @@ use super::super::error::{FileError, ReadError};
 use super::super::files;
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
-use super::{refuse_values, sample_and_label, Context, Loaded, Source};
+use super::{Context, Loaded, Source, refuse_values, sample_and_label};
 
 struct Idx {
     images: String,
@@ -40,7 +40,8 @@ impl Source for Idx {
         let (image_count, images) = read(&images_path)?;
         let (label_count, labels) = read(&labels_path)?;
         if image_count != label_count {
-            let message = format!("holds {label_count} labels for the {image_count} images of {}", images_path.display());
+            let message =
+                format!("holds {label_count} labels for the {image_count} images of {}", images_path.display());
             return Err(FileError::new(&labels_path, message).hint("name two files that belong together").into());
         }
         let mut columns = [Some(images), Some(labels)];
@@ -108,7 +109,9 @@ fn read(path: &Path) -> Result<(usize, Column), FileError> {
     let kind = Kind::of(magic[2]).filter(|_| got == 4 && magic[0] == 0 && magic[1] == 0 && magic[3] > 0);
     let Some(kind) = kind else {
         let message = format!("is not an IDX file: it begins with {:02x?}", &magic[..got]);
-        return Err(FileError::new(path, message).hint("an IDX file begins with 00 00, a type code and the number of dims"));
+        return Err(
+            FileError::new(path, message).hint("an IDX file begins with 00 00, a type code and the number of dims")
+        );
     };
     let mut sizes = Vec::new();
     for _ in 0..magic[3] {
@@ -144,6 +147,12 @@ fn read(path: &Path) -> Result<(usize, Column), FileError> {
     if surplus > 0 {
         return Err(FileError::new(path, format!("holds more than the {records} records of {sizes:?} of its header")));
     }
-    let column = Column { sizes: Some(sizes), elements, values: kind.values(bytes), missing_place: None, path: path.to_path_buf() };
+    let column = Column {
+        sizes: Some(sizes),
+        elements,
+        values: kind.values(bytes),
+        missing_place: None,
+        path: path.to_path_buf(),
+    };
     Ok((records, column))
 }

@@ -8,7 +8,7 @@ use super::super::error::ReadError;
 use super::super::random::{Purpose, Stream};
 use super::super::settings::{Element, Field};
 use super::super::table::{Column, Part, Values};
-use super::{refuse_values, sample_and_label, Context, Loaded, Role, Source};
+use super::{Context, Loaded, Role, Source, refuse_values, sample_and_label};
 
 /// At most this many numbers are made up for one field (4 GiB of floats).
 const LIMIT: usize = 1 << 30;
@@ -73,7 +73,10 @@ pub(super) fn parse_regression(call: &mut Arguments<'_, '_>, fields: &[Field]) -
         call.fail("`regression` gives floats", "declare both fields f32");
     }
     if features.is_some_and(|features| features != inputs.elements()) {
-        call.fail(format!("`{}` has {} features", inputs.name, inputs.elements()), "let `features` agree, or leave it out");
+        call.fail(
+            format!("`{}` has {} features", inputs.name, inputs.elements()),
+            "let `features` agree, or leave it out",
+        );
     }
     bounded(call, samples, inputs.elements().max(target.elements()))?;
     Some(Box::new(Regression { samples, noise, seed }))
