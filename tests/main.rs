@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod data;
 mod grad;
 mod ops;
 mod passes;
