@@ -2,3 +2,248 @@
 //!
 //! Input: a [`crate::kernel::Program`]. Output: an [`Executable`]. Only this module names Cranelift.
 //! Invariant: results are the same bits at any number of threads.
+//!
+//! Each nest becomes one function over a range of its parallel loops; innermost loops run four lanes wide.
+//! Transcendental functions and random numbers are computed on strips of [`plan::STRIP`] elements by
+//! [`crate::primitives`]; products are primitives too. The step function runs all kernels in order on every thread:
+//! each thread takes its share of a kernel's points, small kernels stay on thread 0, and the threads meet only between
+//! kernels that touch the same bytes.
+#![allow(unsafe_code)]
+
+mod arena;
+mod context;
+mod emit;
+mod expr;
+mod jit;
+mod memory;
+mod nest;
+mod plan;
+mod reduce;
+mod simplify;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_module::default_libcall_names;
+
+pub use arena::Arena;
+
+use crate::kernel::{KernelKind, Program};
+use crate::primitives::Level;
+use crate::primitives::flush;
+use crate::primitives::pool::Pool;
+use crate::primitives::product::ProductPlan;
+use context::{Clock, Context};
+use step::{Body, Work};
+
+/// How a program is compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The instruction set.
+    pub level: Level,
+    /// Measure each kernel; costs a barrier per kernel.
+    pub profile: bool,
+}
+
+/// What differs from step to step besides the arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepInput {
+    /// The run's seed.
+    pub seed: u64,
+    /// The step's number; random numbers depend on it.
+    pub step: u64,
+}
+
+/// Code generation failed: a compiler bug or an unsupported machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodegenError {
+    /// The kernel's name.
+    pub kernel: Option<String>,
+    /// What went wrong.
+    pub message: String,
+}
+
+impl fmt::Display for CodegenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kernel {
+            Some(kernel) => write!(f, "no machine code for kernel `{kernel}`: {}", self.message),
+            None => write!(f, "no machine code: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for CodegenError {}
+
+/// A program in machine code.
+pub struct Executable {
+    step: jit::StepFn,
+    products: Vec<ProductPlan>,
+    scratch_bytes: usize,
+    arena_bytes: usize,
+    kernels: usize,
+    options: Options,
+    clock: Mutex<Option<Clock>>,
+    /// Owns the code; `None` only while dropping.
+    module: Mutex<Option<JITModule>>,
+}
+
+/// A program's kernels, ready for emission.
+struct Prepared {
+    jobs: Vec<jit::NestJob>,
+    works: Vec<Work>,
+    products: Vec<ProductPlan>,
+    scratch_bytes: usize,
+}
+
+fn prepare(program: &Program, level: Level) -> Prepared {
+    let mut prepared = Prepared { jobs: Vec::new(), works: Vec::new(), products: Vec::new(), scratch_bytes: 0 };
+    let buffer = |id: crate::kernel::BufferId| &program.buffers[id.0 as usize];
+    for (position, kernel) in program.kernels.iter().enumerate() {
+        let work = match &kernel.kind {
+            KernelKind::Nest(nest) => {
+                let plan = plan::plan(nest);
+                let work = step::nest_work(prepared.jobs.len(), plan.total, plan.grain, plan.work);
+                prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes);
+                prepared.jobs.push(jit::NestJob { kernel: position, plan });
+                work
+            }
+            KernelKind::Product(product) => {
+                let offset = |(id, _): (crate::kernel::BufferId, i64)| buffer(id).offset;
+                let plan = ProductPlan::new(product, offset(product.a), offset(product.b), offset(product.c), level);
+                let work = step::product_work(prepared.products.len(), plan.parts(), plan.multiply_adds());
+                prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes());
+                prepared.products.push(plan);
+                work
+            }
+            KernelKind::Zero(id) => step::bytes_work(Body::Zero(buffer(*id).offset), arena::buffer_bytes(buffer(*id))),
+            KernelKind::Copy { from, to } => {
+                let body = Body::Copy { from: buffer(*from).offset, to: buffer(*to).offset };
+                step::bytes_work(body, arena::buffer_bytes(buffer(*to)))
+            }
+        };
+        prepared.works.push(work);
+    }
+    prepared
+}
+
+impl Executable {
+    /// Compiles a program for this machine.
+    ///
+    /// # Errors
+    /// Where the machine lacks the level or Cranelift refuses a function.
+    pub fn load(program: &Program, options: &Options) -> Result<Executable, CodegenError> {
+        if !options.level.is_available() {
+            let message = format!("this machine has no {} instructions", options.level);
+            return Err(CodegenError { kernel: None, message });
+        }
+        let prepared = prepare(program, options.level);
+        let actions = step::actions(program, &prepared.works, options.profile);
+        let isa = jit::isa(options.level, false)?;
+        let mut module = JITModule::new(JITBuilder::with_isa(isa.clone(), default_libcall_names()));
+        let (jobs, works) = (&prepared.jobs, &prepared.works);
+        let step = jit::define(&mut module, program, jobs, works, &actions, options.profile, &isa)?;
+        let finished = module.finalize_definitions();
+        finished.map_err(|error| CodegenError { kernel: None, message: error.to_string() })?;
+        let code = module.get_finalized_function(step);
+        Ok(Executable {
+            // SAFETY: `define` gives the step function this signature in the C calling convention.
+            step: unsafe { std::mem::transmute::<*const u8, jit::StepFn>(code) },
+            products: prepared.products,
+            scratch_bytes: prepared.scratch_bytes,
+            arena_bytes: program.arena_bytes,
+            kernels: program.kernels.len(),
+            options: *options,
+            clock: Mutex::new(None),
+            module: Mutex::new(Some(module)),
+        })
+    }
+
+    /// Runs one step on all threads of the pool.
+    ///
+    /// # Panics
+    /// If the arena is not the program's.
+    pub fn run(&self, arena: &mut Arena, pool: &Pool, run: StepInput) {
+        assert_eq!(arena.bytes(), self.arena_bytes, "the arena is the program's");
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let profile = if self.options.profile {
+            let clock = clock.get_or_insert_with(|| Clock { nanoseconds: vec![0; self.kernels], last: Instant::now() });
+            clock.last = Instant::now();
+            std::ptr::from_mut(clock)
+        } else {
+            std::ptr::null_mut()
+        };
+        let stride = self.scratch_bytes.next_multiple_of(4096);
+        let scratch = arena.scratch(stride * pool.threads());
+        let context = Context {
+            base: arena.base(),
+            scratch,
+            scratch_stride: stride as u64,
+            threads: pool.threads() as u64,
+            seed: run.seed,
+            step: run.step,
+            barrier: pool.barrier(),
+            products: self.products.as_ptr(),
+            profile,
+            uniform: crate::primitives::random::uniform(self.options.level),
+            functions: context::functions(self.options.level),
+        };
+        let context = &context;
+        pool.run(&|thread| {
+            flush::with_flush_to_zero(|| {
+                // SAFETY: the code was compiled for this level, whose instructions the machine has; the arena is as
+                // large as the program asks and borrowed mutably for the whole run; the context outlives the run.
+                unsafe { (self.step)(context, thread) }
+            });
+        });
+    }
+
+    /// Nanoseconds per kernel, summed over the runs since loading; empty without [`Options::profile`].
+    pub fn profile(&self) -> Vec<u64> {
+        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.as_ref().map_or_else(Vec::new, |clock| clock.nanoseconds.clone())
+    }
+}
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        if let Some(module) = self.module.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // SAFETY: no run is in progress since `self` is borrowed mutably, and the code pointer dies with `self`.
+            unsafe { module.free_memory() }
+        }
+    }
+}
+
+impl fmt::Debug for Executable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executable").field("kernels", &self.kernels).field("options", &self.options).finish()
+    }
+}
+
+/// Cranelift's IR of a kernel; `None` for kernels that are not nests.
+///
+/// # Errors
+/// As [`Executable::load`].
+pub fn dump_clif(program: &Program, kernel: usize, level: Level) -> Result<Option<String>, CodegenError> {
+    Ok(text(program, kernel, level)?.map(|text| text.clif))
+}
+
+/// Machine code of a kernel; `None` for kernels that are not nests.
+///
+/// # Errors
+/// As [`Executable::load`].
+pub fn dump_asm(program: &Program, kernel: usize, level: Level) -> Result<Option<String>, CodegenError> {
+    Ok(text(program, kernel, level)?.map(|text| text.assembly))
+}
+
+fn text(program: &Program, kernel: usize, level: Level) -> Result<Option<jit::Text>, CodegenError> {
+    let Some(KernelKind::Nest(nest)) = program.kernels.get(kernel).map(|kernel| &kernel.kind) else {
+        return Ok(None);
+    };
+    let job = jit::NestJob { kernel, plan: plan::plan(nest) };
+    jit::text(program, &job, &jit::isa(level, false)?).map(Some)
+}

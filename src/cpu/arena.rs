@@ -1,0 +1,195 @@
+//! The bytes that a program runs over: one zeroed block, 64-byte aligned, with typed views by buffer.
+//!
+//! Input: a program's size. Output: views and a base pointer. Invariant: [`PADDING`] readable bytes lie before and
+//! behind the program's bytes, since masked vector loads may touch up to three elements around a buffer.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use crate::graph::DType;
+use crate::kernel::{Buffer, Program};
+
+/// Bytes before and behind the program's own; also the alignment of the block.
+pub const PADDING: usize = 64;
+
+/// The memory of one run of a program. All elements start as zero.
+#[derive(Debug)]
+pub struct Arena {
+    block: NonNull<u8>,
+    bytes: usize,
+    /// Memory of the threads of a run; its contents mean nothing between runs.
+    scratch: Option<Box<Arena>>,
+}
+
+// SAFETY: the arena owns its block; views borrow it by Rust's rules.
+unsafe impl Send for Arena {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Arena {}
+
+/// What a buffer's bytes are read as: 4-byte numbers, or bytes.
+trait Element: Copy {
+    const DTYPE: DType;
+}
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+impl Element for u8 {
+    const DTYPE: DType = DType::Bool;
+}
+
+impl Arena {
+    /// The zeroed memory of a program.
+    pub fn new(program: &Program) -> Self {
+        Self::with_bytes(program.arena_bytes)
+    }
+
+    /// Zeroed memory of this many bytes.
+    pub fn with_bytes(bytes: usize) -> Self {
+        let layout = Self::layout(bytes);
+        // SAFETY: the layout's size is at least twice the padding, so it is not zero.
+        let block = unsafe { alloc_zeroed(layout) };
+        let Some(block) = NonNull::new(block) else { handle_alloc_error(layout) };
+        Self { block, bytes, scratch: None }
+    }
+
+    fn layout(bytes: usize) -> Layout {
+        let padded = bytes.next_multiple_of(PADDING) + 2 * PADDING;
+        Layout::from_size_align(padded, PADDING).expect("an arena is smaller than the address space")
+    }
+
+    /// Bytes of the program, without the padding.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The address that buffers' offsets count from.
+    pub(super) fn base(&mut self) -> *mut u8 {
+        // SAFETY: the padding lies inside the block.
+        unsafe { self.block.as_ptr().add(PADDING) }
+    }
+
+    /// At least this many bytes of scratch, 64-byte aligned.
+    pub(super) fn scratch(&mut self, bytes: usize) -> *mut u8 {
+        if self.scratch.as_ref().is_none_or(|scratch| scratch.bytes < bytes) {
+            self.scratch = Some(Box::new(Self::with_bytes(bytes)));
+        }
+        self.scratch.as_mut().expect("just made").base()
+    }
+
+    fn range<T: Element>(&self, buffer: &Buffer) -> (*mut T, usize) {
+        assert_eq!(buffer.dtype, T::DTYPE, "buffer `{}` is viewed as its own type", buffer.name);
+        let count: usize = buffer.sizes.iter().product();
+        let end = buffer.offset + count * size_of::<T>();
+        assert!(end <= self.bytes, "buffer `{}` lies inside the arena", buffer.name);
+        assert_eq!(buffer.offset % align_of::<T>(), 0, "buffer `{}` is aligned", buffer.name);
+        // SAFETY: the range is inside the block by the assertions.
+        (unsafe { self.block.as_ptr().add(PADDING + buffer.offset).cast() }, count)
+    }
+
+    fn view<T: Element>(&self, buffer: &Buffer) -> &[T] {
+        let (start, count) = self.range(buffer);
+        // SAFETY: in bounds and aligned (`range`), initialised (zeroed), and any bits are a valid `T`.
+        unsafe { std::slice::from_raw_parts(start, count) }
+    }
+
+    fn view_mut<T: Element>(&mut self, buffer: &Buffer) -> &mut [T] {
+        let (start, count) = self.range(buffer);
+        // SAFETY: as in `view`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(start, count) }
+    }
+
+    /// The elements of an F32 buffer.
+    pub fn f32(&self, buffer: &Buffer) -> &[f32] {
+        self.view(buffer)
+    }
+
+    /// The elements of an F32 buffer, for writing.
+    pub fn f32_mut(&mut self, buffer: &Buffer) -> &mut [f32] {
+        self.view_mut(buffer)
+    }
+
+    /// The elements of an I32 buffer.
+    pub fn i32(&self, buffer: &Buffer) -> &[i32] {
+        self.view(buffer)
+    }
+
+    /// The elements of an I32 buffer, for writing.
+    pub fn i32_mut(&mut self, buffer: &Buffer) -> &mut [i32] {
+        self.view_mut(buffer)
+    }
+
+    /// The elements of a Bool buffer, 0 or 1.
+    pub fn bool(&self, buffer: &Buffer) -> &[u8] {
+        self.view(buffer)
+    }
+
+    /// The elements of a Bool buffer, for writing 0 or 1.
+    pub fn bool_mut(&mut self, buffer: &Buffer) -> &mut [u8] {
+        self.view_mut(buffer)
+    }
+
+    /// The bytes of a buffer of any type (checkpoints).
+    pub fn raw(&self, buffer: &Buffer) -> &[u8] {
+        let end = buffer.offset + buffer_bytes(buffer);
+        assert!(end <= self.bytes, "buffer `{}` lies inside the arena", buffer.name);
+        // SAFETY: in bounds, and all bytes are initialised.
+        unsafe { std::slice::from_raw_parts(self.block.as_ptr().add(PADDING + buffer.offset), buffer_bytes(buffer)) }
+    }
+
+    /// The bytes of a buffer of any type, for writing.
+    pub fn raw_mut(&mut self, buffer: &Buffer) -> &mut [u8] {
+        let (start, count) = (self.raw(buffer).as_ptr().cast_mut(), buffer_bytes(buffer));
+        // SAFETY: as in `raw`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(start, count) }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `with_bytes` with the same layout.
+        unsafe { dealloc(self.block.as_ptr(), Self::layout(self.bytes)) }
+    }
+}
+
+/// Bytes of one element in memory.
+pub(super) fn element_bytes(dtype: DType) -> usize {
+    match dtype {
+        DType::F32 | DType::I32 => 4,
+        DType::Bool => 1,
+    }
+}
+
+/// Bytes of a whole buffer.
+pub(super) fn buffer_bytes(buffer: &Buffer) -> usize {
+    buffer.sizes.iter().product::<usize>() * element_bytes(buffer.dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(dtype: DType, offset: usize, size: usize) -> Buffer {
+        Buffer { name: "b".into(), dtype, sizes: vec![size], offset }
+    }
+
+    #[test]
+    fn views_are_zero_at_first_and_keep_what_is_written() {
+        let mut arena = Arena::with_bytes(200);
+        let (a, b) = (buffer(DType::F32, 64, 5), buffer(DType::Bool, 128, 3));
+        assert_eq!(arena.f32(&a), [0.0; 5]);
+        arena.f32_mut(&a)[4] = 2.5;
+        arena.bool_mut(&b)[1] = 1;
+        assert_eq!(arena.f32(&a)[4], 2.5);
+        assert_eq!(arena.raw(&b), [0, 1, 0]);
+        assert_eq!(arena.base() as usize % 64, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "lies inside the arena")]
+    fn a_view_beyond_the_arena_is_refused() {
+        Arena::with_bytes(64).f32(&buffer(DType::F32, 0, 17));
+    }
+}

@@ -1,0 +1,265 @@
+//! From a program to code: Cranelift's settings, functions compiled by several threads, one module.
+//!
+//! Input: a program. Output: its functions in any Cranelift module. Invariant: emission knows the module only through
+//! `dyn Module`, so that memory and object files get the same code.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
+
+use crate::cpu::CodegenError;
+use crate::cpu::context::Context as RunContext;
+use crate::cpu::emit::Emitter;
+use crate::cpu::nest::NestEmitter;
+use crate::cpu::plan::NestPlan;
+use crate::cpu::step::{Action, Work, accesses, emit};
+use crate::kernel::{KernelKind, Program};
+use crate::primitives::Level;
+
+/// Parameters of a nest's function: base, scratch, context, lo, hi.
+const NEST_PARAMETERS: usize = 5;
+/// Parameters of the step function: context, thread.
+const STEP_PARAMETERS: usize = 2;
+
+/// The step function of a loaded program.
+pub(super) type StepFn = unsafe extern "C" fn(*const RunContext, usize);
+
+/// Texts of one function, for `ansatz dump`.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    /// Cranelift's IR before optimisation.
+    pub clif: String,
+    /// Machine code.
+    pub assembly: String,
+}
+
+/// One compiled nest.
+struct Compiled {
+    bytes: Vec<u8>,
+    alignment: u64,
+    relocations: Vec<ModuleReloc>,
+}
+
+/// A nest with what emission needs.
+pub(super) struct NestJob {
+    /// Position among the program's kernels.
+    pub kernel: usize,
+    /// How it runs.
+    pub plan: NestPlan,
+}
+
+/// This machine's instruction set, cut down to a level. `pic` for object files.
+pub(super) fn isa(level: Level, pic: bool) -> Result<OwnedTargetIsa, CodegenError> {
+    let failed = |message: String| CodegenError { kernel: None, message };
+    let mut flags = settings::builder();
+    let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
+    let chosen = [
+        ("opt_level", "speed"),
+        ("enable_verifier", verifier),
+        ("is_pic", if pic { "true" } else { "false" }),
+        ("use_colocated_libcalls", "false"),
+        ("enable_probestack", "false"),
+        ("unwind_info", "false"),
+    ];
+    for (name, value) in chosen {
+        flags.set(name, value).map_err(|error| failed(format!("setting `{name}`: {error}")))?;
+    }
+    let mut builder = cranelift_native::builder().map_err(|error| failed(error.to_string()))?;
+    if cfg!(target_arch = "x86_64") {
+        let avx512 = ["has_avx512bitalg", "has_avx512dq", "has_avx512vl", "has_avx512vbmi", "has_avx512f"].as_slice();
+        let avx = ["has_avx", "has_avx2", "has_fma", "has_bmi1", "has_bmi2"].as_slice();
+        let dropped: &[&[&str]] = match level {
+            Level::Avx512 => &[],
+            Level::Avx2 => &[avx512],
+            Level::Portable => &[avx512, avx],
+        };
+        for name in dropped.iter().copied().flatten() {
+            builder.set(name, "false").map_err(|error| failed(format!("setting `{name}`: {error}")))?;
+        }
+    }
+    builder.finish(settings::Flags::new(flags)).map_err(|error| failed(error.to_string()))
+}
+
+fn signature(module: &dyn Module, parameters: usize) -> Signature {
+    let mut signature = Signature::new(module.isa().default_call_conv());
+    signature.params.extend((0..parameters).map(|_| AbiParam::new(I64)));
+    signature
+}
+
+/// Defines all nests and the step in a module; returns the step.
+pub(super) fn define(
+    module: &mut dyn Module,
+    program: &Program,
+    jobs: &[NestJob],
+    works: &[Work],
+    actions: &[Action],
+    profile: bool,
+    isa: &OwnedTargetIsa,
+) -> Result<FuncId, CodegenError> {
+    let failed =
+        |kernel: Option<usize>| move |error: cranelift_module::ModuleError| module_error(program, kernel, &error);
+    let nest_signature = signature(module, NEST_PARAMETERS);
+    let mut ids = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let name = format!("kernel{}", job.kernel);
+        let id = module.declare_function(&name, Linkage::Local, &nest_signature).map_err(failed(Some(job.kernel)))?;
+        ids.push(id);
+    }
+    let compiled = compile_all(program, jobs, &ids, &nest_signature, isa)?;
+    for ((job, id), nest) in jobs.iter().zip(&ids).zip(compiled) {
+        module
+            .define_function_bytes(*id, nest.alignment, &nest.bytes, &nest.relocations)
+            .map_err(failed(Some(job.kernel)))?;
+    }
+    let step_signature = signature(module, STEP_PARAMETERS);
+    let step = module.declare_function("step", Linkage::Export, &step_signature).map_err(failed(None))?;
+    let name = UserFuncName::user(0, step.as_u32());
+    let mut context = Context::for_function(Function::with_name_signature(name, step_signature));
+    let nests: Vec<_> = ids.iter().map(|id| module.declare_func_in_func(*id, &mut context.func)).collect();
+    let mut builder_context = FunctionBuilderContext::new();
+    let (mut e, parameters) = begin(&mut context.func, &mut builder_context, isa, 0);
+    emit(&mut e, parameters[1], works, actions, profile, &nests);
+    finish(e, isa);
+    module.define_function(step, &mut context).map_err(failed(None))?;
+    Ok(step)
+}
+
+fn module_error(program: &Program, kernel: Option<usize>, error: &cranelift_module::ModuleError) -> CodegenError {
+    CodegenError { kernel: kernel.map(|kernel| program.kernels[kernel].name.clone()), message: error.to_string() }
+}
+
+/// Compiles the nests, on all cores where there are many.
+fn compile_all(
+    program: &Program,
+    jobs: &[NestJob],
+    ids: &[FuncId],
+    signature: &Signature,
+    isa: &OwnedTargetIsa,
+) -> Result<Vec<Compiled>, CodegenError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len().div_ceil(4)).max(1);
+    let next = AtomicUsize::new(0);
+    let done: Vec<Mutex<Option<Result<Compiled, CodegenError>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+    let work = || {
+        let mut worker = Worker { context: Context::new(), builder: FunctionBuilderContext::new() };
+        loop {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(position) else { break };
+            let result = worker.compile(program, job, ids[position], signature, isa);
+            *done[position].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    done.into_iter()
+        .map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).expect("every job was taken"))
+        .collect()
+}
+
+/// Allocations that serve one function after another.
+struct Worker {
+    context: Context,
+    builder: FunctionBuilderContext,
+}
+
+impl Worker {
+    fn compile(
+        &mut self,
+        program: &Program,
+        job: &NestJob,
+        id: FuncId,
+        signature: &Signature,
+        isa: &OwnedTargetIsa,
+    ) -> Result<Compiled, CodegenError> {
+        self.context.clear();
+        self.context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature.clone());
+        build_nest(&mut self.context.func, &mut self.builder, program, job, isa);
+        compile(&mut self.context, isa, id)
+            .map_err(|message| CodegenError { kernel: Some(program.kernels[job.kernel].name.clone()), message })
+    }
+}
+
+fn compile(context: &mut Context, isa: &OwnedTargetIsa, id: FuncId) -> Result<Compiled, String> {
+    let code = context.compile(&**isa, &mut ControlPlane::default()).map_err(|error| format!("{:?}", error.inner))?;
+    let alignment =
+        u64::from(code.buffer.alignment).max(u64::from(isa.function_alignment().minimum)).max(isa.symbol_alignment());
+    let bytes = code.code_buffer().to_vec();
+    let relocations = code.buffer.relocs().to_vec();
+    let relocations =
+        relocations.iter().map(|relocation| ModuleReloc::from_mach_reloc(relocation, &context.func, id)).collect();
+    Ok(Compiled { bytes, alignment, relocations })
+}
+
+/// The texts of one nest.
+pub(super) fn text(program: &Program, job: &NestJob, isa: &OwnedTargetIsa) -> Result<Text, CodegenError> {
+    let failed = |message: String| CodegenError { kernel: Some(program.kernels[job.kernel].name.clone()), message };
+    let mut signature = Signature::new(isa.default_call_conv());
+    signature.params.extend((0..NEST_PARAMETERS).map(|_| AbiParam::new(I64)));
+    let function = Function::with_name_signature(UserFuncName::user(0, job.kernel as u32), signature);
+    let mut context = Context::for_function(function);
+    build_nest(&mut context.func, &mut FunctionBuilderContext::new(), program, job, isa);
+    let clif = context.func.display().to_string();
+    context.set_disasm(true);
+    let code =
+        context.compile(&**isa, &mut ControlPlane::default()).map_err(|error| failed(format!("{:?}", error.inner)))?;
+    Ok(Text { clif, assembly: code.vcode.clone().unwrap_or_default() })
+}
+
+/// An emitter in a function's first block, with the parameters.
+fn begin<'a>(
+    function: &'a mut Function,
+    builder: &'a mut FunctionBuilderContext,
+    isa: &OwnedTargetIsa,
+    context: usize,
+) -> (Emitter<'a>, Vec<cranelift_codegen::ir::Value>) {
+    let mut b = FunctionBuilder::new(function, builder);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    b.seal_block(entry);
+    let parameters = b.block_params(entry).to_vec();
+    (Emitter::new(b, parameters[context], isa.default_call_conv()), parameters)
+}
+
+fn finish(mut e: Emitter<'_>, isa: &OwnedTargetIsa) {
+    e.b.ins().return_(&[]);
+    e.b.finalize(isa.frontend_config());
+}
+
+fn build_nest(
+    function: &mut Function,
+    builder: &mut FunctionBuilderContext,
+    program: &Program,
+    job: &NestJob,
+    isa: &OwnedTargetIsa,
+) {
+    let (e, parameters) = begin(function, builder, isa, 2);
+    let mut nest = NestEmitter::new(e, program, &job.plan, parameters[0], parameters[1], written(program, job.kernel));
+    nest.rows(parameters[3], parameters[4]);
+    finish(nest.e, isa);
+}
+
+/// Per buffer: whether the kernel may write some of its bytes.
+fn written(program: &Program, kernel: usize) -> Vec<bool> {
+    let kind: &KernelKind = &program.kernels[kernel].kind;
+    let (_, writes) = accesses(program, kind);
+    program
+        .buffers
+        .iter()
+        .map(|buffer| {
+            let end = buffer.offset + crate::cpu::arena::buffer_bytes(buffer);
+            writes.iter().any(|range| range.start < end && buffer.offset < range.end)
+        })
+        .collect()
+}

@@ -1,0 +1,236 @@
+//! How a nest becomes vector code: which nodes vary along the lanes, and which strips of values pass through scratch.
+//!
+//! Input: a simplified nest. Output: a [`NestPlan`] that emission follows blindly.
+//! Invariant: every call of a vector function has its own strip slots, and its arguments lie at a lower level.
+
+use crate::cpu::simplify::simplify;
+use crate::graph::{Binary, DType, Unary};
+use crate::kernel::{Lanes, Linear, Location, Nest, NodeId, NodeOp, Phase};
+use crate::primitives::vector::VectorFunction;
+
+/// Points of the lane loop that pass through scratch together. A strip of 2 KiB per value stays in L1.
+pub(super) const STRIP: usize = 512;
+/// Bytes between strip slots: a strip and one cache line, so that slots fall to different sets.
+pub(super) const SLOT_BYTES: usize = STRIP * 4 + 64;
+/// Lanes of a vector.
+pub(super) const LANES: usize = 4;
+/// Shares of threads are multiples of this many points where the lane loop itself is divided.
+pub(super) const GRAIN: usize = 16;
+
+/// A function that is called on whole strips.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Call {
+    /// In place.
+    Vector(VectorFunction),
+    /// Base in the first slot, exponent in the second.
+    Pow,
+    /// Fills a slot.
+    Random,
+}
+
+/// What a nest's emission needs to know.
+pub(super) struct NestPlan {
+    /// The simplified nest.
+    pub nest: Nest,
+    /// Per phase.
+    pub phases: Vec<PhasePlan>,
+    /// The last outer loop runs in lanes.
+    pub outer_lanes: bool,
+    /// Strips run over at most [`STRIP`] points; false: the lane loop runs whole.
+    pub strips: bool,
+    /// Points of the parallel loops.
+    pub total: usize,
+    /// Shares are multiples of this many points (or end at `total`).
+    pub grain: usize,
+    /// A rough cost: node evaluations.
+    pub work: usize,
+    /// Bytes of scratch.
+    pub scratch_bytes: usize,
+}
+
+/// What a phase's emission needs to know.
+pub(super) struct PhasePlan {
+    /// The lane loop's number.
+    pub lane: Option<usize>,
+    /// Per node: does it differ along the lanes?
+    pub varying: Vec<bool>,
+    /// Per node: the call that gives it.
+    pub calls: Vec<Option<Call>>,
+    /// Per node: the slot of a call's result (the next slot is a second argument's).
+    pub slots: Vec<usize>,
+    /// Varying calls by level; a level's arguments use only results of earlier levels.
+    pub levels: Vec<Vec<NodeId>>,
+    /// Per reduction: the slot of its results (and the next one's of its values, for `ArgMax`), with outer lanes.
+    pub reduced: Vec<usize>,
+    /// Vectors per iteration of the lane loop.
+    pub unroll: usize,
+}
+
+/// The strip function behind a node.
+pub(super) fn call_of(op: &NodeOp) -> Option<Call> {
+    match op {
+        NodeOp::Random { .. } => Some(Call::Random),
+        NodeOp::Binary(Binary::Pow, ..) => Some(Call::Pow),
+        NodeOp::Unary(unary, _) => match unary {
+            Unary::Exp => Some(Call::Vector(VectorFunction::Exp)),
+            Unary::Log => Some(Call::Vector(VectorFunction::Log)),
+            Unary::Sin => Some(Call::Vector(VectorFunction::Sin)),
+            Unary::Cos => Some(Call::Vector(VectorFunction::Cos)),
+            Unary::Tanh => Some(Call::Vector(VectorFunction::Tanh)),
+            Unary::Sigmoid => Some(Call::Vector(VectorFunction::Sigmoid)),
+            Unary::Erf => Some(Call::Vector(VectorFunction::Erf)),
+            Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Floor | Unary::Not => None,
+        },
+        NodeOp::Binary(
+            Binary::Add
+            | Binary::Sub
+            | Binary::Mul
+            | Binary::Div
+            | Binary::Rem
+            | Binary::Max
+            | Binary::Min
+            | Binary::And
+            | Binary::Or,
+            ..,
+        ) => None,
+        NodeOp::Const(_)
+        | NodeOp::Index(_)
+        | NodeOp::Load(_)
+        | NodeOp::Reduced { .. }
+        | NodeOp::Compare(..)
+        | NodeOp::Select(..)
+        | NodeOp::Cast(_) => None,
+    }
+}
+
+/// The nodes that a node reads.
+pub(super) fn operands(op: &NodeOp) -> Vec<NodeId> {
+    match op {
+        NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Random { .. } | NodeOp::Reduced { .. } => Vec::new(),
+        NodeOp::Load(location) => location.indirect.iter().map(|term| term.node).collect(),
+        NodeOp::Unary(_, a) | NodeOp::Cast(a) => vec![*a],
+        NodeOp::Binary(_, a, b) | NodeOp::Compare(_, a, b) => vec![*a, *b],
+        NodeOp::Select(a, b, c) => vec![*a, *b, *c],
+    }
+}
+
+/// Analyses a nest.
+pub(super) fn plan(nest: &Nest) -> NestPlan {
+    let nest = simplify(nest);
+    let outer_lanes = nest.lanes == Lanes::Outer && !nest.outer.is_empty();
+    // The first two slots hold the arguments of calls outside the lane loop.
+    let mut slot = 2;
+    let phases: Vec<PhasePlan> =
+        nest.phases.iter().map(|phase| plan_phase(&nest, phase, outer_lanes, &mut slot)).collect();
+    let calls = phases.iter().any(|phase| !phase.levels.is_empty());
+    let reduces = outer_lanes && nest.phases.iter().any(|phase| !phase.reductions.is_empty());
+    let total = nest.outer[..nest.parallel].iter().product();
+    let lanes_divided = outer_lanes && nest.parallel == nest.outer.len();
+    let work = work(&nest);
+    NestPlan {
+        outer_lanes,
+        strips: calls || reduces,
+        total,
+        grain: if lanes_divided { GRAIN } else { 1 },
+        work,
+        scratch_bytes: slot * SLOT_BYTES,
+        phases,
+        nest,
+    }
+}
+
+fn plan_phase(nest: &Nest, phase: &Phase, outer_lanes: bool, slot: &mut usize) -> PhasePlan {
+    let lane = if outer_lanes {
+        Some(nest.outer.len() - 1)
+    } else if nest.lanes != Lanes::None && !phase.inner.is_empty() {
+        Some(nest.outer.len() + phase.inner.len() - 1)
+    } else {
+        None
+    };
+    let mut take = |count: usize| {
+        *slot += count;
+        *slot - count
+    };
+    let calls: Vec<Option<Call>> = phase.nodes.iter().map(|node| call_of(&node.op)).collect();
+    let mut varying: Vec<bool> = Vec::with_capacity(phase.nodes.len());
+    let mut depth: Vec<usize> = Vec::with_capacity(phase.nodes.len());
+    let mut slots = vec![0; phase.nodes.len()];
+    let mut levels: Vec<Vec<NodeId>> = Vec::new();
+    for (index, node) in phase.nodes.iter().enumerate() {
+        let reads = operands(&node.op);
+        let own = lane.is_some_and(|lane| own_lane(&node.op, lane, outer_lanes));
+        let varies = own || reads.iter().any(|read| varying[read.0 as usize]);
+        let below = reads.iter().map(|read| depth[read.0 as usize]).max().unwrap_or(0);
+        varying.push(varies);
+        match calls[index].filter(|_| varies) {
+            None => depth.push(below),
+            Some(call) => {
+                depth.push(below + 1);
+                slots[index] = take(if call == Call::Pow { 2 } else { 1 });
+                levels.resize_with(levels.len().max(below + 1), Vec::new);
+                levels[below].push(NodeId(index as u32));
+            }
+        }
+    }
+    let reduced = phase.reductions.iter().map(|_| if outer_lanes { take(2) } else { 0 }).collect();
+    let unroll = unroll(phase, &varying, lane);
+    PhasePlan { lane, varying, calls, slots, levels, reduced, unroll }
+}
+
+/// True if the node itself, not only its operands, differs along the lane loop.
+fn own_lane(op: &NodeOp, lane: usize, outer_lanes: bool) -> bool {
+    match op {
+        NodeOp::Index(linear) | NodeOp::Random { element: linear, .. } => linear.coefficient(lane) != 0,
+        NodeOp::Load(location) => location_lane(location, lane),
+        NodeOp::Reduced { .. } => outer_lanes,
+        NodeOp::Const(_)
+        | NodeOp::Unary(..)
+        | NodeOp::Binary(..)
+        | NodeOp::Compare(..)
+        | NodeOp::Select(..)
+        | NodeOp::Cast(_) => false,
+    }
+}
+
+/// True if the affine parts of a location use the lane loop.
+pub(super) fn location_lane(location: &Location, lane: usize) -> bool {
+    location.index.coefficient(lane) != 0 || location.guards.iter().any(|(linear, _)| linear.coefficient(lane) != 0)
+}
+
+/// More vectors per iteration for small bodies; large ones fill the machine by themselves and cost compile time.
+fn unroll(phase: &Phase, varying: &[bool], lane: Option<usize>) -> usize {
+    let Some(lane) = lane else { return 1 };
+    let contiguous = |linear: &Linear| matches!(linear.coefficient(lane), 0 | 1);
+    let weigh = |location: &Location| if location.guards.is_empty() && contiguous(&location.index) { 1 } else { 8 };
+    let nodes: usize = phase
+        .nodes
+        .iter()
+        .zip(varying)
+        .filter(|(_, varies)| **varies)
+        .map(|(node, _)| match &node.op {
+            NodeOp::Load(location) => weigh(location),
+            NodeOp::Binary(Binary::Div | Binary::Rem, ..) if node.dtype == DType::I32 => 16,
+            _other => 1,
+        })
+        .sum();
+    let stores: usize = phase.stores.iter().map(|store| weigh(&store.location)).sum();
+    match nodes + stores {
+        0..=14 => 4,
+        15..=32 => 2,
+        _more => 1,
+    }
+}
+
+/// Node evaluations, with calls counted tenfold.
+fn work(nest: &Nest) -> usize {
+    let outer: usize = nest.outer.iter().product();
+    let inner: usize = nest
+        .phases
+        .iter()
+        .map(|phase| {
+            let nodes: usize = phase.nodes.iter().map(|node| if call_of(&node.op).is_some() { 10 } else { 1 }).sum();
+            (nodes + phase.stores.len()) * phase.inner.iter().product::<usize>()
+        })
+        .sum();
+    outer.saturating_mul(inner)
+}

@@ -1,0 +1,113 @@
+//! Whole steps: order, barriers, copies.
+
+use super::*;
+use crate::kernel::{Product, ProductLoop};
+
+/// A chain of kernels, large and small, where each reads what the one before wrote.
+fn chain(count: usize) -> Case {
+    let mut case = Case::default();
+    let buffers: Vec<BufferId> = (0..6).map(|_| case.floats(count)).collect();
+    let total = case.zeros(DType::F32, 1);
+    for pair in buffers.windows(2) {
+        let mut code = Code::default();
+        // Read in reverse, so that a thread reads what another one wrote.
+        let mut back = at(pair[0], &[(0, -1)]);
+        back.index.offset = count as i64 - 1;
+        let x = code.load(back);
+        let y = code.load(at(pair[1], &[(0, 1)]));
+        let sum = code.binary(Binary::Add, x, y);
+        code.store(at(pair[1], &[(0, 1)]), sum);
+        case.nest(&[count], 1, Lanes::Outer, vec![code.phase(&[])]);
+    }
+    let mut first = Code::default();
+    let x = first.load(at(buffers[5], &[(0, 1)]));
+    first.reduce(ReductionKind::Sum, x);
+    let mut second = Code::default();
+    let sum = second.reduced(0, 0);
+    second.store(at(total, &[]), sum);
+    case.nest(&[], 0, Lanes::Inner, vec![first.phase(&[count]), second.phase(&[])]);
+    let mut code = Code::default();
+    let sum = code.load(at(total, &[]));
+    let x = code.load(at(buffers[0], &[(0, 1)]));
+    let y = code.binary(Binary::Mul, sum, x);
+    code.store(at(buffers[0], &[(0, 1)]), y);
+    case.nest(&[count], 1, Lanes::Outer, vec![code.phase(&[])]);
+    case
+}
+
+#[test]
+fn dependent_kernels_wait_for_each_other() {
+    // Pairs of neighbours sum up to 100 k elements with rounding in another order than the interpreter's.
+    for count in [100, 20_000] {
+        chain(count).check(1e-3);
+    }
+}
+
+#[test]
+fn zero_and_copy_kernels_move_bytes() {
+    for count in [3, 100_000] {
+        let mut case = Case::default();
+        let (a, b, c) = (case.floats(count), case.floats(count), case.floats(count));
+        case.kernel(KernelKind::Copy { from: a, to: b });
+        case.kernel(KernelKind::Zero(c));
+        let mut code = Code::default();
+        let x = code.load(at(b, &[(0, 1)]));
+        code.add(at(c, &[(0, 1)]), x);
+        case.nest(&[count], 1, Lanes::Outer, vec![code.phase(&[])]);
+        case.kernel(KernelKind::Zero(a));
+        case.check(0.0);
+    }
+}
+
+/// `c[m, n] = Σ_k a[m, k] · b[k, n]`, then twice that plus the old `d`.
+#[test]
+fn products_and_nests_take_turns() {
+    for (m, n, k) in [(3, 5, 7), (130, 70, 90)] {
+        let mut case = Case::default();
+        let (a, b) = (case.floats(m * k), case.floats(k * n));
+        let (c, d) = (case.zeros(DType::F32, m * n), case.floats(m * n));
+        let row =
+            |extent: usize, a: usize, b: usize, c: usize| ProductLoop { extent, a: a as i64, b: b as i64, c: c as i64 };
+        let product = |c, accumulate| Product {
+            batch: Vec::new(),
+            m: vec![row(m, k, 0, n)],
+            n: vec![row(n, 0, 1, 1)],
+            k: vec![row(k, 1, n, 0)],
+            a: (a, 0),
+            b: (b, 0),
+            c: (c, 0),
+            accumulate,
+        };
+        case.kernel(KernelKind::Product(product(c, false)));
+        case.kernel(KernelKind::Product(product(d, true)));
+        let mut code = Code::default();
+        let (x, y) = (code.load(at(c, &[(0, 1)])), code.load(at(d, &[(0, 1)])));
+        let sum = code.binary(Binary::Add, x, y);
+        code.store(at(d, &[(0, 1)]), sum);
+        case.nest(&[m * n], 1, Lanes::Outer, vec![code.phase(&[])]);
+        case.check(1e-4);
+    }
+}
+
+#[test]
+fn profile_counts_time_for_each_kernel() {
+    let case = chain(20_000);
+    let options = Options { level: crate::primitives::detect(), profile: true };
+    let executable = Executable::load(&case.program, &options).expect("the program compiles");
+    assert!(executable.profile().is_empty());
+    let (mut arena, pool) = (Arena::new(&case.program), Pool::new(2));
+    executable.run(&mut arena, &pool, INPUT);
+    let profile = executable.profile();
+    assert_eq!(profile.len(), case.program.kernels.len());
+    assert!(profile.iter().all(|time| *time > 0), "{profile:?}");
+}
+
+#[test]
+fn dumps_show_both_texts_of_a_nest() {
+    let case = chain(100);
+    let level = crate::primitives::detect();
+    let clif = crate::cpu::dump_clif(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
+    assert!(clif.contains("f32x4"), "{clif}");
+    let assembly = crate::cpu::dump_asm(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
+    assert!(assembly.contains("addps"), "{assembly}");
+}
