@@ -1,20 +1,596 @@
-//! Equations. This part is being written; until then every equation is an error.
+//! Equations with indices: `y[n, o] = sum[k] x[n, k] * w[o, k]`, from syntax to resolved [`Node`]s.
+//!
+//! Input: a scope, the left side, the right side, and the output's dims as far as they are declared.
+//! Output: a tensor whose dims are the indices of the left side in order (built by `lowering`).
+//! Rules: a plain index gets its range from the dims that it indexes, which must be provably equal; an index that is
+//! only read at an affine place needs a declared output shape; an unguarded affine read must be provably in range.
+//! Invariant: every name of a [`Node`] is resolved; parts that need no index are already values.
 
-use super::expander::{Expander, Outcome, Scope};
+use super::expander::{Expander, Meaning, Outcome, Reported, Scope, Stage};
 use crate::diagnostics::Diagnostic;
+use crate::dim::{Dim, Verdict};
 use crate::graph::ValueId;
-use crate::syntax::ast;
+use crate::source::Span;
+use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, UnaryOp};
+use std::rc::Rc;
+
+/// Position in [`Indices::vars`]; the left side's indices come first.
+pub(super) type Var = usize;
+
+/// One index of an equation.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    pub name: String,
+    pub span: Span,
+    /// Its range `0..extent` and the place that says so.
+    pub extent: Option<(Dim, Span)>,
+}
+
+/// The indices of one equation and those visible at the current place.
+#[derive(Default)]
+struct Indices {
+    vars: Vec<Index>,
+    visible: Vec<Var>,
+}
+
+impl Indices {
+    fn find(&self, name: &str) -> Option<Var> {
+        self.visible.iter().rev().copied().find(|var| self.vars[*var].name == name)
+    }
+
+    fn open(&mut self, ident: &ast::Ident) {
+        self.vars.push(Index { name: ident.name.clone(), span: ident.span, extent: None });
+        self.visible.push(self.vars.len() - 1);
+    }
+}
+
+/// `Σ coefficient · index + offset`; coefficients are not 0.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct AffineIndex {
+    pub terms: Vec<(Var, i64)>,
+    pub offset: Dim,
+}
+
+impl AffineIndex {
+    /// `Some` for a plain index.
+    pub fn plain(&self) -> Option<Var> {
+        match self.terms.as_slice() {
+            [(var, 1)] if self.offset.as_const() == Some(0) => Some(*var),
+            _ => None,
+        }
+    }
+
+    fn combine(&self, other: &AffineIndex, sign: i64) -> Option<AffineIndex> {
+        let mut terms = self.terms.clone();
+        for (var, coefficient) in &other.terms {
+            let coefficient = coefficient.checked_mul(sign)?;
+            match terms.iter_mut().find(|term| term.0 == *var) {
+                Some(term) => term.1 = term.1.checked_add(coefficient)?,
+                None => terms.push((*var, coefficient)),
+            }
+        }
+        terms.retain(|term| term.1 != 0);
+        terms.sort_unstable();
+        Some(AffineIndex { terms, offset: &self.offset + Dim::constant(sign) * &other.offset })
+    }
+
+    fn scale(&self, factor: &Dim) -> Option<AffineIndex> {
+        if self.terms.is_empty() {
+            return Some(AffineIndex { terms: Vec::new(), offset: &self.offset * factor });
+        }
+        let number = factor.as_const()?;
+        let scaled: Option<Vec<_>> = self.terms.iter().map(|(var, c)| Some((*var, c.checked_mul(number)?))).collect();
+        let terms = scaled?.into_iter().filter(|term| term.1 != 0).collect();
+        Some(AffineIndex { terms, offset: &self.offset * factor })
+    }
+}
+
+/// One dim of a read.
+#[derive(Clone, Debug)]
+pub(super) enum Subscript {
+    Affine(AffineIndex, Span),
+    /// The value of an integer tensor.
+    Value(Node),
+}
+
+/// Reductions by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reduction {
+    Sum,
+    Mean,
+    Prod,
+    Max,
+    Min,
+    ArgMax,
+    ArgMin,
+    LogSumExp,
+    Softmax,
+    LogSoftmax,
+}
+
+impl Reduction {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "sum" => Reduction::Sum,
+            "mean" => Reduction::Mean,
+            "prod" => Reduction::Prod,
+            "max" => Reduction::Max,
+            "min" => Reduction::Min,
+            "argmax" => Reduction::ArgMax,
+            "argmin" => Reduction::ArgMin,
+            "logsumexp" => Reduction::LogSumExp,
+            "softmax" => Reduction::Softmax,
+            "log_softmax" => Reduction::LogSoftmax,
+            _ => return None,
+        })
+    }
+
+    /// Those that keep their indices normalise over an index of the surroundings.
+    fn keeps_indices(self) -> bool {
+        matches!(self, Reduction::Softmax | Reduction::LogSoftmax)
+    }
+}
+
+/// An expression over indices.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub kind: NodeKind,
+    pub span: Span,
+    /// The indices it depends on, sorted.
+    pub free: Vec<Var>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum NodeKind {
+    /// A value without indices: number, size, flag, host scalar.
+    Static(Meaning),
+    /// An index, or an affine function of indices, as an integer.
+    Index(AffineIndex),
+    /// A read; out of range it gives `guard`, and without a guard it must not be out of range.
+    Read { tensor: ValueId, subscripts: Vec<Subscript>, guard: Option<Box<Node>> },
+    Prefix(UnaryOp, Box<Node>),
+    Infix(BinaryOp, Box<Node>, Box<Node>),
+    Select(Box<Node>, Box<Node>, Box<Node>),
+    Reduce(Reduction, Vec<Var>, Box<Node>),
+    /// An elementwise function.
+    Call { callee: Rc<Stage>, arguments: Vec<(Option<ast::Ident>, Node)> },
+    /// A fresh draw for each point of these indices.
+    Uniform,
+}
+
+impl Node {
+
+    pub fn fixed(value: Meaning, span: Span) -> Node {
+        Node { kind: NodeKind::Static(value), span, free: Vec::new() }
+    }
+
+    fn index(affine: AffineIndex, span: Span) -> Node {
+        let free = affine.terms.iter().map(|term| term.0).collect();
+        Node { kind: NodeKind::Index(affine), span, free }
+    }
+
+    /// A static size or an affine function as one.
+    fn as_affine(&self) -> Option<AffineIndex> {
+        match &self.kind {
+            NodeKind::Index(affine) => Some(affine.clone()),
+            NodeKind::Static(Meaning::Size(dim)) => Some(AffineIndex { terms: Vec::new(), offset: dim.clone() }),
+            _ => None,
+        }
+    }
+}
+
+/// The indices that the parts depend on, sorted.
+pub(super) fn union<'n>(parts: impl IntoIterator<Item = &'n Node>) -> Vec<Var> {
+    let mut free: Vec<Var> = parts.into_iter().flat_map(|part| part.free.iter().copied()).collect();
+    free.sort_unstable();
+    free.dedup();
+    free
+}
 
 impl Expander<'_> {
-    /// The tensor that an equation defines.
+    /// `name[indices] = value`, optionally with the declared shape of the output. Names in the shape that are not
+    /// bound yet take the range that the right side gives.
     pub(crate) fn equation(
         &mut self,
-        _scope: &mut Scope,
+        scope: &mut Scope,
         name: &ast::Ident,
-        _indices: &[ast::Ident],
-        _value: &ast::Expr,
-        _shape: Option<&ast::TensorType>,
+        indices: &[ast::Ident],
+        value: &Expr,
+        shape: Option<&ast::TensorType>,
     ) -> Outcome<ValueId> {
-        self.fail(Diagnostic::error("not-yet", name.span, "equations are not supported yet"))
+        let mut known = Vec::new();
+        if let Some(shape) = shape {
+            if shape.dims.len() != indices.len() {
+                let message = format!("`{}` has {} indices and a shape of {}", name.name, indices.len(), shape.dims.len());
+                return self.fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
+            }
+            for dim in &shape.dims {
+                let unbound = matches!(&dim.kind, ExprKind::Name(name) if !scope.names.contains_key(name));
+                let dims = if unbound { None } else { Some(self.dims(scope, std::slice::from_ref(dim))?) };
+                known.push(dims.and_then(|dims| dims.into_iter().next()).map(|value| (value, dim.span)));
+            }
+        }
+        self.indexed(scope, indices, value, &known)
     }
+
+    /// The right side of an equation over `indices`; `known` gives ranges by position, as far as they are known.
+    pub(crate) fn indexed(
+        &mut self,
+        scope: &mut Scope,
+        indices: &[ast::Ident],
+        value: &Expr,
+        known: &[Option<(Dim, Span)>],
+    ) -> Outcome<ValueId> {
+        let mut table = Indices::default();
+        for (position, index) in indices.iter().enumerate() {
+            if let Some(first) = table.find(&index.name) {
+                let message = format!("the index `{}` stands twice on the left", index.name);
+                let first = table.vars[first].span;
+                return self.fail(Diagnostic::error("duplicate-index", index.span, message).label(first, "first here"));
+            }
+            table.open(index);
+            table.vars[position].extent = known.get(position).cloned().flatten();
+        }
+        let node = self.elaborate(&mut table, scope, value)?;
+        let mut complete = true;
+        for index in &table.vars {
+            if index.extent.is_none() {
+                complete = false;
+                let message = format!("nothing gives the range of the index `{}`", index.name);
+                self.diagnostics.push(
+                    Diagnostic::error("unbound-index", index.span, message)
+                        .hint("use it as a plain index of a tensor, or declare the output's shape"),
+                );
+            }
+        }
+        if !complete {
+            return Err(Reported);
+        }
+        let axes: Vec<Var> = (0..indices.len()).collect();
+        self.lower(&table.vars, &node, &axes)
+    }
+
+    /// An expression with reads or reductions but no index of its own: a tensor without dims, or a list's item.
+    pub(crate) fn point(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<Meaning> {
+        if let ExprKind::Index { base, indices } = &expr.kind
+            && let Some(item) = self.list_item(scope, base, indices)?
+        {
+            return Ok(item);
+        }
+        self.indexed(scope, &[], expr, &[]).map(Meaning::Tensor)
+    }
+
+    /// `items[2]` of a list.
+    fn list_item(&mut self, scope: &mut Scope, base: &Expr, indices: &[Expr]) -> Outcome<Option<Meaning>> {
+        let ExprKind::Name(name) = &base.kind else { return Ok(None) };
+        let Some(Meaning::List(items)) = scope.names.get(name).cloned() else { return Ok(None) };
+        let [index] = indices else { return Ok(None) };
+        let position = self.expression(scope, index)?;
+        let item = match &position {
+            Meaning::Size(dim) => dim.as_const().and_then(|value| items.get(usize::try_from(value).ok()?)),
+            _ => None,
+        };
+        match item {
+            Some(item) => Ok(Some(item.clone())),
+            None => {
+                let message = format!("the list has {} items; this is {}", items.len(), self.describe(&position));
+                self.fail(Diagnostic::error("index-out-of-range", index.span, message))
+            }
+        }
+    }
+
+    fn elaborate(&mut self, table: &mut Indices, scope: &mut Scope, expr: &Expr) -> Outcome<Node> {
+        let span = expr.span;
+        match &expr.kind {
+            ExprKind::Index { base, indices } => self.read(table, scope, base, indices, None, span),
+            ExprKind::Guard { read, otherwise } => {
+                let guard = self.elaborate(table, scope, otherwise)?;
+                match &read.kind {
+                    ExprKind::Index { base, indices } => self.read(table, scope, base, indices, Some(guard), span),
+                    _ => self.fail(Diagnostic::error("bad-guard", read.span, "`else` guards a read such as `x[i - 1]`")),
+                }
+            }
+            ExprKind::Reduce { op, indices, body } => self.reduce(table, scope, op, indices, body, span),
+            ExprKind::Name(name) if let Some(var) = table.find(name) => {
+                Ok(Node::index(AffineIndex { terms: vec![(var, 1)], offset: Dim::constant(0) }, span))
+            }
+            ExprKind::Call { callee, arguments } if is_uniform(callee, arguments) => {
+                let free = table.visible.clone();
+                Ok(Node { kind: NodeKind::Uniform, span, free })
+            }
+            ExprKind::Unary(op, operand) if depends(expr, table) => {
+                let operand = self.elaborate(table, scope, operand)?;
+                self.prefix_node(*op, operand, span)
+            }
+            ExprKind::Binary(op, a, b) if depends(expr, table) => self.infix_node(table, scope, *op, (a, b), span),
+            ExprKind::Conditional { then, condition, otherwise } if depends(expr, table) => {
+                let condition = self.elaborate(table, scope, condition)?;
+                if let NodeKind::Static(Meaning::Flag(flag)) = condition.kind {
+                    return self.elaborate(table, scope, if flag { then } else { otherwise });
+                }
+                let then = self.elaborate(table, scope, then)?;
+                let otherwise = self.elaborate(table, scope, otherwise)?;
+                let free = union([&condition, &then, &otherwise]);
+                let kind = NodeKind::Select(Box::new(condition), Box::new(then), Box::new(otherwise));
+                Ok(Node { kind, span, free })
+            }
+            ExprKind::Call { callee, arguments } if depends(expr, table) => {
+                self.call_node(table, scope, callee, arguments, span)
+            }
+            ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) | ExprKind::Name(_) => {
+                self.value_node(scope, expr)
+            }
+            ExprKind::Unary(..) | ExprKind::Binary(..) | ExprKind::Conditional { .. } | ExprKind::Call { .. } => {
+                self.value_node(scope, expr)
+            }
+            ExprKind::Field { .. } => self.value_node(scope, expr),
+            ExprKind::List(_) | ExprKind::Pipeline { .. } | ExprKind::Residual(_) | ExprKind::Repeat { .. } => {
+                if depends(expr, table) {
+                    let message = "this has no value at an index";
+                    return self.fail(Diagnostic::error("type-mismatch", span, message).hint("bind it to a name first"));
+                }
+                self.value_node(scope, expr)
+            }
+        }
+    }
+
+    /// A part without indices: evaluated as it stands.
+    fn value_node(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<Node> {
+        match self.expression(scope, expr)? {
+            Meaning::Tensor(id) => {
+                let rank = self.graph.shape(id).len();
+                if rank > 0 {
+                    let message = format!("{} has no index here", self.describe(&Meaning::Tensor(id)));
+                    let hint = format!("inside an equation every tensor is read at its {rank} indices");
+                    return self.fail(Diagnostic::error("missing-index", expr.span, message).hint(hint));
+                }
+                let kind = NodeKind::Read { tensor: id, subscripts: Vec::new(), guard: None };
+                Ok(Node { kind, span: expr.span, free: Vec::new() })
+            }
+            value @ (Meaning::Size(_) | Meaning::Number(_) | Meaning::Scalar(_) | Meaning::Flag(_) | Meaning::Text(_)) => {
+                Ok(Node::fixed(value, expr.span))
+            }
+            other @ (Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_)) => {
+                let message = format!("{} cannot stand in an equation", self.describe(&other));
+                self.fail(Diagnostic::error("type-mismatch", expr.span, message))
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        base: &Expr,
+        indices: &[Expr],
+        guard: Option<Node>,
+        span: Span,
+    ) -> Outcome<Node> {
+        if guard.is_none()
+            && let Some(item) = self.list_item(scope, base, indices)?
+        {
+            return Ok(Node::fixed(item, span));
+        }
+        let tensor = match self.expression(scope, base)? {
+            Meaning::Tensor(id) => id,
+            other => {
+                let message = format!("{} cannot be indexed", self.describe(&other));
+                return self.fail(Diagnostic::error("type-mismatch", base.span, message));
+            }
+        };
+        let dims = self.graph.shape(tensor).to_vec();
+        if dims.len() != indices.len() {
+            let message = format!("{} is read at {} indices", self.describe(&Meaning::Tensor(tensor)), indices.len());
+            return self.fail(Diagnostic::error("rank-mismatch", span, message));
+        }
+        let mut subscripts = Vec::new();
+        for (index, dim) in indices.iter().zip(&dims) {
+            let node = self.elaborate(table, scope, index)?;
+            subscripts.push(match node.as_affine() {
+                Some(affine) => {
+                    if let Some(var) = affine.plain() {
+                        self.unify(&mut table.vars[var], dim, index.span)?;
+                    }
+                    Subscript::Affine(affine, index.span)
+                }
+                None => Subscript::Value(node),
+            });
+        }
+        let mut free: Vec<Var> = guard.iter().flat_map(|guard| guard.free.iter().copied()).collect();
+        for subscript in &subscripts {
+            match subscript {
+                Subscript::Affine(affine, _) => free.extend(affine.terms.iter().map(|term| term.0)),
+                Subscript::Value(node) => free.extend(&node.free),
+            }
+        }
+        free.sort_unstable();
+        free.dedup();
+        let kind = NodeKind::Read { tensor, subscripts, guard: guard.map(Box::new) };
+        Ok(Node { kind, span, free })
+    }
+
+    fn unify(&mut self, index: &mut Index, dim: &Dim, span: Span) -> Outcome<()> {
+        let Some((known, place)) = &index.extent else {
+            index.extent = Some((dim.clone(), span));
+            return Ok(());
+        };
+        let verdict = self.facts.prove_eq(known, dim);
+        if verdict.is_proved() {
+            return Ok(());
+        }
+        let message = format!("the index `{}` runs over {known} and over {dim}", index.name);
+        let mut diagnostic = Diagnostic::error("shape-mismatch", span, message)
+            .at(format!("here it runs over {dim}"))
+            .label(*place, format!("here it runs over {known}"));
+        match (&verdict, verdict.counterexample()) {
+            (_, Some(example)) => diagnostic = diagnostic.hint(format!("they differ at {example}")),
+            (Verdict::Undecided, None) => {
+                diagnostic.code = "undecided";
+                diagnostic = diagnostic.hint(format!("settle it by `require {known} == {dim}`"));
+            }
+            (Verdict::Proved | Verdict::Refuted(_), None) => {}
+        }
+        self.fail(diagnostic)
+    }
+
+    fn reduce(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        op: &ast::Ident,
+        indices: &[ast::Ident],
+        body: &Expr,
+        span: Span,
+    ) -> Outcome<Node> {
+        let Some(reduction) = Reduction::named(&op.name) else {
+            let message = format!("`{}` is not a reduction", op.name);
+            return self.fail(Diagnostic::error("unknown-name", op.span, message));
+        };
+        if reduction.keeps_indices() {
+            let mut vars = Vec::new();
+            for index in indices {
+                match table.find(&index.name) {
+                    Some(var) => vars.push(var),
+                    None => {
+                        let message = format!("`{}` normalises over an index of the left side; `{}` is not one", op.name, index.name);
+                        return self.fail(Diagnostic::error("unbound-index", index.span, message));
+                    }
+                }
+            }
+            let body = self.elaborate(table, scope, body)?;
+            let mut free = body.free.clone();
+            free.extend(&vars);
+            free.sort_unstable();
+            free.dedup();
+            return Ok(Node { kind: NodeKind::Reduce(reduction, vars, Box::new(body)), span, free });
+        }
+        let outside = table.visible.len();
+        let vars: Vec<Var> = indices
+            .iter()
+            .map(|index| {
+                table.open(index);
+                table.vars.len() - 1
+            })
+            .collect();
+        let body = self.elaborate(table, scope, body);
+        table.visible.truncate(outside);
+        let body = body?;
+        let free = body.free.iter().copied().filter(|var| !vars.contains(var)).collect();
+        Ok(Node { kind: NodeKind::Reduce(reduction, vars, Box::new(body)), span, free })
+    }
+
+    fn prefix_node(&mut self, op: UnaryOp, operand: Node, span: Span) -> Outcome<Node> {
+        if let NodeKind::Static(value) = &operand.kind {
+            return Ok(Node::fixed(self.prefix(op, value, span)?, span));
+        }
+        if let (UnaryOp::Neg, NodeKind::Index(affine)) = (op, &operand.kind)
+            && let Some(negated) = affine.scale(&Dim::constant(-1))
+        {
+            return Ok(Node::index(negated, span));
+        }
+        let free = operand.free.clone();
+        Ok(Node { kind: NodeKind::Prefix(op, Box::new(operand)), span, free })
+    }
+
+    fn infix_node(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        op: BinaryOp,
+        sides: (&Expr, &Expr),
+        span: Span,
+    ) -> Outcome<Node> {
+        let a = self.elaborate(table, scope, sides.0)?;
+        let flag = |node: &Node| match node.kind {
+            NodeKind::Static(Meaning::Flag(flag)) => Some(flag),
+            _ => None,
+        };
+        match (op, flag(&a)) {
+            (BinaryOp::And, Some(false)) | (BinaryOp::Or, Some(true)) => return Ok(a),
+            (BinaryOp::And | BinaryOp::Or, Some(_)) => return self.elaborate(table, scope, sides.1),
+            _ => {}
+        }
+        let b = self.elaborate(table, scope, sides.1)?;
+        match (op, flag(&b)) {
+            (BinaryOp::And, Some(false)) | (BinaryOp::Or, Some(true)) => return Ok(b),
+            (BinaryOp::And | BinaryOp::Or, Some(_)) => return Ok(a),
+            _ => {}
+        }
+        if let (NodeKind::Static(x), NodeKind::Static(y)) = (&a.kind, &b.kind) {
+            match self.infix(op, (x, a.span), (y, b.span), span)? {
+                Meaning::Tensor(tensor) => {
+                    let kind = NodeKind::Read { tensor, subscripts: Vec::new(), guard: None };
+                    return Ok(Node { kind, span, free: Vec::new() });
+                }
+                value => return Ok(Node::fixed(value, span)),
+            }
+        }
+        if let (Some(x), Some(y)) = (a.as_affine(), b.as_affine()) {
+            let affine = match op {
+                BinaryOp::Add => x.combine(&y, 1),
+                BinaryOp::Sub => x.combine(&y, -1),
+                BinaryOp::Mul if y.terms.is_empty() => x.scale(&y.offset),
+                BinaryOp::Mul if x.terms.is_empty() => y.scale(&x.offset),
+                _ => None,
+            };
+            if let Some(affine) = affine {
+                if affine.offset.is_overflow() {
+                    return self.fail(Diagnostic::error("size-overflow", span, "this index is too large"));
+                }
+                return Ok(Node::index(affine, span));
+            }
+        }
+        let free = union([&a, &b]);
+        Ok(Node { kind: NodeKind::Infix(op, Box::new(a), Box::new(b)), span, free })
+    }
+
+    fn call_node(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        callee: &Expr,
+        arguments: &[ast::Argument],
+        span: Span,
+    ) -> Outcome<Node> {
+        let callee = match self.expression(scope, callee)? {
+            Meaning::Stage(stage) => stage,
+            other => {
+                let message = format!("{} cannot be called", self.describe(&other));
+                return self.fail(Diagnostic::error("type-mismatch", callee.span, message));
+            }
+        };
+        let mut nodes = Vec::new();
+        for argument in arguments {
+            nodes.push((argument.name.clone(), self.elaborate(table, scope, &argument.value)?));
+        }
+        let free = union(nodes.iter().map(|(_, node)| node));
+        Ok(Node { kind: NodeKind::Call { callee, arguments: nodes }, span, free })
+    }
+}
+
+/// True where the expression reads an index of the table, or reads or reduces tensors by indices of its own.
+fn depends(expr: &Expr, table: &Indices) -> bool {
+    let all = |parts: &[&Expr]| parts.iter().any(|part| depends(part, table));
+    match &expr.kind {
+        ExprKind::Name(name) => table.find(name).is_some(),
+        ExprKind::Index { .. } | ExprKind::Guard { .. } | ExprKind::Reduce { .. } => true,
+        ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => false,
+        ExprKind::List(items) => items.iter().any(|item| depends(item, table)),
+        ExprKind::Call { callee, arguments } => {
+            is_uniform(callee, arguments) || arguments.iter().any(|argument| depends(&argument.value, table))
+        }
+        ExprKind::Field { base, .. } => depends(base, table),
+        ExprKind::Unary(_, operand) => depends(operand, table),
+        ExprKind::Binary(_, a, b) => all(&[a, b]),
+        ExprKind::Conditional { then, condition, otherwise } => all(&[then, condition, otherwise]),
+        ExprKind::Pipeline { head, stages } => {
+            head.iter().any(|head| depends(head, table)) || stages.iter().any(|stage| depends(&stage.value, table))
+        }
+        ExprKind::Residual(stages) => stages.iter().any(|stage| depends(&stage.value, table)),
+        ExprKind::Repeat { count, body } => all(&[count, body]),
+    }
+}
+
+fn is_uniform(callee: &Expr, arguments: &[ast::Argument]) -> bool {
+    arguments.is_empty() && matches!(&callee.kind, ExprKind::Name(name) if name == "uniform")
 }

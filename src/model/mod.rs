@@ -6,6 +6,8 @@
 
 mod apply;
 pub mod check;
+mod arithmetic;
+mod builtins;
 mod condition;
 mod declare;
 mod equation;
@@ -14,7 +16,9 @@ mod expander;
 mod expression;
 mod library;
 mod lint;
+mod lowering;
 mod project;
+mod reduction;
 mod stage;
 mod statement;
 pub mod summary;
