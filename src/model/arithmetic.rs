@@ -116,7 +116,13 @@ impl Expander<'_> {
     }
 
     /// `a op b` on values of any kind; `and` and `or` on flags that are both known.
-    pub(crate) fn infix(&mut self, op: BinaryOp, a: (&Meaning, Span), b: (&Meaning, Span), span: Span) -> Outcome<Meaning> {
+    pub(crate) fn infix(
+        &mut self,
+        op: BinaryOp,
+        a: (&Meaning, Span),
+        b: (&Meaning, Span),
+        span: Span,
+    ) -> Outcome<Meaning> {
         match self.fold(op, a.0, b.0, span)? {
             Folded::Value(value) => Ok(value),
             Folded::NeedsTensor => self.tensors(op, a, b, span).map(Meaning::Tensor),
@@ -146,9 +152,11 @@ impl Expander<'_> {
             (Meaning::Tensor(_), _) | (_, Meaning::Tensor(_)) => {
                 let other = if matches!(a, Meaning::Tensor(_)) { b } else { a };
                 match other {
-                    Meaning::Tensor(_) | Meaning::Size(_) | Meaning::Number(_) | Meaning::Scalar(_) | Meaning::Flag(_) => {
-                        Folded::NeedsTensor
-                    }
+                    Meaning::Tensor(_)
+                    | Meaning::Size(_)
+                    | Meaning::Number(_)
+                    | Meaning::Scalar(_)
+                    | Meaning::Flag(_) => Folded::NeedsTensor,
                     Meaning::Text(_) | Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_) => Folded::Undefined,
                 }
             }
@@ -173,7 +181,9 @@ impl Expander<'_> {
             BinaryOp::Rem => a.rem(b),
             BinaryOp::Pow => match b.as_const() {
                 Some(power @ 0..=64) => (0..power).fold(Dim::constant(1), |product, _| product * a),
-                Some(power) if let Some(base) = a.as_const() => return Ok(Meaning::Number((base as f64).powf(power as f64))),
+                Some(power) if let Some(base) = a.as_const() => {
+                    return Ok(Meaning::Number((base as f64).powf(power as f64)));
+                }
                 _ => return self.fail(Diagnostic::error("bad-operand", span, "the power of a size must be a number")),
             },
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => {
@@ -204,7 +214,8 @@ impl Expander<'_> {
             Relation::Lt => "<",
         };
         let claim = format!("{a} {sign} {b}");
-        let mut diagnostic = Diagnostic::error("undecided", span, format!("`{claim}` holds for some sizes and not for others"));
+        let mut diagnostic =
+            Diagnostic::error("undecided", span, format!("`{claim}` holds for some sizes and not for others"));
         if let Verdict::Undecided = self.facts.prove(relation, a, b) {
             diagnostic.message = format!("cannot prove or refute `{claim}`");
         }
@@ -395,9 +406,10 @@ impl Expander<'_> {
     ) -> Outcome<T> {
         let text = |id| shape_text(self.graph.shape(id));
         let (left, right) = (text(values.0), text(values.1));
-        let mut diagnostic = Diagnostic::error("shape-mismatch", span, format!("{left} and {right} do not fit together"))
-            .label(places.0, format!("this is {left}"))
-            .label(places.1, format!("this is {right}"));
+        let mut diagnostic =
+            Diagnostic::error("shape-mismatch", span, format!("{left} and {right} do not fit together"))
+                .label(places.0, format!("this is {left}"))
+                .label(places.1, format!("this is {right}"));
         for (value, name) in [(values.0, "left"), (values.1, "right")] {
             let born = self.graph.value(value).span;
             if born != places.0 && born != places.1 && born != span {

@@ -351,7 +351,8 @@ impl Expander<'_> {
             if !fits {
                 let (found, expected) = (self.describe(&Meaning::Tensor(id)), self.describe(&Meaning::Tensor(first)));
                 let message = format!("{found} cannot be joined to {expected} along axis {axis}");
-                return self.fail(Diagnostic::error("shape-mismatch", place, message).label(first_span, "the first part"));
+                return self
+                    .fail(Diagnostic::error("shape-mismatch", place, message).label(first_span, "the first part"));
             }
             total = total + &shape[axis];
         }

@@ -147,19 +147,25 @@ pub(super) enum NodeKind {
     /// An index, or an affine function of indices, as an integer.
     Index(AffineIndex),
     /// A read; out of range it gives `guard`, and without a guard it must not be out of range.
-    Read { tensor: ValueId, subscripts: Vec<Subscript>, guard: Option<Box<Node>> },
+    Read {
+        tensor: ValueId,
+        subscripts: Vec<Subscript>,
+        guard: Option<Box<Node>>,
+    },
     Prefix(UnaryOp, Box<Node>),
     Infix(BinaryOp, Box<Node>, Box<Node>),
     Select(Box<Node>, Box<Node>, Box<Node>),
     Reduce(Reduction, Vec<Var>, Box<Node>),
     /// An elementwise function.
-    Call { callee: Rc<Stage>, arguments: Vec<(Option<ast::Ident>, Node)> },
+    Call {
+        callee: Rc<Stage>,
+        arguments: Vec<(Option<ast::Ident>, Node)>,
+    },
     /// A fresh draw for each point of these indices.
     Uniform,
 }
 
 impl Node {
-
     pub fn fixed(value: Meaning, span: Span) -> Node {
         Node { kind: NodeKind::Static(value), span, free: Vec::new() }
     }
@@ -201,8 +207,10 @@ impl Expander<'_> {
         let mut known = Vec::new();
         if let Some(shape) = shape {
             if shape.dims.len() != indices.len() {
-                let message = format!("`{}` has {} indices and a shape of {}", name.name, indices.len(), shape.dims.len());
-                return self.fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
+                let message =
+                    format!("`{}` has {} indices and a shape of {}", name.name, indices.len(), shape.dims.len());
+                return self
+                    .fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
             }
             for dim in &shape.dims {
                 let unbound = matches!(&dim.kind, ExprKind::Name(name) if !scope.names.contains_key(name));
@@ -287,7 +295,9 @@ impl Expander<'_> {
                 let guard = self.elaborate(table, scope, otherwise)?;
                 match &read.kind {
                     ExprKind::Index { base, indices } => self.read(table, scope, base, indices, Some(guard), span),
-                    _ => self.fail(Diagnostic::error("bad-guard", read.span, "`else` guards a read such as `x[i - 1]`")),
+                    _ => {
+                        self.fail(Diagnostic::error("bad-guard", read.span, "`else` guards a read such as `x[i - 1]`"))
+                    }
                 }
             }
             ExprKind::Reduce { op, indices, body } => self.reduce(table, scope, op, indices, body, span),
@@ -327,7 +337,8 @@ impl Expander<'_> {
             ExprKind::List(_) | ExprKind::Pipeline { .. } | ExprKind::Residual(_) | ExprKind::Repeat { .. } => {
                 if depends(expr, table) {
                     let message = "this has no value at an index";
-                    return self.fail(Diagnostic::error("type-mismatch", span, message).hint("bind it to a name first"));
+                    return self
+                        .fail(Diagnostic::error("type-mismatch", span, message).hint("bind it to a name first"));
                 }
                 self.value_node(scope, expr)
             }
@@ -347,9 +358,11 @@ impl Expander<'_> {
                 let kind = NodeKind::Read { tensor: id, subscripts: Vec::new(), guard: None };
                 Ok(Node { kind, span: expr.span, free: Vec::new() })
             }
-            value @ (Meaning::Size(_) | Meaning::Number(_) | Meaning::Scalar(_) | Meaning::Flag(_) | Meaning::Text(_)) => {
-                Ok(Node::fixed(value, expr.span))
-            }
+            value @ (Meaning::Size(_)
+            | Meaning::Number(_)
+            | Meaning::Scalar(_)
+            | Meaning::Flag(_)
+            | Meaning::Text(_)) => Ok(Node::fixed(value, expr.span)),
             other @ (Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_)) => {
                 let message = format!("{} cannot stand in an equation", self.describe(&other));
                 self.fail(Diagnostic::error("type-mismatch", expr.span, message))
@@ -452,7 +465,10 @@ impl Expander<'_> {
                 match table.find(&index.name) {
                     Some(var) => vars.push(var),
                     None => {
-                        let message = format!("`{}` normalises over an index of the left side; `{}` is not one", op.name, index.name);
+                        let message = format!(
+                            "`{}` normalises over an index of the left side; `{}` is not one",
+                            op.name, index.name
+                        );
                         return self.fail(Diagnostic::error("unbound-index", index.span, message));
                     }
                 }

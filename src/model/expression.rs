@@ -35,17 +35,15 @@ impl Expander<'_> {
                 self.prefix(*op, &value, expr.span)
             }
             ExprKind::Binary(op, a, b) => self.binary_expression(scope, *op, (a, b), expr.span),
-            ExprKind::Conditional { then, condition, otherwise } => {
-                match self.expression(scope, condition)? {
-                    Meaning::Flag(true) => self.expression(scope, then),
-                    Meaning::Flag(false) => self.expression(scope, otherwise),
-                    known => {
-                        let then = (self.expression(scope, then)?, then.span);
-                        let otherwise = (self.expression(scope, otherwise)?, otherwise.span);
-                        self.choice((known, condition.span), then, otherwise, expr.span)
-                    }
+            ExprKind::Conditional { then, condition, otherwise } => match self.expression(scope, condition)? {
+                Meaning::Flag(true) => self.expression(scope, then),
+                Meaning::Flag(false) => self.expression(scope, otherwise),
+                known => {
+                    let then = (self.expression(scope, then)?, then.span);
+                    let otherwise = (self.expression(scope, otherwise)?, otherwise.span);
+                    self.choice((known, condition.span), then, otherwise, expr.span)
                 }
-            }
+            },
         }
     }
 
@@ -74,7 +72,13 @@ impl Expander<'_> {
         })
     }
 
-    fn binary_expression(&mut self, scope: &mut Scope, op: BinaryOp, sides: (&Expr, &Expr), span: Span) -> Outcome<Meaning> {
+    fn binary_expression(
+        &mut self,
+        scope: &mut Scope,
+        op: BinaryOp,
+        sides: (&Expr, &Expr),
+        span: Span,
+    ) -> Outcome<Meaning> {
         let (a, b) = sides;
         let left = self.expression(scope, a)?;
         match (op, &left) {

@@ -217,7 +217,8 @@ impl Expander<'_> {
         let inside = match affine {
             Some(affine) => {
                 let plain: Vec<Option<Var>> = affine.iter().map(|affine| affine.plain()).collect();
-                let identical = plain.len() == axes.len() && plain.iter().zip(axes).all(|(var, axis)| *var == Some(*axis));
+                let identical =
+                    plain.len() == axes.len() && plain.iter().zip(axes).all(|(var, axis)| *var == Some(*axis));
                 if identical && self.graph.shape(tensor) == shape {
                     return Ok(tensor);
                 }
@@ -260,7 +261,8 @@ impl Expander<'_> {
                     let order = natural(node);
                     let value = self.lower(vars, node, &order)?;
                     if self.graph.value(value).dtype != DType::I32 {
-                        let message = format!("an index is an integer, found {}", self.describe(&Meaning::Tensor(value)));
+                        let message =
+                            format!("an index is an integer, found {}", self.describe(&Meaning::Tensor(value)));
                         return self.fail(Diagnostic::error("type-mismatch", node.span, message));
                     }
                     arguments.push(value);

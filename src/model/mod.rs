@@ -5,12 +5,14 @@
 //! for all sizes that the model's `require` lines admit, or, with bound sizes, for those.
 
 mod apply;
-pub mod check;
 mod arithmetic;
 mod builtins;
+pub mod check;
 mod condition;
 mod declare;
 mod equation;
+#[cfg(test)]
+mod equation_tests;
 mod expand;
 mod expander;
 mod expression;

@@ -44,7 +44,12 @@ fn indices_of(factors: &[Factor]) -> Vec<Var> {
 }
 
 /// A product taken apart: `sign · Π factors`, each possibly inverted.
-fn flatten<'n>(node: &'n Node, inverted: bool, is_integer: &dyn Fn(&Node) -> bool, out: &mut Vec<(&'n Node, bool)>) -> bool {
+fn flatten<'n>(
+    node: &'n Node,
+    inverted: bool,
+    is_integer: &dyn Fn(&Node) -> bool,
+    out: &mut Vec<(&'n Node, bool)>,
+) -> bool {
     match &node.kind {
         NodeKind::Infix(BinaryOp::Mul, a, b) => {
             flatten(a, inverted, is_integer, out) != flatten(b, inverted, is_integer, out)
@@ -100,7 +105,11 @@ impl Expander<'_> {
         for (node, inverted) in parts {
             if let NodeKind::Static(value) = &node.kind {
                 let op = if inverted { BinaryOp::Div } else { BinaryOp::Mul };
-                let real = if let Meaning::Flag(_) = value { Meaning::Number(as_number(value).unwrap_or(0.0)) } else { value.clone() };
+                let real = if let Meaning::Flag(_) = value {
+                    Meaning::Number(as_number(value).unwrap_or(0.0))
+                } else {
+                    value.clone()
+                };
                 scale = self.infix(op, (&scale, span), (&real, node.span), span)?;
             } else if !node.free.iter().any(|var| reduced.contains(var)) {
                 outer.push((node, inverted));
@@ -161,7 +170,9 @@ impl Expander<'_> {
     fn factor(&mut self, vars: &[Index], node: &Node, inverted: bool) -> Outcome<Factor> {
         if let (NodeKind::Read { tensor, subscripts, guard }, false) = (&node.kind, inverted)
             && self.graph.value(*tensor).dtype == DType::F32
-            && guard.as_ref().is_none_or(|guard| matches!(&guard.kind, NodeKind::Static(v) if as_number(v) == Some(0.0)))
+            && guard
+                .as_ref()
+                .is_none_or(|guard| matches!(&guard.kind, NodeKind::Static(v) if as_number(v) == Some(0.0)))
         {
             let access: Option<Vec<AffineIndex>> = subscripts
                 .iter()
@@ -365,7 +376,8 @@ fn cheapest_pair(factors: &[Factor], reduced: &[Var]) -> (usize, usize) {
             all.sort_unstable();
             all.dedup();
             let elsewhere = |var: &Var| {
-                let others = factors.iter().enumerate().filter(|(position, _)| *position != first && *position != second);
+                let others =
+                    factors.iter().enumerate().filter(|(position, _)| *position != first && *position != second);
                 others.into_iter().any(|(_, factor)| factor.depends_on(*var))
             };
             let kept = all.iter().filter(|var| !reduced.contains(var) || elsewhere(var)).count();
