@@ -25,7 +25,7 @@ use crate::syntax::ast::BinaryOp;
 /// | `reshape(x, [dims])` | the same elements, row-major |
 /// | `flatten(x)` | `[N, rest]` |
 /// | `concat(a, b, …, axis = 1)` | joined along an axis |
-/// | `size(x, axis)`, `rank(x)` | a dim, the number of dims |
+/// | `size(x, axis)`, `rank(x)`, `shape(x)` | a dim, the number of dims, all dims |
 pub(crate) const BUILTINS: &[&str] = &[
     "exp",
     "log",
@@ -50,6 +50,7 @@ pub(crate) const BUILTINS: &[&str] = &[
     "concat",
     "size",
     "rank",
+    "shape",
 ];
 
 /// The built-in constants `pi` and `inf`.
@@ -112,7 +113,7 @@ impl Expander<'_> {
             }
             "uniform" => {
                 let [like] = self.arguments(name, arguments, ["like"], span)?;
-                let like = self.tensor(&like)?;
+                let like = self.expect_tensor(&like)?;
                 let shape = self.graph.shape(like).to_vec();
                 Ok(Meaning::Tensor(self.draw(&shape, span)))
             }
@@ -123,7 +124,7 @@ impl Expander<'_> {
             }
             "flatten" => {
                 let [x] = self.arguments(name, arguments, ["x"], span)?;
-                let id = self.tensor(&x)?;
+                let id = self.expect_tensor(&x)?;
                 let shape = self.graph.shape(id);
                 let Some((first, rest)) = shape.split_first() else {
                     return self.fail(Diagnostic::error("rank-mismatch", x.span, "a scalar cannot be flattened"));
@@ -137,13 +138,18 @@ impl Expander<'_> {
             "concat" => self.concat(arguments, span),
             "size" => {
                 let [x, axis] = self.arguments(name, arguments, ["x", "axis"], span)?;
-                let id = self.tensor(&x)?;
+                let id = self.expect_tensor(&x)?;
                 let axis = self.axis_of(&axis, self.graph.shape(id).len())?;
                 Ok(Meaning::Size(self.graph.shape(id)[axis].clone()))
             }
+            "shape" => {
+                let [x] = self.arguments(name, arguments, ["x"], span)?;
+                let id = self.expect_tensor(&x)?;
+                Ok(Meaning::List(self.graph.shape(id).iter().cloned().map(Meaning::Size).collect()))
+            }
             "rank" => {
                 let [x] = self.arguments(name, arguments, ["x"], span)?;
-                let id = self.tensor(&x)?;
+                let id = self.expect_tensor(&x)?;
                 Ok(Meaning::Size(Dim::from(self.graph.shape(id).len())))
             }
             _ => unreachable!("`{name}` is in the table of built-ins"),
@@ -306,7 +312,7 @@ impl Expander<'_> {
     }
 
     fn reshaped(&mut self, x: &Given, shape: Vec<Dim>, span: Span) -> Outcome<Meaning> {
-        let id = self.tensor(x)?;
+        let id = self.expect_tensor(x)?;
         let from = self.graph.shape(id).to_vec();
         let verdict = self.facts.prove_eq(&Dim::product(&from), &Dim::product(&shape));
         if verdict.is_proved() {
@@ -325,7 +331,7 @@ impl Expander<'_> {
         let (named, parts): (Vec<Given>, Vec<Given>) = given.into_iter().partition(|argument| argument.name.is_some());
         let mut ids = Vec::new();
         for part in &parts {
-            ids.push((self.tensor(part)?, part.span));
+            ids.push((self.expect_tensor(part)?, part.span));
         }
         let Some(&(first, first_span)) = ids.first() else {
             return self.fail(Diagnostic::error("bad-argument", span, "`concat` needs at least one tensor"));
