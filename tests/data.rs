@@ -2,7 +2,6 @@
 
 mod batches;
 mod errors;
-mod hostile;
 mod preparation;
 mod sources;
 mod spec;

@@ -178,6 +178,10 @@ impl Expander<'_> {
         let result = body(self);
         self.active.pop();
         if self.project.is_library(definition.file) && !self.project.is_library(span.file) {
+            // The lines of a library definition fail together; the first says why.
+            if let Some(first) = self.diagnostics[before..].iter().position(Diagnostic::is_error) {
+                self.diagnostics.truncate(before + first + 1);
+            }
             for diagnostic in &mut self.diagnostics[before..] {
                 if self.project.is_library(diagnostic.labels[0].span.file) {
                     let text = format!("in this use of `{name}`");

@@ -24,6 +24,8 @@ mod reduction;
 mod stage;
 mod statement;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 
 use crate::graph::{DType, Graph, ValueId};
 use crate::source::Span;

@@ -91,15 +91,27 @@ impl Expander<'_> {
         }
         let mut failed = false;
         for statement in body {
-            let before = self.diagnostics.len();
             match self.statement(scope, statement) {
                 Ok(None) => {}
                 Ok(Some(returned)) if !failed => return Ok(Some(returned)),
                 Ok(Some(_)) => return Err(Reported),
                 Err(Reported) => {
                     failed = true;
-                    let given_up = matches!(statement.kind, StatementKind::If { .. }) || self.work > MAX_WORK;
-                    if given_up || self.diagnostics.len() == before && matches!(statement.kind, StatementKind::Return { .. }) {
+                    let leads_on = match &statement.kind {
+                        // What follows a broken precondition, or a branch that ended early, would fail as well.
+                        StatementKind::Require { .. } | StatementKind::If { .. } => false,
+                        StatementKind::Return { .. } => false,
+                        StatementKind::Input { .. }
+                        | StatementKind::Param { .. }
+                        | StatementKind::State(_)
+                        | StatementKind::Let { .. }
+                        | StatementKind::Bind { .. }
+                        | StatementKind::Equation { .. }
+                        | StatementKind::Update { .. }
+                        | StatementKind::Expression { .. }
+                        | StatementKind::Field { .. } => self.work <= MAX_WORK,
+                    };
+                    if !leads_on {
                         return Err(Reported);
                     }
                     poison(scope, &statement.kind);

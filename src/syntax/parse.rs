@@ -37,11 +37,7 @@ pub fn parse(file: FileId, text: &str) -> (ast::File, Vec<Diagnostic>) {
         }
     }
     diagnostics.sort_by_key(|diagnostic| diagnostic.span().start);
-    if diagnostics.len() > MAX_DIAGNOSTICS {
-        diagnostics.truncate(MAX_DIAGNOSTICS);
-        let last = diagnostics[MAX_DIAGNOSTICS - 1].span();
-        diagnostics.push(Diagnostic::error("too-many", last, "further mistakes in this file are not shown"));
-    }
+    diagnostics.truncate(MAX_DIAGNOSTICS);
     (tree, diagnostics)
 }
 

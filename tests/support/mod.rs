@@ -1,6 +1,5 @@
 //! What several test modules share.
 
-pub mod lowered;
 pub mod random_graph;
 
 use ansatz::dim::Dim;
