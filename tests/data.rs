@@ -2,6 +2,7 @@
 
 mod batches;
 mod errors;
+mod hostile;
 mod preparation;
 mod sources;
 mod spec;

@@ -1,8 +1,10 @@
 //! The integration tests, one binary.
 
+mod architecture;
 mod data;
 mod grad;
 mod ops;
 mod passes;
 mod random_graphs;
 mod support;
+mod ui;

@@ -49,8 +49,13 @@ pub fn human(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> St
     let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(WIDTH);
     let mut out = String::new();
     for diagnostic in sorted(diagnostics) {
-        out.push_str(&renderer.render(&[group(diagnostic, sources)]));
-        out.push_str("\n\n");
+        let rendered = renderer.render(&[group(diagnostic, sources)]);
+        // The renderer puts a lone `:::` between a place and the cut line that belongs to it.
+        for line in rendered.lines().filter(|line| line.trim() != ":::" && !line.ends_with("::: \u{1b}[0m")) {
+            out.push_str(line);
+            out.push('\n');
+        }
+        out.push('\n');
     }
     if !diagnostics.is_empty() {
         out.push_str(&summary(diagnostics));
@@ -94,9 +99,12 @@ fn hints(diagnostic: &Diagnostic) -> Vec<String> {
 }
 
 /// Adds the lines of one file that the labels point to.
-fn snippet<'a>(mut group: Group<'a>, diagnostic: &Diagnostic, file: FileId, sources: &'a SourceMap) -> Group<'a> {
+fn snippet<'a>(group: Group<'a>, diagnostic: &Diagnostic, file: FileId, sources: &'a SourceMap) -> Group<'a> {
     let Some(source) = sources.get(file) else { return group };
     let text = source.text.as_str();
+    if text.is_empty() {
+        return group.element(Origin::path(source.name.as_str()));
+    }
     let primary = diagnostic.span();
     let labels: Vec<(Range<usize>, String, bool)> = diagnostic
         .labels
@@ -115,11 +123,11 @@ fn snippet<'a>(mut group: Group<'a>, diagnostic: &Diagnostic, file: FileId, sour
         // The renderer would count columns in the cut line, so the place is given apart.
         let anchor = if primary.file == file { primary } else { Span::new(file, first, first) };
         let (line, column) = sources.position(anchor);
-        group = group.element(Origin::path(source.name.as_str()).line(line).char_column(column));
+        let place = Origin::path(source.name.as_str()).line(line).char_column(column);
         let (range, words, _) = &labels[0];
         let (cut, inside) = cut_line(text, range.clone());
         let annotation = AnnotationKind::Primary.span(inside).label(words.clone());
-        return group.element(Snippet::source(cut).line_start(line).annotation(annotation));
+        return group.element(place).element(Snippet::source(cut).line_start(line).annotation(annotation));
     }
     let annotations = labels.into_iter().map(|(range, words, is_primary)| {
         let kind = if is_primary { AnnotationKind::Primary } else { AnnotationKind::Context };
@@ -309,9 +317,13 @@ error[shape-mismatch]: the residual sum needs equal shapes
     fn a_long_line_is_cut_and_keeps_its_position() {
         let text = format!("{}HERE{}", "é".repeat(100_000), "x".repeat(100_000));
         let diagnostic = Diagnostic::error("syntax", at(&text, "HERE"), "here").at("this");
-        let shown = human(&[diagnostic], &sources(&text), false);
+        let found = [diagnostic];
+        let shown = human(&found, &sources(&text), false);
         assert!(shown.contains("models/a,b.ansatz:1:100001"), "{shown}");
         assert!(shown.contains("HERE") && shown.len() < 1000, "{shown}");
+        for color in [false, true] {
+            assert!(!human(&found, &sources(&text), color).contains(":::"));
+        }
     }
 
     #[test]

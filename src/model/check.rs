@@ -31,6 +31,11 @@ pub struct Hooks<'a> {
 /// Checks all items of a file.
 pub fn check(project: &Project, file: FileId, hooks: &Hooks<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
+    if project.tree(file).items.is_empty() {
+        let start = Span::new(file, 0, 0);
+        let hint = "a model file holds items such as `model Name { … }`";
+        found.push(Diagnostic::error("empty-file", start, "the file defines nothing").hint(hint));
+    }
     for item in &project.tree(file).items {
         match &item.kind {
             ItemKind::Definition(definition) => {

@@ -262,9 +262,12 @@ impl<'r> Loader<'r> {
                 Err(("too-large", format!("`{}` is longer than {MAX_BYTES} bytes", path.display())))
             }
             Ok(bytes) => String::from_utf8(bytes).map_err(|error| {
-                let offset = error.utf8_error().valid_up_to();
-                ("not-utf8", format!("`{}` is not UTF-8: the byte at offset {offset} is wrong", path.display()))
+                let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
+                ("not-utf8", format!("`{}` is not UTF-8: line {line} holds a byte that is wrong there", path.display()))
             }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(("cannot-read", format!("there is no file `{}`", path.display())))
+            }
             Err(error) => Err(("cannot-read", format!("cannot read `{}`: {error}", path.display()))),
         };
         let text = match text {

@@ -49,6 +49,18 @@ const MISTAKES: &[(&str, Option<&str>, &str)] = &[
     ("...", None, "write the dims one by one"),
 ];
 
+/// Rules that pest names where it wants an expression.
+const EXPRESSION_STARTS: [Rule; 8] = [
+    Rule::expression,
+    Rule::pipeline,
+    Rule::operators,
+    Rule::postfix,
+    Rule::stage,
+    Rule::number,
+    Rule::quantity,
+    Rule::argument,
+];
+
 /// Words that begin a statement.
 const STATEMENT_WORDS: &[&str] = &["input", "param", "state", "let", "require", "return", "if"];
 
@@ -144,11 +156,12 @@ impl Failure<'_> {
     /// A misspelled or foreign keyword, or a declaration with a part left out.
     fn misplaced_word(&self) -> Option<Diagnostic> {
         let first = self.word(0);
-        let is_item = self.expected.iter().any(|rule| matches!(rule, Rule::definition_kind | Rule::kw_use));
+        let is_item =
+            self.expected.iter().any(|rule| matches!(rule, Rule::item | Rule::definition_kind | Rule::kw_use));
         if let Some((_, hint)) = FOREIGN.iter().find(|(word, _)| *word == first) {
             return Some(self.error(0, format!("`{first}` is no word of the language")).hint(*hint));
         }
-        if is_item && self.found == 0 {
+        if is_item && self.found == 0 && !ITEM_WORDS.contains(&first) {
             return Some(self.no_item());
         }
         let two_words = self.kind(0) == Some(TokenKind::Word) && self.kind(1) == Some(TokenKind::Word);
@@ -163,7 +176,8 @@ impl Failure<'_> {
             let message = format!("`{first}` begins an item, which stands outside of all blocks");
             return Some(self.error(0, message));
         }
-        if self.word(1) == ":" && self.kind(0) == Some(TokenKind::Word) && self.found >= 2 && !known {
+        let declares = STATEMENT_WORDS.contains(&first);
+        if self.word(1) == ":" && self.kind(0) == Some(TokenKind::Word) && self.found >= 2 && !declares {
             let diagnostic = self.error(1, format!("`{first}:` is followed by a type such as `[N, C]` or `i32[N]`"));
             return Some(diagnostic.hint("a value is bound with `=`").fix(self.span(1), " ="));
         }
@@ -174,14 +188,15 @@ impl Failure<'_> {
         let first = self.word(0);
         let message = "expected an item: `model`, `layer`, `fn`, `loss`, `optimizer`, `schedule`, `metric`, `data`, \
                        `train`, `assert` or `use`";
-        let diagnostic = self.error(0, message);
-        match suggest::nearest(first, ITEM_WORDS.iter().copied()) {
-            Some(near) => diagnostic.hint(format!("did you mean `{near}`?")).fix(self.span(0), near),
-            None if STATEMENT_WORDS.contains(&first) || self.word(1) == "=" => {
-                diagnostic.hint("statements stand inside the braces of a model or a layer")
-            }
-            None => diagnostic,
+        if let Some(near) = suggest::nearest(first, ITEM_WORDS.iter().copied()) {
+            let diagnostic = self.error(0, format!("`{first}` begins no item"));
+            return diagnostic.hint(format!("did you mean `{near}`?")).fix(self.span(0), near);
         }
+        let diagnostic = self.error(0, message);
+        if STATEMENT_WORDS.contains(&first) || self.word(1) == "=" {
+            return diagnostic.hint("statements stand inside the braces of a model or a layer");
+        }
+        diagnostic
     }
 
     /// The general case: what was found, what could stand there.
@@ -206,29 +221,24 @@ impl Failure<'_> {
 
     /// What could stand at the stop, most general first.
     fn expectation(&self) -> Option<&'static str> {
-        let expects = |rule: &Rule| self.expected.contains(rule);
-        if expects(&Rule::number) || expects(&Rule::quantity) || expects(&Rule::postfix) {
-            return Some("an expression");
-        }
-        if expects(&Rule::tensor_type) {
-            return Some("a type such as `[N, C]` or `i32[N]`");
-        }
-        if expects(&Rule::block) && !expects(&Rule::parameters) {
-            return Some("`{`");
-        }
-        if expects(&Rule::kw_from) {
-            return Some("`from`");
-        }
-        if expects(&Rule::kw_on) {
-            return Some("`on` and the name of a data item");
-        }
-        if expects(&Rule::ident) || expects(&Rule::names) {
-            return Some("a name");
-        }
-        if self.expected == [Rule::text] {
-            return Some("a text in double quotes");
-        }
-        None
+        let expects = |rules: &[Rule]| self.expected.iter().any(|rule| rules.contains(rule));
+        let is_type = expects(&[Rule::tensor_type]);
+        let words = match () {
+            () if is_type => "a type such as `[N, C]` or `i32[N]`",
+            () if expects(&[Rule::stage]) && self.follows("->") => "a stage",
+            () if expects(&EXPRESSION_STARTS) => "an expression",
+            () if expects(&[Rule::kw_from]) => "`from`",
+            () if expects(&[Rule::kw_on]) => "`on` and the name of a data item",
+            () if expects(&[Rule::block]) && !expects(&[Rule::parameters]) => "`{`",
+            () if expects(&[Rule::ident, Rule::names, Rule::parameter, Rule::state_entry]) => "a name",
+            () if self.expected == [Rule::text] => "a text in double quotes",
+            () => return None,
+        };
+        Some(words)
+    }
+
+    fn follows(&self, word: &str) -> bool {
+        self.found > 0 && self.word(self.found - 1) == word
     }
 
     /// Hints that depend on the statement's first word.
@@ -238,6 +248,9 @@ impl Failure<'_> {
         match self.word(0) {
             "input" | "param" if found == "[" => diagnostic.hint("a `:` stands between the name and its shape"),
             "state" if self.found >= self.tokens.len() => diagnostic.hint("a state needs a start: `state m = 0`"),
+            _ if found == "<-" => {
+                diagnostic.hint("`<-` updates a state; a comparison with a negative number is written `< -1`")
+            }
             _ if found == "=" => diagnostic.hint("equality is written `==`"),
             _ if found == "->" => diagnostic.hint("put a pipeline inside of an expression in parentheses"),
             _ if operand && self.found > 0 && self.expectation().is_none() => {

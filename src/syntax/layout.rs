@@ -195,7 +195,7 @@ impl<'s> Scan<'s> {
 
     fn newline(&mut self, index: usize) {
         let Some(next) = self.next_significant[index] else { return };
-        if !self.open.is_empty() && self.starts_item(next) {
+        if self.open.first().is_some_and(|open| self.indent(next) <= self.indent(*open)) && self.starts_item(next) {
             let missing = self.open.iter().filter(|open| self.text_of(**open) == "{").count();
             self.report_open_brackets(Some((self.tokens[next], "a new item begins here")));
             return self.end_item(index, missing);
@@ -263,6 +263,13 @@ impl<'s> Scan<'s> {
         let after_comma = self.previous.is_some_and(|previous| self.text_of(previous) == ",");
         let binds = matches!(self.significant_after(at), Some(next) if matches!(self.text_of(next), "=" | "<-"));
         self.text_of(at) == "}" || self.starts_statement(at) || self.starts_item(at) || (binds && !after_comma)
+    }
+
+    /// Blanks at the head of a token's line.
+    fn indent(&self, index: usize) -> usize {
+        let before = &self.source[..self.tokens[index].start];
+        let line = &before[before.rfind('\n').map_or(0, |newline| newline + 1)..];
+        line.len() - line.trim_start().len()
     }
 
     fn starts_item(&self, at: usize) -> bool {

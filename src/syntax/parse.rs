@@ -37,7 +37,11 @@ pub fn parse(file: FileId, text: &str) -> (ast::File, Vec<Diagnostic>) {
         }
     }
     diagnostics.sort_by_key(|diagnostic| diagnostic.span().start);
-    diagnostics.truncate(MAX_DIAGNOSTICS);
+    if diagnostics.len() > MAX_DIAGNOSTICS {
+        diagnostics.truncate(MAX_DIAGNOSTICS);
+        let last = diagnostics[MAX_DIAGNOSTICS - 1].span();
+        diagnostics.push(Diagnostic::error("too-many", last, "further mistakes in this file are not shown"));
+    }
     (tree, diagnostics)
 }
 

@@ -1,5 +1,6 @@
 //! What several test modules share.
 
+pub mod lowered;
 pub mod random_graph;
 
 use ansatz::dim::Dim;

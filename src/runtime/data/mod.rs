@@ -28,7 +28,7 @@ pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
 
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
-use crate::model::DataSpec;
+use crate::model::{BoundField, DataSpec};
 use loader::EpochOrder;
 use random::{Purpose, Stream};
 use settings::{Field, Origin, RowStage, Settings};
@@ -53,6 +53,12 @@ impl FieldInfo {
     /// Values per sample.
     pub fn elements(&self) -> usize {
         self.sizes.iter().product()
+    }
+
+    /// As an input of a step: the batch comes first.
+    pub fn bound(&self, batch: usize) -> BoundField {
+        let sizes = std::iter::once(batch).chain(self.sizes.iter().copied()).collect();
+        BoundField { name: self.name.clone(), sizes, dtype: self.dtype, classes: self.classes }
     }
 }
 
@@ -212,6 +218,12 @@ fn assemble(
 }
 
 impl Dataset {
+    /// Where figures of merit are measured while training: the held-out split, else the test split, with its name.
+    pub fn held_out(&self) -> Option<(&'static str, &Arc<Split>)> {
+        let splits = [("valid", &self.valid), ("test", &self.test)];
+        splits.into_iter().find(|(_, split)| !split.is_empty())
+    }
+
     /// A line for progress: `digits: 1437 train, 0 valid, 360 test; pixels f32[64], label class[10]`.
     pub fn describe(&self) -> String {
         let fields: Vec<String> = self.fields.iter().map(describe_field).collect();

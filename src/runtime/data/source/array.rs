@@ -52,7 +52,7 @@ impl Source for Npy {
         let mut arrays = Vec::new();
         for path in &self.paths {
             let path = context.path(path);
-            arrays.push(parse_array(&files::read_all(&path)?, &path)?);
+            arrays.push(read_array(&mut files::open(&path)?, &path)?);
         }
         together(arrays, context.fields)
     }
@@ -78,9 +78,7 @@ impl Source for Npz {
                 return Err(FileError::new(&path, format!("holds no array \"{name}\"")).hint(hint).into());
             }
             let mut entry = archive.zip_archive().by_name(&format!("{name}.npy")).map_err(|error| damaged(&error))?;
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
-            arrays.push(parse_array(&bytes, &path).map_err(|error| error.at(format!("array \"{name}\"")))?);
+            arrays.push(read_array(&mut entry, &path).map_err(|error| error.at(format!("array \"{name}\"")))?);
         }
         together(arrays, context.fields)
     }
@@ -101,22 +99,29 @@ fn together(arrays: Vec<(usize, Column)>, fields: &[Field]) -> Result<Loaded, Re
 /// Headers of NumPy are at most a few hundred bytes long.
 const HEADER_LIMIT: usize = 1 << 16;
 
-fn parse_array(bytes: &[u8], path: &Path) -> Result<(usize, Column), FileError> {
+fn read_array(reader: &mut dyn Read, path: &Path) -> Result<(usize, Column), FileError> {
     let damaged = |what: &str| FileError::new(path, what.to_string()).hint("write it with `numpy.save`");
-    if bytes.len() < 10 || &bytes[..6] != b"\x93NUMPY" {
+    let mut fetch = |length: usize| {
+        // Grows with what is there; a header that claims too much costs nothing.
+        let mut bytes = Vec::new();
+        reader.take(length as u64).read_to_end(&mut bytes).map_err(|error| files::explain(path, &error))?;
+        Ok(bytes)
+    };
+    let head = fetch(8)?;
+    if head.len() < 8 || &head[..6] != b"\x93NUMPY" {
         return Err(damaged("is not a NumPy array: it does not begin with \\x93NUMPY"));
     }
-    let (start, length) = match bytes[6] {
-        1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
-        _ if bytes.len() < 12 => return Err(damaged("the header ends too early")),
-        _ => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
+    let length = match (head[6], fetch(if head[6] == 1 { 2 } else { 4 })?.as_slice()) {
+        (1, &[a, b]) => usize::from(u16::from_le_bytes([a, b])),
+        (_, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]) as usize,
+        _ => return Err(damaged("the header ends too early")),
     };
-    if length > HEADER_LIMIT || bytes.len() - start < length {
+    let text = fetch(length.min(HEADER_LIMIT))?;
+    if text.len() < length {
         return Err(damaged("the header ends too early or is too long"));
     }
-    let text = std::str::from_utf8(&bytes[start..start + length]).map_err(|_| damaged("the header is not text"))?;
+    let text = std::str::from_utf8(&text).map_err(|_| damaged("the header is not text"))?;
     let header = Header::parse(text).map_err(|what| damaged(&what))?;
-    let data = &bytes[start + length..];
     let Some((&records, sizes)) = header.shape.split_first() else {
         return Err(damaged("holds a single number; the first dim must count the records"));
     };
@@ -125,12 +130,14 @@ fn parse_array(bytes: &[u8], path: &Path) -> Result<(usize, Column), FileError> 
     let (Some(elements), Some(needed)) = (elements, needed) else {
         return Err(damaged(&format!("claims a shape of {:?}, more than can be addressed", header.shape)));
     };
+    let data = fetch(needed.saturating_add(1))?;
     if data.len() != needed {
-        let message = format!("holds {} bytes of data, but its shape {:?} needs {needed}", data.len(), header.shape);
+        let found = if data.len() > needed { "more".to_string() } else { data.len().to_string() };
+        let message = format!("holds {found} bytes of data, but its shape {:?} needs {needed}", header.shape);
         let complete = (data.len() / header.kind.bytes()).checked_div(elements).unwrap_or(0);
         return Err(damaged(&message).at(format!("record {}", complete.min(records) + 1)));
     }
-    let values = header.kind.values(data, header.big_endian).map_err(|(place, value)| {
+    let values = header.kind.values(&data, header.big_endian).map_err(|(place, value)| {
         let record = place.checked_div(elements).unwrap_or(0) + 1;
         FileError::new(path, format!("{value} does not fit 32 bits")).at(format!("record {record}"))
     })?;

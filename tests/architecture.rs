@@ -1,0 +1,185 @@
+//! The promises of `docs/architecture.md` and of our habits, held against the sources.
+//!
+//! Input: every Rust file under `src`. Invariant: a rule with exceptions lists each with its reason, and an exception
+//! that is no longer needed fails too.
+
+use std::path::{Path, PathBuf};
+
+/// Lines that a file may have apart from its tests.
+const MAX_LINES: usize = 600;
+
+/// Longer files and why they stay whole.
+const LONG_FILES: &[(&str, &str)] = &[("model/stage.rs", "one file until the arguments of calls move out")];
+
+/// Modules that may contain unsafe code.
+const UNSAFE_MODULES: &[&str] = &["primitives", "cpu"];
+
+/// Modules that may name the code generator.
+const CRANELIFT_MODULES: &[&str] = &["cpu"];
+
+/// One source file without its tests.
+struct Source {
+    /// Below `src`, with `/`.
+    path: String,
+    /// The first folder or file name: the stage.
+    module: String,
+    /// The lines before a test module at the end.
+    lines: Vec<String>,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(folder).expect("the folder of sources is readable");
+    for entry in entries {
+        let path = entry.expect("the folder of sources is readable").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let folder = root().join("src");
+    let mut paths = Vec::new();
+    rust_files(&folder, &mut paths);
+    paths.sort();
+    paths.iter().filter_map(|path| source(&folder, path)).collect()
+}
+
+/// None for files that hold only tests.
+fn source(folder: &Path, path: &Path) -> Option<Source> {
+    let relative = path.strip_prefix(folder).expect("found below the folder");
+    let name = relative.to_string_lossy().replace('\\', "/");
+    let is_test = |part: &str| part == "tests" || part.trim_end_matches(".rs").ends_with("tests");
+    if name.split('/').any(is_test) {
+        return None;
+    }
+    let text = std::fs::read_to_string(path).expect("sources are UTF-8");
+    let body = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = body.lines().map(str::to_string).collect();
+    let module = name.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_string();
+    Some(Source { path: name, module, lines })
+}
+
+/// A line without its comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// The stages in order, from the line of `docs/architecture.md` that gives it.
+fn stages() -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md exists");
+    let (_, section) = text.split_once("## Who may import whom").expect("the section exists");
+    let order = section.lines().find(|line| line.contains('<')).expect("the section gives the order");
+    order.trim_end_matches('.').split(['<', ',']).map(|stage| stage.trim().to_string()).collect()
+}
+
+/// Words after each `crate::` in a line of code, `crate::{a, b::c}` included.
+fn imported(line: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = Vec::new();
+    for (at, _) in line.match_indices("crate::") {
+        let rest = &line[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => {
+                found.extend(group.split('}').next().unwrap_or_default().split(',').map(|one| word(one.trim())))
+            }
+            None => found.push(word(rest)),
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_earlier_stages() {
+    let stages = stages();
+    let rank = |module: &str| stages.iter().position(|stage| stage == module);
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if matches!(source.module.as_str(), "lib" | "main" | "bin") {
+            continue;
+        }
+        let own = rank(&source.module).unwrap_or_else(|| panic!("{} is no stage of {stages:?}", source.module));
+        for (number, line) in source.lines.iter().enumerate() {
+            for used in imported(code(line)) {
+                if rank(&used).is_some_and(|used| used > own) {
+                    wrong.push(format!("src/{}:{}: {} imports {used}", source.path, number + 1, source.module));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports point towards earlier stages only:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_stage_of_the_order_is_a_module() {
+    let sources = sources();
+    for stage in stages() {
+        assert!(sources.iter().any(|source| source.module == stage), "docs/architecture.md names `{stage}`");
+    }
+}
+
+#[test]
+fn every_file_begins_with_its_purpose() {
+    let wrong: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| !source.lines.first().is_some_and(|line| line.starts_with("//!")))
+        .map(|source| source.path)
+        .collect();
+    assert!(wrong.is_empty(), "`//!` is missing at the head of {wrong:?}");
+}
+
+#[test]
+fn files_stay_short() {
+    let sources = sources();
+    let long: Vec<&Source> = sources.iter().filter(|source| source.lines.len() > MAX_LINES).collect();
+    let is_listed = |source: &Source| LONG_FILES.iter().any(|(path, _)| *path == source.path);
+    let wrong: Vec<String> = long
+        .iter()
+        .filter(|source| !is_listed(source))
+        .map(|source| format!("src/{} has {} lines", source.path, source.lines.len()))
+        .collect();
+    assert!(wrong.is_empty(), "split these or list a reason: {wrong:?}");
+    for (path, reason) in LONG_FILES {
+        assert!(!reason.is_empty(), "{path} needs a reason");
+        assert!(long.iter().any(|source| source.path == *path), "src/{path} is short now; drop it from the list");
+    }
+}
+
+#[test]
+fn only_the_code_generator_names_cranelift() {
+    for source in sources() {
+        for (number, line) in source.lines.iter().enumerate() {
+            let allowed = CRANELIFT_MODULES.contains(&source.module.as_str());
+            assert!(allowed || !code(line).contains("cranelift"), "src/{}:{}: {line}", source.path, number + 1);
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stays_in_its_modules_and_says_why_it_is_sound() {
+    for source in sources() {
+        for (number, line) in source.lines.iter().enumerate() {
+            let line = code(line);
+            let is_unsafe = line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
+            let allowed = UNSAFE_MODULES.contains(&source.module.as_str());
+            assert!(allowed || !is_unsafe, "src/{}:{}: {line}", source.path, number + 1);
+        }
+        let allows = source.lines.iter().any(|line| line.contains("allow(unsafe_code)"));
+        assert!(!allows || UNSAFE_MODULES.contains(&source.module.as_str()), "src/{} allows unsafe code", source.path);
+    }
+}
+
+#[test]
+fn sources_do_not_unwrap() {
+    for source in sources() {
+        for (number, line) in source.lines.iter().enumerate() {
+            assert!(!code(line).contains(".unwrap()"), "src/{}:{}: say which invariant holds", source.path, number + 1);
+        }
+    }
+}

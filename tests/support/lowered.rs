@@ -1,0 +1,66 @@
+//! Steps run through the schedule, as evaluations.
+
+use ansatz::graph::{Evaluation, Feeds, Graph, Target, Tensor};
+use ansatz::kernel::Buffer;
+use ansatz::kernel::interpret::{Arena, interpret};
+use ansatz::schedule::{Persistent, plan};
+
+/// What each declared buffer holds before the step, by the buffer's name.
+pub fn fed(graph: &Graph, feeds: &Feeds) -> Vec<(String, Vec<f64>)> {
+    let params =
+        graph.params.iter().map(|param| (format!("param:{}", param.name), feeds.params[&param.name].data.clone()));
+    let states =
+        graph.states.iter().map(|state| (format!("state:{}", state.name), feeds.states[&state.name].data.clone()));
+    let inputs =
+        graph.inputs.iter().map(|input| (format!("input:{}", input.name), feeds.inputs[&input.name].data.clone()));
+    let scalars = graph.scalars.iter().map(|scalar| {
+        let given = feeds.scalars.get(&scalar.name).copied();
+        (format!("scalar:{}", scalar.name), vec![given.unwrap_or_else(|| scalar.expr.evaluate(&feeds.clock))])
+    });
+    params.chain(states).chain(inputs).chain(scalars).collect()
+}
+
+/// Outputs and updates, read by buffer after the step.
+pub fn collected(graph: &Graph, read: impl Fn(&str) -> (Vec<usize>, Vec<f64>)) -> Evaluation {
+    let tensor = |name: String| {
+        let (sizes, data) = read(&name);
+        Tensor::new(&sizes, data)
+    };
+    let outputs = graph.outputs.iter().map(|output| (output.name.clone(), tensor(format!("output:{}", output.name))));
+    let place = |target: Target| match target {
+        Target::Param(id) => format!("param:{}", graph.params[id.0 as usize].name),
+        Target::State(id) => format!("state:{}", graph.states[id.0 as usize].name),
+    };
+    let updates = graph.updates.iter().map(|update| (update.target, tensor(place(update.target))));
+    Evaluation { outputs: outputs.collect(), updates: updates.collect() }
+}
+
+/// The step planned, and its loops interpreted in f64.
+pub fn interpreted(graph: &Graph, feeds: &Feeds) -> Evaluation {
+    let program = plan(graph, &Persistent::of(graph));
+    let buffer = |name: &str| -> &Buffer { program.buffer_named(name).unwrap_or_else(|| panic!("no buffer `{name}`")) };
+    let mut arena = Arena::new(program.arena_bytes);
+    for (name, data) in fed(graph, feeds) {
+        arena.write(buffer(&name), &data);
+    }
+    interpret(&program, &mut arena, feeds.seed, feeds.clock.step);
+    collected(graph, |name| (buffer(name).sizes.clone(), arena.read(buffer(name))))
+}
+
+/// The first output or update of `actual` that differs from `expected` by more than `tolerance`, relative to the
+/// largest element of the tensor or 1.
+pub fn difference(expected: &Evaluation, actual: &Evaluation, tolerance: f64) -> Option<String> {
+    let outputs = expected.outputs.iter().zip(&actual.outputs).map(|(a, b)| (a.0.clone(), &a.1, &b.1));
+    let updates = expected.updates.iter().zip(&actual.updates).map(|(a, b)| (format!("{:?}", a.0), &a.1, &b.1));
+    for (name, a, b) in outputs.chain(updates) {
+        let scale = a.data.iter().filter(|x| x.is_finite()).fold(1.0, |scale: f64, x| scale.max(x.abs()));
+        let close = |(x, y): (&f64, &f64)| (x - y).abs() <= tolerance * scale || x == y || (x.is_nan() && y.is_nan());
+        if a.sizes != b.sizes {
+            return Some(format!("`{name}` has sizes {:?} instead of {:?}", b.sizes, a.sizes));
+        }
+        if let Some(place) = a.data.iter().zip(&b.data).position(|pair| !close(pair)) {
+            return Some(format!("`{name}`[{place}] is {} instead of {}", b.data[place], a.data[place]));
+        }
+    }
+    None
+}
