@@ -6,5 +6,6 @@ mod grad;
 mod ops;
 mod passes;
 mod random_graphs;
+mod schedule;
 mod support;
 mod ui;

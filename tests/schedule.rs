@@ -1,0 +1,79 @@
+//! Plans of random graphs, interpreted, against the reference evaluator.
+
+use ansatz::graph::{Feeds, Graph, Target, Tensor, Update, evaluate};
+use ansatz::kernel::interpret::{Arena, interpret};
+use ansatz::kernel::print::print;
+use ansatz::schedule::{Persistent, plan};
+
+use crate::random_graphs::with_gradients;
+use crate::support::random_graph::RandomGraph;
+
+const GRAPHS: u64 = 500;
+
+/// Both sides compute in f64 and differ in the order of sums; 1e-9 of the largest element is a thousand roundings.
+const TOLERANCE: f64 = 1e-9;
+
+/// The first output or update in which the plan's results differ from the evaluator's.
+fn difference(graph: &Graph, feeds: &Feeds) -> Option<String> {
+    let program = plan(graph, &Persistent::of(graph));
+    let mut arena = Arena::new(program.arena_bytes);
+    let mut write = |name: String, data: &[f64]| arena.write(program.buffer_named(&name).expect("declared"), data);
+    feeds.params.iter().for_each(|(name, tensor)| write(format!("param:{name}"), &tensor.data));
+    feeds.states.iter().for_each(|(name, tensor)| write(format!("state:{name}"), &tensor.data));
+    feeds.inputs.iter().for_each(|(name, tensor)| write(format!("input:{name}"), &tensor.data));
+    for scalar in &graph.scalars {
+        let value = feeds.scalars.get(&scalar.name).copied();
+        write(format!("scalar:{}", scalar.name), &[value.unwrap_or_else(|| scalar.expr.evaluate(&feeds.clock))]);
+    }
+    interpret(&program, &mut arena, feeds.seed, feeds.clock.step);
+    let expected = evaluate(graph, feeds);
+    let outputs = expected.outputs.iter().map(|(name, tensor)| (format!("output:{name}"), tensor));
+    let updates = expected.updates.iter().map(|(target, tensor)| {
+        let name = match target {
+            Target::Param(id) => format!("param:{}", graph.params[id.0 as usize].name),
+            Target::State(id) => format!("state:{}", graph.states[id.0 as usize].name),
+        };
+        (name, tensor)
+    });
+    for (name, tensor) in outputs.chain(updates) {
+        let got = arena.read(program.buffer_named(&name).expect("declared"));
+        if !is_close(&got, tensor) {
+            return Some(format!("{name} is {got:?}, expected {:?}\n{}", tensor.data, print(&program)));
+        }
+    }
+    None
+}
+
+fn is_close(got: &[f64], expected: &Tensor) -> bool {
+    let scale = expected.data.iter().fold(1.0, |scale: f64, x| scale.max(x.abs()));
+    let close = |(x, y): (&f64, &f64)| (x - y).abs() <= TOLERANCE * scale || x == y || (x.is_nan() && y.is_nan());
+    got.len() == expected.data.len() && got.iter().zip(&expected.data).all(close)
+}
+
+/// Gradient descent on every parameter, so that updates are part of the step.
+fn with_descent(seed: u64) -> RandomGraph {
+    let mut random = with_gradients(seed);
+    for place in 0..random.params.len() {
+        let name = format!("gradient{place}");
+        let output = random.graph.outputs.iter().find(|output| output.name == name).expect("a gradient each");
+        let (gradient, span) = (output.value, random.graph.value(output.value).span);
+        let next = random.graph.binary(ansatz::graph::Binary::Sub, random.params[place], gradient, span);
+        let target = Target::Param(ansatz::graph::ParamId(place as u32));
+        random.graph.updates.push(Update { target, value: next });
+    }
+    random
+}
+
+#[test]
+fn plans_of_random_steps_agree_with_the_evaluator() {
+    for seed in 0..GRAPHS {
+        let RandomGraph { mut graph, feeds, .. } = with_descent(seed);
+        if let Some(text) = difference(&graph, &feeds) {
+            panic!("graph {seed} as built: {text}");
+        }
+        ansatz::passes::run(&mut graph);
+        if let Some(text) = difference(&graph, &feeds) {
+            panic!("graph {seed} after passes: {text}");
+        }
+    }
+}
