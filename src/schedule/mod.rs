@@ -6,10 +6,12 @@
 //! 1. `lower`, `contract`: graph → `form`, in which contractions are views, reductions, scatters or products.
 //! 2. `roots`: which values are stored; everything else is computed where it is read.
 //! 3. `draft`, `inline`: a kernel for each stored value, with what it reads inlined.
-//! 4. `order`: kernels in an order in which updates happen in place after the last read.
-//! 5. `memory`: temporaries share bytes.
-//! 6. `emit`: addresses, joined loops, vector lanes.
+//! 4. `merge`, `align`: nests over the same points become one.
+//! 5. `order`: kernels in an order in which updates happen in place after the last read.
+//! 6. `memory`: temporaries share bytes.
+//! 7. `emit`: addresses, joined loops, vector lanes.
 
+mod align;
 mod code;
 mod contract;
 mod draft;
@@ -18,6 +20,7 @@ mod form;
 mod inline;
 mod lower;
 mod memory;
+mod merge;
 mod order;
 mod persistent;
 mod roots;
@@ -46,7 +49,7 @@ pub fn plan(graph: &Graph, persistent: &Persistent) -> Program {
     // The second round loads what the first found to be needed in memory instead of computing it again.
     draft::items(&form, &mut roots);
     let items = draft::items(&form, &mut roots);
-    let ordered = order::order(&form, items);
+    let ordered = order::order(&form, merge::merge(&form, items));
     assemble(graph, persistent, &form, &ordered)
 }
 

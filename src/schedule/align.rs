@@ -1,0 +1,136 @@
+//! Two nests brought to the same outer loops.
+//!
+//! Input: two nests. Output: both with equal outer loops, if one can be brought to the other's.
+//! Invariant: only the order of independent loops changes, so each nest keeps its meaning.
+
+use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Element, Stage};
+use crate::kernel::{Linear, NodeId};
+
+/// Both nests with equal outer loops, and whether one of them gave up outer loops.
+/// A nest without inner loops gives up those that the other does not have.
+pub(super) fn align(a: &Draft, b: &Draft) -> Option<(Draft, Draft, bool)> {
+    match (has_inner(a), has_inner(b)) {
+        (false, false) | (true, true) => (a.outer == b.outer).then(|| (a.clone(), b.clone(), false)),
+        (true, false) if !has_reductions(b) => {
+            let order = loop_order(&b.outer, &a.outer, pairs(a, b).map(|(written, read)| (read, written)))?;
+            Some((a.clone(), split(b, &order, a.outer.len()), b.outer.len() > a.outer.len()))
+        }
+        (false, true) if !has_reductions(a) => {
+            let order = loop_order(&a.outer, &b.outer, pairs(a, b))?;
+            Some((split(a, &order, b.outer.len()), b.clone(), a.outer.len() > b.outer.len()))
+        }
+        (true, false) | (false, true) => None,
+    }
+}
+
+fn has_inner(draft: &Draft) -> bool {
+    draft.stages.iter().any(|stage| !stage.inner.is_empty())
+}
+
+fn has_reductions(draft: &Draft) -> bool {
+    draft.stages.iter().any(|stage| !stage.reductions.is_empty())
+}
+
+/// Loops of `a` and of `b` that run through the same dim of a value that `a` stores and `b` loads.
+fn pairs(a: &Draft, b: &Draft) -> impl Iterator<Item = (usize, usize)> {
+    let index = |coord: &Coord| match coord {
+        Coord::Linear(linear) => linear.as_index(),
+        Coord::Node(_) => None,
+    };
+    let mut pairs = Vec::new();
+    for store in a.stores() {
+        for element in b.loads().filter(|element| Dest::Value(element.value) == store.dest) {
+            if let (At::Dims(written), At::Dims(read)) = (&store.at, &element.at) {
+                pairs.extend(written.iter().zip(read).filter_map(|(written, read)| Some((index(written)?, index(read)?))));
+            }
+        }
+    }
+    pairs.into_iter()
+}
+
+/// The loops of a nest in the order in which the first ones are those of `outer`: by the pairs (own loop, loop of
+/// `outer`) where there are any, else as they are. None where extents do not fit.
+fn loop_order(
+    own: &[usize],
+    outer: &[usize],
+    pairs: impl Iterator<Item = (usize, usize)>,
+) -> Option<Vec<usize>> {
+    let mut order: Vec<Option<usize>> = vec![None; outer.len()];
+    let mut paired = false;
+    for (mine, theirs) in pairs.filter(|pair| pair.1 < outer.len()) {
+        paired = true;
+        if order[theirs].is_some_and(|other| other != mine) {
+            return None;
+        }
+        order[theirs] = Some(mine);
+    }
+    if !paired {
+        order = (0..outer.len()).map(Some).collect();
+    }
+    let mut order = order.into_iter().collect::<Option<Vec<usize>>>()?;
+    let distinct = order.iter().enumerate().all(|(place, index)| !order[..place].contains(index));
+    let fits = order.iter().zip(outer).all(|(&mine, extent)| own.get(mine) == Some(extent));
+    if !distinct || !fits {
+        return None;
+    }
+    let rest: Vec<usize> = (0..own.len()).filter(|index| !order.contains(index)).collect();
+    order.extend(rest);
+    Some(order)
+}
+
+/// The nest with its loops in this order, those from `outer` on as inner loops.
+fn split(draft: &Draft, order: &[usize], outer: usize) -> Draft {
+    let extents: Vec<usize> = order.iter().map(|&index| draft.outer[index]).collect();
+    let place = |index: usize| order.iter().position(|&each| each == index).expect("every loop has a place");
+    let is_same = order.iter().enumerate().all(|(place, &index)| place == index);
+    let stages = draft.stages.iter().map(|stage| {
+        let moved = if is_same { stage.clone() } else { renumbered(stage, &|linear| linear.compose(|l| Linear::index(place(l)))) };
+        Stage { inner: extents[outer..].to_vec(), ..moved }
+    });
+    Draft { outer: extents[..outer].to_vec(), parallel: outer, stages: stages.collect(), ..draft.clone() }
+}
+
+/// The stage with every linear function replaced.
+fn renumbered(stage: &Stage, change: &impl Fn(&Linear) -> Linear) -> Stage {
+    let change_at = |at: &At| match at {
+        At::Flat(flat) => At::Flat(change(flat)),
+        At::Dims(coords) => At::Dims(
+            coords
+                .iter()
+                .map(|coord| match coord {
+                    Coord::Linear(linear) => Coord::Linear(change(linear)),
+                    Coord::Node(node) => Coord::Node(*node),
+                })
+                .collect(),
+        ),
+    };
+    let change_guards = |guards: &[(Linear, i64)]| guards.iter().map(|(linear, extent)| (change(linear), *extent)).collect();
+    let mut code = Code::default();
+    let mut names: Vec<NodeId> = Vec::new();
+    for (op, dtype) in &stage.code.nodes {
+        let op = match op.renamed(&|node: NodeId| names[node.0 as usize]) {
+            CodeOp::Index(linear) => CodeOp::Index(change(&linear)),
+            CodeOp::Random { stream, element } => CodeOp::Random { stream, element: change(&element) },
+            CodeOp::Load(Element { value, at, guards }) => {
+                CodeOp::Load(Element { value, at: change_at(&at), guards: change_guards(&guards) })
+            }
+            op @ (CodeOp::Const(_)
+            | CodeOp::Reduced(_)
+            | CodeOp::Unary(..)
+            | CodeOp::Binary(..)
+            | CodeOp::Compare(..)
+            | CodeOp::Select(..)
+            | CodeOp::Cast(_)) => op,
+        };
+        names.push(code.push(op, *dtype));
+    }
+    let name = |node: NodeId| names[node.0 as usize];
+    let reductions = stage.reductions.iter().map(|each| CodeReduction { node: name(each.node), ..each.clone() });
+    let stores = stage.stores.iter().map(|store| CodeStore {
+        at: change_at(&store.at).renamed(&name),
+        guards: change_guards(&store.guards),
+        value: name(store.value),
+        ..store.clone()
+    });
+    Stage { inner: stage.inner.clone(), reductions: reductions.collect(), stores: stores.collect(), code }
+}

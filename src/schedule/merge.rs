@@ -1,0 +1,342 @@
+//! Nests that walk over the same points become one: values pass in registers, rows stay in cache, kernels get fewer.
+//!
+//! Input: items. Output: fewer items of equal meaning. Invariant: whatever a merged nest reads of its own results
+//! belongs to the same outer point and was computed in the same stage or an earlier one; no other kernel has to run
+//! between the merged ones.
+//!
+//! An element-wise nest joins a reduction over its rows by giving up its last loops: they become inner loops. So the
+//! maximum, the sum of exponentials and the result of a softmax, or statistics and normalisation, are one nest.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::align::align;
+use super::code::{At, CodeOp, CodeReduction, Dest, Draft, Element, Stage};
+use super::draft::{Item, output_places};
+use super::form::{Form, FormOp, Id};
+use super::order::{keeps_old, overwritten, same_outer_point};
+use crate::graph::DType;
+use crate::kernel::{NodeId, ReductionKind};
+
+/// Nodes of one stage above which nothing more joins it: compile time grows faster than code.
+const MOST_NODES: usize = 300;
+/// Rows that are enough work for all threads.
+const MANY_ROWS: usize = 32;
+/// Points of a nest that is not worth dividing among threads.
+const SMALL_WORK: usize = 16_384;
+/// Inner points of a nest beyond which a row does not stay in cache.
+const LONG_ROW: usize = 1 << 18;
+
+/// Merges what can be merged, earlier items first.
+pub(super) fn merge(form: &Form, items: Vec<Item>) -> Vec<Item> {
+    let overwritten: Vec<Option<Id>> = (0..form.updates.len()).map(|update| overwritten(form, update)).collect();
+    let mut groups = Groups::new(form, items, overwritten);
+    for position in 0..groups.items.len() {
+        for candidate in groups.candidates(position) {
+            if groups.try_join(candidate, position) {
+                break;
+            }
+        }
+    }
+    let mut items: Vec<Item> = groups.items.into_iter().flatten().collect();
+    drop_unread(form, &mut items);
+    items
+}
+
+struct Groups<'a> {
+    form: &'a Form,
+    items: Vec<Option<Item>>,
+    reads: Vec<BTreeSet<Id>>,
+    writer: BTreeMap<Id, usize>,
+    readers: BTreeMap<Id, BTreeSet<usize>>,
+    /// The item of each update.
+    updater: BTreeMap<usize, usize>,
+    /// What each update overwrites.
+    overwritten: Vec<Option<Id>>,
+}
+
+impl<'a> Groups<'a> {
+    fn new(form: &'a Form, items: Vec<Item>, overwritten: Vec<Option<Id>>) -> Self {
+        let items: Vec<Option<Item>> = items.into_iter().map(Some).collect();
+        let reads = vec![BTreeSet::new(); items.len()];
+        let (writer, readers, updater) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut groups = Self { form, items, reads, writer, readers, updater, overwritten };
+        (0..groups.items.len()).for_each(|position| groups.register(position));
+        groups
+    }
+
+    fn register(&mut self, position: usize) {
+        let Some(item) = &self.items[position] else { return };
+        self.reads[position] = item.reads();
+        for id in &self.reads[position] {
+            self.readers.entry(*id).or_default().insert(position);
+        }
+        for dest in item.writes() {
+            match dest {
+                Dest::Value(id) => drop(self.writer.insert(id, position)),
+                Dest::Update(update) => drop(self.updater.insert(update, position)),
+                Dest::Output(_) => {}
+            }
+        }
+    }
+
+    fn unregister(&mut self, position: usize) {
+        for id in std::mem::take(&mut self.reads[position]) {
+            self.readers.entry(id).or_default().remove(&position);
+        }
+    }
+
+    fn nest(&self, position: usize) -> Option<&Draft> {
+        match &self.items[position] {
+            Some(Item::Nest(draft)) if draft.scatter.is_none() => Some(draft),
+            Some(Item::Nest(_) | Item::Product(_)) | None => None,
+        }
+    }
+
+    /// Earlier nests that may take this one in: those that it reads from, then those that read the same elements;
+    /// the latest first.
+    fn candidates(&self, position: usize) -> Vec<usize> {
+        let Some(draft) = self.nest(position) else { return Vec::new() };
+        let elements: HashSet<(Id, &At)> = large_loads(self.form, draft).collect();
+        let producers: BTreeSet<usize> = self.reads[position].iter().filter_map(|id| self.writer.get(id)).copied().collect();
+        let readers = elements.iter().filter_map(|(id, _)| self.readers.get(id)).flatten();
+        let siblings: BTreeSet<usize> = readers
+            .copied()
+            .filter(|other| *other < position && !producers.contains(other))
+            .filter(|&other| {
+                self.nest(other).is_some_and(|other| large_loads(self.form, other).any(|element| elements.contains(&element)))
+            })
+            .collect();
+        producers.into_iter().rev().chain(siblings.into_iter().rev()).filter(|&other| other != position).collect()
+    }
+
+    fn try_join(&mut self, first: usize, second: usize) -> bool {
+        let (Some(a), Some(b)) = (self.nest(first), self.nest(second)) else { return false };
+        let Some((a, b, split)) = align(a, b) else { return false };
+        if split && !is_worthwhile(&a, &b) {
+            return false;
+        }
+        let Some(joined) = join(self.form, &a, &b) else { return false };
+        let in_place = joined.stores().all(|store| match store.dest {
+            Dest::Update(update) => self.overwritten[update].is_none_or(|old| keeps_old(&joined, update, old)),
+            Dest::Value(_) | Dest::Output(_) => true,
+        });
+        if !in_place || self.is_between(first, second) || self.is_between(second, first) {
+            return false;
+        }
+        self.unregister(first);
+        self.unregister(second);
+        self.items[second] = None;
+        self.items[first] = Some(Item::Nest(joined));
+        self.register(first);
+        true
+    }
+
+    /// True if some other kernel must run after `from` and before `to`.
+    fn is_between(&self, from: usize, to: usize) -> bool {
+        let mut seen = BTreeSet::from([from]);
+        let mut stack: Vec<usize> = self.successors(from).into_iter().filter(|&next| next != to).collect();
+        while let Some(position) = stack.pop() {
+            if position == to {
+                return true;
+            }
+            if seen.insert(position) {
+                stack.extend(self.successors(position));
+            }
+        }
+        false
+    }
+
+    /// Items that must run after this one: readers of its results, and updates of what it reads.
+    fn successors(&self, position: usize) -> BTreeSet<usize> {
+        let Some(item) = &self.items[position] else { return BTreeSet::new() };
+        let written = item.writes().into_iter().filter_map(|dest| match dest {
+            Dest::Value(id) => self.readers.get(&id),
+            Dest::Update(_) | Dest::Output(_) => None,
+        });
+        let mut successors: BTreeSet<usize> = written.flatten().copied().collect();
+        for (&update, &updater) in &self.updater {
+            if self.overwritten[update].is_some_and(|old| self.reads[position].contains(&old)) {
+                successors.insert(updater);
+            }
+        }
+        successors.remove(&position);
+        successors
+    }
+}
+
+/// Loads of values with as many elements as the nest has points, or of whole rows.
+fn large_loads<'a>(form: &'a Form, draft: &'a Draft) -> impl Iterator<Item = (Id, &'a At)> {
+    let points: usize = draft.outer.iter().product();
+    draft
+        .loads()
+        .filter(move |element| form.value(element.value).elements() >= points.max(2))
+        .map(|element| (element.value, &element.at))
+}
+
+fn points(draft: &Draft) -> (usize, usize, usize) {
+    let rows: usize = draft.outer.iter().product();
+    let inner = |stage: &Stage| stage.inner.iter().product::<usize>();
+    let longest = draft.stages.iter().map(inner).max().unwrap_or(1);
+    (rows, longest, draft.stages.iter().map(|stage| rows * inner(stage)).sum())
+}
+
+/// True if a nest whose inner loops were outer ones keeps enough rows for the threads and short enough ones for cache.
+fn is_worthwhile(a: &Draft, b: &Draft) -> bool {
+    let ((rows, longest_a, work_a), (_, longest_b, work_b)) = (points(a), points(b));
+    work_a + work_b <= SMALL_WORK || (rows >= MANY_ROWS && longest_a.max(longest_b) <= LONG_ROW)
+}
+
+/// `b` after `a` in one nest; none where `b` needs more of `a` than its own outer point.
+fn join(form: &Form, a: &Draft, b: &Draft) -> Option<Draft> {
+    let mut joined = a.clone();
+    for stage in &b.stages {
+        place(form, &mut joined, stage)?;
+    }
+    let too_long = joined.stages.iter().any(|stage| stage.code.nodes.len() > MOST_NODES);
+    (!too_long).then_some(joined)
+}
+
+/// Where a value of the nest is stored or reduced.
+fn made_in(draft: &Draft, value: Id) -> Option<(usize, &super::code::CodeStore)> {
+    draft.stages.iter().enumerate().find_map(|(number, stage)| {
+        stage.stores.iter().find(|store| store.dest == Dest::Value(value)).map(|store| (number, store))
+    })
+}
+
+/// The stage whose reduction makes a value.
+fn reduced_in(draft: &Draft, value: Id) -> Option<usize> {
+    draft.stages.iter().position(|stage| stage.reductions.iter().any(|reduction| reduction.value == value))
+}
+
+/// Adds a stage of another nest to the first stage where everything it reads is known, or behind the last.
+fn place(form: &Form, joined: &mut Draft, stage: &Stage) -> Option<()> {
+    let mut earliest = 0;
+    for (op, _) in &stage.code.nodes {
+        match op {
+            CodeOp::Reduced(value) => earliest = earliest.max(reduced_in(joined, *value)? + 1),
+            CodeOp::Load(element) => {
+                let Some((made, store)) = made_in(joined, element.value) else { continue };
+                let passes = store.at == element.at && element.guards.is_empty() && store.guards.is_empty();
+                if passes && joined.stages[made].inner == stage.inner {
+                    earliest = earliest.max(made);
+                } else if same_outer_point(joined.outer.len(), store, &element.at) {
+                    earliest = earliest.max(made + 1);
+                } else {
+                    return None;
+                }
+            }
+            CodeOp::Const(_)
+            | CodeOp::Index(_)
+            | CodeOp::Random { .. }
+            | CodeOp::Unary(..)
+            | CodeOp::Binary(..)
+            | CodeOp::Compare(..)
+            | CodeOp::Select(..)
+            | CodeOp::Cast(_) => {}
+        }
+    }
+    let fitting = (earliest..joined.stages.len()).find(|&number| joined.stages[number].inner == stage.inner);
+    let number = fitting.unwrap_or_else(|| {
+        joined.stages.push(Stage { inner: stage.inner.clone(), ..Stage::default() });
+        joined.stages.len() - 1
+    });
+    add(form, joined, number, stage)
+}
+
+fn add(form: &Form, joined: &mut Draft, number: usize, stage: &Stage) -> Option<()> {
+    let mut names: Vec<NodeId> = Vec::with_capacity(stage.code.nodes.len());
+    for (op, dtype) in &stage.code.nodes {
+        let op = op.renamed(&|node: NodeId| names[node.0 as usize]);
+        let node = match op {
+            CodeOp::Load(element) => load(form, joined, number, element, *dtype)?,
+            op @ (CodeOp::Const(_)
+            | CodeOp::Index(_)
+            | CodeOp::Random { .. }
+            | CodeOp::Reduced(_)
+            | CodeOp::Unary(..)
+            | CodeOp::Binary(..)
+            | CodeOp::Compare(..)
+            | CodeOp::Select(..)
+            | CodeOp::Cast(_)) => joined.stages[number].code.push(op, *dtype),
+        };
+        names.push(node);
+    }
+    let name = |node: NodeId| names[node.0 as usize];
+    let target = &mut joined.stages[number];
+    for reduction in &stage.reductions {
+        target.reductions.push(CodeReduction { node: name(reduction.node), ..reduction.clone() });
+    }
+    for store in &stage.stores {
+        let mut store = store.clone();
+        store.value = name(store.value);
+        store.at = store.at.renamed(&name);
+        target.stores.push(store);
+    }
+    Some(())
+}
+
+/// A load inside the joined nest: a register where the nest itself has the value.
+fn load(form: &Form, joined: &mut Draft, number: usize, element: Element, dtype: DType) -> Option<NodeId> {
+    let Some((made, store)) = made_in(joined, element.value) else {
+        return Some(joined.stages[number].code.push(CodeOp::Load(element), dtype));
+    };
+    let (same, node) = (store.at == element.at && element.guards.is_empty() && store.guards.is_empty(), store.value);
+    if same && made == number {
+        return Some(node);
+    }
+    if !same_outer_point(joined.outer.len(), store, &element.at) {
+        return None;
+    }
+    let per_row = joined.stages[made].inner.is_empty() && dtype == DType::F32;
+    if same && per_row {
+        if reduced_in(joined, element.value).is_none() {
+            let reduction = CodeReduction { kind: ReductionKind::Sum, node, value: element.value };
+            joined.stages[made].reductions.push(reduction);
+        }
+        return Some(joined.stages[number].code.push(CodeOp::Reduced(element.value), dtype));
+    }
+    debug_assert!(!matches!(form.value(element.value).op, FormOp::Source(_)), "a nest stores no sources");
+    Some(joined.stages[number].code.push(CodeOp::Load(element), dtype))
+}
+
+/// Removes stores that nobody reads any more, reductions without readers and empty stages.
+fn drop_unread(form: &Form, items: &mut [Item]) {
+    let places: BTreeSet<Id> = output_places(form).0.into_iter().map(|(id, _)| id).collect();
+    let read: BTreeSet<Id> = items.iter().flat_map(Item::reads).collect();
+    for item in items {
+        let Item::Nest(draft) = item else { continue };
+        for stage in &mut draft.stages {
+            stage.stores.retain(|store| match store.dest {
+                Dest::Value(id) => read.contains(&id) || places.contains(&id),
+                Dest::Update(_) | Dest::Output(_) => true,
+            });
+        }
+        let used = used_reductions(draft);
+        for stage in &mut draft.stages {
+            stage.reductions.retain(|reduction| used.contains(&reduction.value));
+        }
+        draft.stages.retain(|stage| !stage.stores.is_empty() || !stage.reductions.is_empty());
+    }
+}
+
+/// The reductions that some store needs.
+fn used_reductions(draft: &Draft) -> BTreeSet<Id> {
+    let mut used: BTreeSet<Id> = BTreeSet::new();
+    for stage in draft.stages.iter().rev() {
+        let mut wanted: Vec<NodeId> = stage.stores.iter().map(|store| store.value).collect();
+        wanted.extend(stage.stores.iter().flat_map(|store| store.at.nodes()));
+        wanted.extend(stage.reductions.iter().filter(|each| used.contains(&each.value)).map(|each| each.node));
+        let mut seen: BTreeSet<NodeId> = BTreeSet::new();
+        while let Some(node) = wanted.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            let op = &stage.code.nodes[node.0 as usize].0;
+            if let CodeOp::Reduced(value) = op {
+                used.insert(*value);
+            }
+            wanted.extend(op.operands());
+        }
+    }
+    used
+}
