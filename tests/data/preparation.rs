@@ -72,7 +72,11 @@ fn bytes_through_the_table_equal_floats_through_the_stages() {
             prepare.image = scale(1 / 255) -> normalize({group}) -> clip(-1.5, 1.5)"
         );
         let floats_data = opened(folder.path(), &float);
-        assert_eq!(floats(&all(&bytes.test), 0), floats(&all(&floats_data.test), 0), "{group}");
+        let (from_bytes, from_floats) = (all(&bytes.test), all(&floats_data.test));
+        for (left, right) in floats(&from_bytes, 0).iter().zip(floats(&from_floats, 0)) {
+            // The sums behind mean and deviation round differently: one unit in the last place of each.
+            assert!((left - right).abs() < 1e-6, "{group}: {left} {right}");
+        }
     }
 }
 

@@ -282,36 +282,39 @@ impl Picture {
 
     /// Reads every place at `[[cosine, sine], [-sine, cosine]]` times its offset from the middle, bilinearly.
     fn resample(&mut self, cosine: f64, sine: f64) {
-        let (height, width) = (self.height as isize, self.width as isize);
-        let (middle_y, middle_x) = ((height - 1) as f64 / 2.0, (width - 1) as f64 / 2.0);
+        let (middle_y, middle_x) = ((self.height - 1) as f64 / 2.0, (self.width - 1) as f64 / 2.0);
         self.spare.clear();
         self.spare.resize(self.values.len(), 0.0);
         let plane_size = self.height * self.width;
         for row in 0..self.height {
+            let dy = row as f64 - middle_y;
             for column in 0..self.width {
-                let (dy, dx) = (row as f64 - middle_y, column as f64 - middle_x);
-                let y = middle_y + cosine * dy + sine * dx;
-                let x = middle_x + cosine * dx - sine * dy;
-                let (top, left) = (libm::floor(y), libm::floor(x));
-                let (down, right) = ((y - top) as f32, (x - left) as f32);
-                let corners = [
-                    (top as isize, left as isize, (1.0 - down) * (1.0 - right)),
-                    (top as isize, left as isize + 1, (1.0 - down) * right),
-                    (top as isize + 1, left as isize, down * (1.0 - right)),
-                    (top as isize + 1, left as isize + 1, down * right),
-                ];
-                for (y, x, weight) in corners {
-                    if y < 0 || y >= height || x < 0 || x >= width {
-                        continue;
-                    }
-                    let (source, target) = ((y * width + x) as usize, row * self.width + column);
-                    for plane in (0..self.values.len()).step_by(plane_size) {
-                        self.spare[plane + target] += weight * self.values[plane + source];
-                    }
+                let dx = column as f64 - middle_x;
+                let corners = self.corners(middle_y + cosine * dy + sine * dx, middle_x + cosine * dx - sine * dy);
+                let planes = self.values.chunks_exact(plane_size).zip(self.spare.chunks_exact_mut(plane_size));
+                for (from, to) in planes {
+                    to[row * self.width + column] = corners.iter().map(|(place, weight)| weight * from[*place]).sum();
                 }
             }
         }
         self.swap();
+    }
+
+    /// The four places around a point, and their weights; a place outside the picture weighs nothing.
+    fn corners(&self, y: f64, x: f64) -> [(usize, f32); 4] {
+        let floor = |value: f64| value as isize - isize::from(value < (value as isize) as f64);
+        let (top, left) = (floor(y), floor(x));
+        let (down, right) = ((y - top as f64) as f32, (x - left as f64) as f32);
+        let corner = |row: isize, column: isize, weight: f32| {
+            let inside = row >= 0 && row < self.height as isize && column >= 0 && column < self.width as isize;
+            if inside { (row as usize * self.width + column as usize, weight) } else { (0, 0.0) }
+        };
+        [
+            corner(top, left, (1.0 - down) * (1.0 - right)),
+            corner(top, left + 1, (1.0 - down) * right),
+            corner(top + 1, left, down * (1.0 - right)),
+            corner(top + 1, left + 1, down * right),
+        ]
     }
 
     /// Zeros a rectangle of `part` of the area and the given height over width; `down` and `right` place it.

@@ -309,23 +309,30 @@ impl Moments {
             highest: f64::NEG_INFINITY,
         };
         let mut all = vec![empty; groups];
+        if let (Values::U8(bytes), true) = (&prepared.values, groups <= TABLE_GROUPS)
+            && let Reading::Table(table) = byte_reading(before.to_vec(), prepared.elements)
+        {
+            count_bytes(bytes, prepared.elements, train, &table, &mut all);
+            return all;
+        }
         let run = prepared.elements / groups;
         each_record(prepared, before, train, |record| {
             for (moments, values) in all.iter_mut().zip(record.chunks_exact(run)) {
-                values.iter().filter(|value| !value.is_nan()).for_each(|value| moments.add(f64::from(*value)));
+                values.iter().filter(|value| !value.is_nan()).for_each(|value| moments.add(f64::from(*value), 1.0));
             }
         });
         all
     }
 
-    fn add(&mut self, value: f64) {
+    /// Adds a value that occurs `count` times.
+    fn add(&mut self, value: f64, count: f64) {
         if self.count == 0.0 {
             self.origin = value;
         }
         let distance = value - self.origin;
-        self.count += 1.0;
-        self.sum += distance;
-        self.squares += distance * distance;
+        self.count += count;
+        self.sum += count * distance;
+        self.squares += count * distance * distance;
         self.lowest = self.lowest.min(value);
         self.highest = self.highest.max(value);
     }
@@ -341,6 +348,27 @@ impl Moments {
         }
         let mean = self.sum / self.count;
         (self.squares / self.count - mean * mean).max(0.0).sqrt()
+    }
+}
+
+/// Moments of bytes by how often each occurs; `table` gives a byte's value, 256 entries per group of its own.
+fn count_bytes(bytes: &[u8], elements: usize, train: &[u32], table: &[f32], all: &mut [Moments]) {
+    // Group counts are 1, the channels or the elements, so the largest is a multiple of the others.
+    let fine = all.len().max(table.len() / 256);
+    let run = elements / fine;
+    let mut counts = vec![[0u64; 256]; fine];
+    for &row in train {
+        let record = &bytes[row as usize * elements..][..elements];
+        for (counts, bytes) in counts.iter_mut().zip(record.chunks_exact(run)) {
+            bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+        }
+    }
+    for (group, counts) in counts.iter().enumerate() {
+        let table = &table[group * (table.len() / 256) / fine * 256..][..256];
+        let moments = &mut all[group * all.len() / fine];
+        for (value, count) in table.iter().zip(counts).filter(|(_, count)| **count > 0) {
+            moments.add(f64::from(*value), *count as f64);
+        }
     }
 }
 
