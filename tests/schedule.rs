@@ -3,7 +3,7 @@
 use ansatz::graph::{Feeds, Graph, Target, Tensor, Update, evaluate};
 use ansatz::kernel::interpret::{Arena, interpret};
 use ansatz::kernel::print::print;
-use ansatz::schedule::{Persistent, plan};
+use ansatz::schedule::{Limits, Persistent, plan_within};
 
 use crate::random_graphs::with_gradients;
 use crate::support::random_graph::RandomGraph;
@@ -14,8 +14,8 @@ const GRAPHS: u64 = 500;
 const TOLERANCE: f64 = 1e-9;
 
 /// The first output or update in which the plan's results differ from the evaluator's.
-fn difference(graph: &Graph, feeds: &Feeds) -> Option<String> {
-    let program = plan(graph, &Persistent::of(graph));
+fn difference(graph: &Graph, feeds: &Feeds, limits: Limits) -> Option<String> {
+    let program = plan_within(graph, &Persistent::of(graph), limits);
     let mut arena = Arena::new(program.arena_bytes);
     let mut write = |name: String, data: &[f64]| arena.write(program.buffer_named(&name).expect("declared"), data);
     feeds.params.iter().for_each(|(name, tensor)| write(format!("param:{name}"), &tensor.data));
@@ -64,16 +64,24 @@ fn with_descent(seed: u64) -> RandomGraph {
     random
 }
 
+fn check(seed: u64, limits: Limits) {
+    let RandomGraph { mut graph, feeds, .. } = with_descent(seed);
+    if let Some(text) = difference(&graph, &feeds, limits) {
+        panic!("graph {seed} as built: {text}");
+    }
+    ansatz::passes::run(&mut graph);
+    if let Some(text) = difference(&graph, &feeds, limits) {
+        panic!("graph {seed} after passes: {text}");
+    }
+}
+
 #[test]
 fn plans_of_random_steps_agree_with_the_evaluator() {
-    for seed in 0..GRAPHS {
-        let RandomGraph { mut graph, feeds, .. } = with_descent(seed);
-        if let Some(text) = difference(&graph, &feeds) {
-            panic!("graph {seed} as built: {text}");
-        }
-        ansatz::passes::run(&mut graph);
-        if let Some(text) = difference(&graph, &feeds) {
-            panic!("graph {seed} after passes: {text}");
-        }
-    }
+    (0..GRAPHS).for_each(|seed| check(seed, Limits::default()));
+}
+
+#[test]
+fn products_and_leaves_of_every_size_agree_with_the_evaluator() {
+    let limits = Limits { product: 1, sides: [1, 1, 1], sum: 4, leaf: 2 };
+    (0..GRAPHS).for_each(|seed| check(seed, limits));
 }

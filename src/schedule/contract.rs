@@ -14,12 +14,30 @@ use crate::graph::{Contract, DType};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
 
-/// Scalar multiplications under which a product is a plain nest that fuses with its neighbours.
-const SMALL_PRODUCT: usize = 8192;
-/// Summed elements under which a reduction is never split.
-const LARGE_SUM: usize = 16_384;
+/// Sizes at which contractions are lowered one way or another. The same on every machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Scalar multiplications under which a product is a plain nest that fuses with its neighbours.
+    pub product: usize,
+    /// Least rows and columns of a product, the smaller first, and its least depth.
+    pub sides: [usize; 3],
+    /// Summed elements from which a sum of few results is split into leaves.
+    pub sum: usize,
+    /// Summed elements that a leaf of a product keeps at least.
+    pub leaf: usize,
+}
+
+impl Default for Limits {
+    /// What training uses.
+    fn default() -> Self {
+        Self { product: 8192, sides: [4, 8, 4], sum: 16_384, leaf: 4096 }
+    }
+}
+
 /// Results above which a reduction has enough independent work without a split.
 const FEW_RESULTS: usize = 64;
+/// Results above which a product has enough independent work without a split.
+const MANY_RESULTS: usize = 1 << 16;
 /// Greatest number of leaves of a split reduction or product.
 const LEAVES: usize = 16;
 
@@ -204,12 +222,12 @@ pub(super) fn sum(form: &mut Form, arg: Id, axes: usize, span: Span) -> Id {
     let sizes = form.sizes(arg).to_vec();
     let rank = sizes.len() - axes;
     let (results, summands) = (sizes[..rank].iter().product::<usize>(), sizes[rank..].iter().product::<usize>());
-    if axes == 0 || results > FEW_RESULTS || summands < LARGE_SUM {
+    if axes == 0 || results > FEW_RESULTS || summands < form.limits.sum {
         return form.reduce(ReductionKind::Sum, arg, axes, span);
     }
     let widest = (rank..sizes.len()).max_by_key(|&axis| (sizes[axis], std::cmp::Reverse(axis)));
     let axis = widest.expect("a sum has a summed axis");
-    let leaves = leaves_of(sizes[axis]);
+    let leaves = divisor(sizes[axis], LEAVES);
     if leaves == 1 {
         return form.reduce(ReductionKind::Sum, arg, axes, span);
     }
@@ -230,13 +248,13 @@ pub(super) fn sum(form: &mut Form, arg: Id, axes: usize, span: Span) -> Id {
     form.reduce(ReductionKind::Sum, partial, 1, span)
 }
 
-/// The greatest divisor of an extent that is at most [`LEAVES`].
-fn leaves_of(extent: usize) -> usize {
-    (1..=LEAVES.min(extent)).rev().find(|leaves| extent.is_multiple_of(*leaves)).unwrap_or(1)
+/// The greatest divisor of an extent that is at most `most`.
+fn divisor(extent: usize, most: usize) -> usize {
+    (1..=most.min(extent)).rev().find(|leaves| extent.is_multiple_of(*leaves)).unwrap_or(1)
 }
 
 fn two_operands(form: &mut Form, mut task: Task, a: Id, b: Id) -> Id {
-    let is_product = task.summed.iter().any(|&extent| extent > 1) && is_large(&task);
+    let is_product = task.summed.iter().any(|&extent| extent > 1) && is_large(&task, form.limits);
     if !is_product {
         return as_nest(form, &task, a, b);
     }
@@ -257,7 +275,7 @@ fn as_nest(form: &mut Form, task: &Task, a: Id, b: Id) -> Id {
 }
 
 /// True where the product primitive pays: real rows, columns and depth, and every index is of one of its four kinds.
-fn is_large(task: &Task) -> bool {
+fn is_large(task: &Task, limits: Limits) -> bool {
     let extents = task.extents();
     let rank = task.sizes.len();
     let uses = |operand: usize, index: usize| task.operands[operand].iter().any(|l| l.coefficient(index) != 0);
@@ -271,7 +289,8 @@ fn is_large(task: &Task) -> bool {
             (false, false, _) | (true, false, false) | (false, true, false) => return false,
         }
     }
-    m.min(n) >= 4 && m.max(n) >= 8 && k >= 4 && m * n * k >= SMALL_PRODUCT
+    let [shorter, longer, depth] = limits.sides;
+    m.min(n) >= shorter && m.max(n) >= longer && k >= depth && m * n * k >= limits.product
 }
 
 /// True if the guard says just that one dim of an operand is read in range.
@@ -323,9 +342,8 @@ fn split_product(form: &mut Form, task: Task, a: Id, b: Id) -> Id {
     let depth: usize = task.summed.iter().product();
     let widest = (0..task.summed.len()).max_by_key(|&axis| (task.summed[axis], std::cmp::Reverse(axis)));
     let axis = widest.expect("a product has a summed index");
-    // A leaf keeps at least 4096 summands, so that the leaves' sum is cheap beside the product.
-    let leaves = if results >= 1 << 16 { 1 } else { leaves_of(task.summed[axis]).min(depth / 4096).max(1) };
-    let leaves = (1..=leaves).rev().find(|leaves| task.summed[axis].is_multiple_of(*leaves)).unwrap_or(1);
+    let most = if results >= MANY_RESULTS { 1 } else { LEAVES.min(depth / form.limits.leaf).max(1) };
+    let leaves = divisor(task.summed[axis], most);
     if leaves == 1 {
         return product(form, &task.sizes, &task.summed, &task.operands, a, b, task.span);
     }

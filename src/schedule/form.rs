@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::contract::Limits;
 use crate::graph::{Binary, Compare, DType, InputId, ParamId, ScalarId, StateId, Target, Unary};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
@@ -104,10 +105,15 @@ pub(super) struct Form {
     pub values: Vec<FormValue>,
     pub outputs: Vec<(String, Id)>,
     pub updates: Vec<(Target, Id)>,
+    pub limits: Limits,
     known: HashMap<Key, Id>,
 }
 
 impl Form {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     pub fn value(&self, id: Id) -> &FormValue {
         &self.values[id.0 as usize]
     }

@@ -5,15 +5,15 @@
 
 use std::collections::HashMap;
 
-use super::contract;
+use super::contract::{self, Limits};
 use super::form::{Form, FormOp, GatherIndex, Guard, Id, Source};
 use crate::graph::{Affine, Binary, Compare, DType, Graph, Indirect, IndirectIndex, Op, Value, ValueId};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
 
 /// Lowers what outputs and updates need.
-pub(super) fn lower(graph: &Graph) -> Form {
-    let mut form = Form::default();
+pub(super) fn lower(graph: &Graph, limits: Limits) -> Form {
+    let mut form = Form::new(limits);
     let mut ids: HashMap<ValueId, Id> = HashMap::new();
     let live = live(graph);
     for (value_id, value) in graph.values() {

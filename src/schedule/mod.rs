@@ -23,6 +23,7 @@ mod memory;
 mod merge;
 mod order;
 mod persistent;
+mod report;
 mod roots;
 
 #[cfg(test)]
@@ -30,7 +31,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use contract::Limits;
 pub use persistent::{ALIGNMENT, Persistent};
+pub use report::{KernelReport, Report, report};
 
 use crate::graph::{DType, Graph, Target};
 use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, NodeOp, Program};
@@ -44,7 +47,12 @@ use form::{Form, FormOp, Id, Source};
 /// # Panics
 /// Where a dim is symbolic or `persistent` lacks a parameter or state of the graph: compiler bugs.
 pub fn plan(graph: &Graph, persistent: &Persistent) -> Program {
-    let form = lower::lower(graph);
+    plan_within(graph, persistent, Limits::default())
+}
+
+/// As [`plan`] with other limits, for tests: every way of lowering is tried on small sizes.
+pub fn plan_within(graph: &Graph, persistent: &Persistent, limits: Limits) -> Program {
+    let form = lower::lower(graph, limits);
     let mut roots = roots::choose(&form);
     // The second round loads what the first found to be needed in memory instead of computing it again.
     draft::items(&form, &mut roots);
@@ -181,13 +189,7 @@ fn copy((from, to, span): (BufferId, BufferId, Span)) -> Kernel {
 
 /// Gives offsets to the buffers behind `fixed`; returns the bytes that they take.
 fn place_temporaries(buffers: &mut [Buffer], fixed: usize, start: usize, kernels: &[Kernel]) -> usize {
-    let mut lives: Vec<Option<(usize, usize)>> = vec![None; buffers.len()];
-    for (number, kernel) in kernels.iter().enumerate() {
-        for buffer in touched(kernel) {
-            let life = &mut lives[buffer.0 as usize];
-            *life = Some(life.map_or((number, number), |(first, _)| (first, number)));
-        }
-    }
+    let lives = lives(buffers.len(), kernels);
     let requests: Vec<memory::Request> = (fixed..buffers.len())
         .map(|buffer| {
             let (first, last) = lives[buffer].unwrap_or((0, 0));
@@ -199,6 +201,18 @@ fn place_temporaries(buffers: &mut [Buffer], fixed: usize, start: usize, kernels
         buffer.offset = start + offset;
     }
     bytes
+}
+
+/// The first and last kernel that touches each buffer.
+fn lives(buffers: usize, kernels: &[Kernel]) -> Vec<Option<(usize, usize)>> {
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; buffers];
+    for (number, kernel) in kernels.iter().enumerate() {
+        for buffer in touched(kernel) {
+            let life = &mut lives[buffer.0 as usize];
+            *life = Some(life.map_or((number, number), |(first, _)| (first, number)));
+        }
+    }
+    lives
 }
 
 /// The buffers that a kernel reads or writes, possibly more than once.

@@ -1,0 +1,180 @@
+//! What a program will do, before it runs: for `ansatz plan` and for assertions on memory.
+//!
+//! Input: a [`Program`]. Output: bytes by kind, and for each kernel its place in the model, its arithmetic and its traffic.
+//! Invariant: `arena_bytes` is all the memory of tensors that a step needs.
+
+use std::fmt::{self, Write};
+
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Nest, NodeOp, Product, Program};
+use crate::source::SourceMap;
+
+/// A program in numbers.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Report {
+    /// Bytes of all tensors.
+    pub arena_bytes: usize,
+    /// Bytes of parameters.
+    pub param_bytes: usize,
+    /// Bytes of states: running statistics, the optimizer's memory, metrics.
+    pub state_bytes: usize,
+    /// Bytes of inputs, host scalars and outputs.
+    pub exchange_bytes: usize,
+    /// Bytes of temporaries, which share memory.
+    pub temporary_bytes: usize,
+    /// Bytes that temporaries would take if none shared memory.
+    pub unshared_bytes: usize,
+    /// All buffers in the order of their offsets.
+    pub buffers: Vec<BufferReport>,
+    /// Kernels in order.
+    pub kernels: Vec<KernelReport>,
+}
+
+/// One buffer.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct BufferReport {
+    /// `param:fc1.weight`, `temp:3`, …
+    pub name: String,
+    /// Byte offset.
+    pub offset: usize,
+    /// Bytes.
+    pub bytes: usize,
+    /// First and last kernel that touches it; none where no kernel does.
+    pub life: Option<(usize, usize)>,
+}
+
+/// One kernel.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct KernelReport {
+    /// `product`, `sum`, `map`, …
+    pub name: String,
+    /// `models/mlp.ansatz:4:10`, where known.
+    pub place: String,
+    /// Arithmetic operations; a function such as `exp` counts as one.
+    pub flops: u64,
+    /// Bytes of the buffers that it reads and writes.
+    pub bytes: u64,
+    /// Its loops.
+    pub shape: String,
+}
+
+/// The numbers of a program.
+pub fn report(program: &Program, sources: &SourceMap) -> Report {
+    let lives = super::lives(program.buffers.len(), &program.kernels);
+    let mut buffers: Vec<BufferReport> = program
+        .buffers
+        .iter()
+        .zip(lives)
+        .map(|(buffer, life)| BufferReport {
+            name: buffer.name.clone(),
+            offset: buffer.offset,
+            bytes: buffer.bytes(),
+            life,
+        })
+        .collect();
+    buffers.sort_by_key(|buffer| (buffer.offset, buffer.bytes));
+    let of_kind = |kinds: &[&str]| {
+        let is_kind = |buffer: &&Buffer| kinds.iter().any(|kind| buffer.name.starts_with(kind));
+        program.buffers.iter().filter(is_kind).map(Buffer::bytes).sum()
+    };
+    let is_temporary = |buffer: &&BufferReport| buffer.name.starts_with("temp:");
+    let start = buffers.iter().find(is_temporary).map_or(program.arena_bytes, |buffer| buffer.offset);
+    Report {
+        arena_bytes: program.arena_bytes,
+        param_bytes: of_kind(&["param:"]),
+        state_bytes: of_kind(&["state:"]),
+        exchange_bytes: of_kind(&["input:", "scalar:", "output:"]),
+        temporary_bytes: program.arena_bytes - start,
+        unshared_bytes: of_kind(&["temp:"]),
+        buffers,
+        kernels: program.kernels.iter().map(|kernel| kernel_report(program, kernel, sources)).collect(),
+    }
+}
+
+fn kernel_report(program: &Program, kernel: &Kernel, sources: &SourceMap) -> KernelReport {
+    let mut touched: Vec<BufferId> = super::touched(kernel);
+    touched.sort_unstable();
+    touched.dedup();
+    let place = if sources.get(kernel.span.file).is_some() { sources.location(kernel.span) } else { String::new() };
+    let (flops, shape) = match &kernel.kind {
+        KernelKind::Nest(nest) => (nest_flops(nest), nest_shape(nest)),
+        KernelKind::Product(product) => product_numbers(product),
+        KernelKind::Zero(buffer) => (0, format!("{:?}", program.buffer(*buffer).sizes)),
+        KernelKind::Copy { from, .. } => (0, format!("{:?}", program.buffer(*from).sizes)),
+    };
+    let bytes = touched.iter().map(|&buffer| program.buffer(buffer).bytes() as u64).sum();
+    KernelReport { name: kernel.name.clone(), place, flops, bytes, shape }
+}
+
+fn nest_flops(nest: &Nest) -> u64 {
+    let rows: u64 = nest.outer.iter().map(|&extent| extent as u64).product();
+    let per_row = nest.phases.iter().map(|phase| {
+        let points: u64 = phase.inner.iter().map(|&extent| extent as u64).product();
+        let computes = |op: &NodeOp| match op {
+            NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Load(_) | NodeOp::Reduced { .. } => false,
+            NodeOp::Random { .. }
+            | NodeOp::Unary(..)
+            | NodeOp::Binary(..)
+            | NodeOp::Compare(..)
+            | NodeOp::Select(..)
+            | NodeOp::Cast(_) => true,
+        };
+        let nodes = phase.nodes.iter().filter(|node| computes(&node.op)).count();
+        points * (nodes + phase.reductions.len()) as u64
+    });
+    rows * per_row.sum::<u64>()
+}
+
+fn nest_shape(nest: &Nest) -> String {
+    let phases: Vec<String> = nest.phases.iter().map(|phase| format!("{:?}", phase.inner)).collect();
+    format!("{:?} x {}", nest.outer, phases.join(" "))
+}
+
+fn product_numbers(product: &Product) -> (u64, String) {
+    let extent = |loops: &[crate::kernel::ProductLoop]| loops.iter().map(|each| each.extent as u64).product::<u64>();
+    let (batch, m, n, k) = (extent(&product.batch), extent(&product.m), extent(&product.n), extent(&product.k));
+    (2 * batch * m * n * k, format!("{batch} x [{m}, {n}, {k}]"))
+}
+
+/// `1.5 MiB`.
+fn bytes_text(bytes: usize) -> String {
+    match bytes as f64 {
+        few if few < 1024.0 => format!("{bytes} B"),
+        some if some < 1024.0 * 1024.0 => format!("{:.1} KiB", some / 1024.0),
+        many if many < 1024.0 * 1024.0 * 1024.0 => format!("{:.1} MiB", many / (1024.0 * 1024.0)),
+        most => format!("{:.2} GiB", most / (1024.0 * 1024.0 * 1024.0)),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        for (name, bytes) in [
+            ("parameters", self.param_bytes),
+            ("states", self.state_bytes),
+            ("inputs, outputs", self.exchange_bytes),
+            ("temporaries", self.temporary_bytes),
+            ("all", self.arena_bytes),
+        ] {
+            let _ = writeln!(text, "{name:<16} {:>12}", bytes_text(bytes));
+        }
+        let _ = writeln!(text, "temporaries without sharing: {}\n", bytes_text(self.unshared_bytes));
+        for buffer in &self.buffers {
+            let life = buffer.life.map_or(String::from("unused"), |(first, last)| format!("kernels {first} to {last}"));
+            let _ = writeln!(text, "{:>12} {:>12}  {}, {life}", buffer.offset, bytes_text(buffer.bytes), buffer.name);
+        }
+        let flops: u64 = self.kernels.iter().map(|kernel| kernel.flops).sum();
+        let _ = writeln!(text, "\n{} kernels, {:.3} Gflop", self.kernels.len(), flops as f64 / 1e9);
+        for (number, kernel) in self.kernels.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "{number:>4} {:<8} {:>10.3} Mflop {:>12}  {}  {}",
+                kernel.name,
+                kernel.flops as f64 / 1e6,
+                bytes_text(kernel.bytes as usize),
+                kernel.shape,
+                kernel.place
+            );
+        }
+        f.write_str(&text)
+    }
+}
