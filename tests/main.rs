@@ -3,6 +3,7 @@
 mod architecture;
 mod data;
 mod grad;
+mod machine_code;
 mod ops;
 mod passes;
 mod random_graphs;

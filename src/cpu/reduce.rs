@@ -177,7 +177,10 @@ impl NestEmitter<'_, '_> {
             let slot = plan.phases[self.phase].reduced[position];
             let dtype = self.dtype(reduction.node);
             if plain {
-                let value = self.value(reduction.node, point);
+                let (value, dtype) = match reduction.kind {
+                    ReductionKind::ArgMax => (self.e.number(0.0, DType::I32, point.width), DType::I32),
+                    ReductionKind::Sum | ReductionKind::Max => (self.value(reduction.node, point), dtype),
+                };
                 self.store_slot(slot, value, dtype, point);
                 continue;
             }
@@ -210,9 +213,16 @@ impl NestEmitter<'_, '_> {
         }
     }
 
-    /// The values that a phase without inner loops passes on.
+    /// The values that a phase without inner loops passes on; the only element is the first maximum.
     pub(super) fn plain_results(&mut self) -> Vec<Value> {
-        self.reductions().into_iter().map(|reduction| self.uniform(reduction.node)).collect()
+        let reductions = self.reductions();
+        reductions
+            .into_iter()
+            .map(|reduction| match reduction.kind {
+                ReductionKind::ArgMax => self.e.number(0.0, DType::I32, Width::Scalar),
+                ReductionKind::Sum | ReductionKind::Max => self.uniform(reduction.node),
+            })
+            .collect()
     }
 
     /// The results of inner lanes, and of scalar loops where there are no vectors.

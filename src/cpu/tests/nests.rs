@@ -249,6 +249,27 @@ fn arg_max_takes_the_first_of_equal_maxima() {
 }
 
 #[test]
+fn a_reduction_over_no_loops_is_the_value_and_its_index_0() {
+    for lanes in [Lanes::None, Lanes::Inner, Lanes::Outer] {
+        let count = 9;
+        let mut case = Case::default();
+        let (a, y, z) = (case.floats(count), case.zeros(DType::F32, count), case.zeros(DType::I32, count));
+        case.data[2].fill(7.0);
+        let mut first = Code::default();
+        let x = first.load(at(a, &[(0, 1)]));
+        first.reduce(ReductionKind::ArgMax, x);
+        first.reduce(ReductionKind::Max, x);
+        let mut second = Code::default();
+        let index = second.node(NodeOp::Reduced { phase: 0, index: 0 }, DType::I32);
+        let top = second.reduced(0, 1);
+        second.store(at(z, &[(0, 1)]), index);
+        second.store(at(y, &[(0, 1)]), top);
+        case.nest(&[count], 1, lanes, vec![first.phase(&[]), second.phase(&[])]);
+        case.check(0.0);
+    }
+}
+
+#[test]
 fn sums_over_two_inner_loops_and_columns_agree() {
     for lanes in [Lanes::None, Lanes::Inner, Lanes::Outer] {
         let (n, c, h) = (6, 21, 45);

@@ -1,0 +1,57 @@
+//! Machine code against the reference evaluator: the same random graphs, in f32 and on several threads.
+
+use ansatz::cpu::{Arena, Executable, Options, StepInput};
+use ansatz::graph::{DType, Evaluation, Feeds, Graph, evaluate};
+use ansatz::primitives::Level;
+use ansatz::primitives::pool::Pool;
+use ansatz::schedule::{Persistent, plan};
+
+use crate::random_graphs::with_gradients;
+use crate::support::lowered::{collected, difference, fed};
+use crate::support::random_graph::RandomGraph;
+
+/// How many random graphs are tried.
+const GRAPHS: u64 = 120;
+/// f32 with gradients through exponentials and divisions; wrong code is off by far more.
+const TOLERANCE: f64 = 2e-3;
+
+/// The step planned, compiled and run.
+fn compiled(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool) -> Evaluation {
+    let program = plan(graph, &Persistent::of(graph));
+    let executable = Executable::load(&program, &Options { level, profile: false }).expect("the program compiles");
+    let mut arena = Arena::new(&program);
+    for (name, data) in fed(graph, feeds) {
+        let buffer = program.buffer_named(&name).expect("declared");
+        match buffer.dtype {
+            DType::F32 => arena.f32_mut(buffer).iter_mut().zip(&data).for_each(|(to, from)| *to = *from as f32),
+            DType::I32 => arena.i32_mut(buffer).iter_mut().zip(&data).for_each(|(to, from)| *to = *from as i32),
+            DType::Bool => arena.bool_mut(buffer).iter_mut().zip(&data).for_each(|(to, from)| *to = *from as u8),
+        }
+    }
+    executable.run(&mut arena, pool, StepInput { seed: feeds.seed, step: feeds.clock.step });
+    collected(graph, |name| {
+        let buffer = program.buffer_named(name).expect("declared");
+        let data = match buffer.dtype {
+            DType::F32 => arena.f32(buffer).iter().map(|x| f64::from(*x)).collect(),
+            DType::I32 => arena.i32(buffer).iter().map(|x| f64::from(*x)).collect(),
+            DType::Bool => arena.bool(buffer).iter().map(|x| f64::from(*x)).collect(),
+        };
+        (buffer.sizes.clone(), data)
+    })
+}
+
+#[test]
+fn compiled_random_graphs_agree_with_the_evaluator() {
+    let (one, three) = (Pool::new(1), Pool::new(3));
+    let levels: Vec<Level> = Level::available().collect();
+    for seed in 0..GRAPHS {
+        let RandomGraph { mut graph, feeds, .. } = with_gradients(seed);
+        let expected = evaluate(&graph, &feeds);
+        ansatz::passes::run(&mut graph);
+        let level = levels[seed as usize % levels.len()];
+        let actual = compiled(&graph, &feeds, level, &one);
+        assert_eq!(difference(&expected, &actual, TOLERANCE), None, "graph {seed}, {level}");
+        let threaded = compiled(&graph, &feeds, level, &three);
+        assert_eq!(difference(&actual, &threaded, 0.0), None, "graph {seed}, {level}, three threads");
+    }
+}
