@@ -55,9 +55,15 @@ pub(crate) trait Lanes: Copy {
     /// Bit i is set where `self < bound` is false in lane i (NaN counts as false).
     unsafe fn not_less_mask(self, bound: Self) -> u32;
 
-    /// `to[j·stride + i] = from[i][j]` for `i < rows` and `j < length`; lanes `rows..width` of each row of `to` become zero.
-    /// `rows ≤ width ≤ COUNT`, `length ≤ COUNT`; `from` has `rows` valid pointers.
-    unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize, width: usize);
+    /// `to[j·stride + i] = from[i][j]` for `i < from.len()` ≤ `COUNT` and `j < length` ≤ `COUNT`. Rows of `to` are
+    /// written whole, `COUNT` lanes each, in order of j; the lanes behind `from.len()` become any value.
+    unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize);
+
+    /// Asks for the cache line at an address, valid or not.
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        let _ = at;
+    }
 
     /// The constant with these bits.
     #[inline(always)]
@@ -213,9 +219,9 @@ impl Lanes for Portable {
         })
     }
     #[inline(always)]
-    unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize, width: usize) {
+    unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
         for j in 0..length {
-            for i in 0..width {
+            for i in 0..Self::COUNT {
                 *to.add(j * stride + i) = if i < from.len() { *from[i].add(j) } else { 0.0 };
             }
         }
@@ -252,6 +258,11 @@ mod x86 {
 
     impl Lanes for __m256 {
         const COUNT: usize = 8;
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        }
 
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
@@ -358,7 +369,7 @@ mod x86 {
             _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(self, bound)) as u32
         }
         #[inline(always)]
-        unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize, width: usize) {
+        unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
             let mut r = [_mm256_setzero_ps(); 8];
             if length >= 8 {
                 for (row, &pointer) in r.iter_mut().zip(from) {
@@ -371,15 +382,8 @@ mod x86 {
                 }
             }
             transpose8(&mut r);
-            if width >= 8 {
-                for (j, row) in r.iter().enumerate().take(length) {
-                    _mm256_storeu_ps(to.add(j * stride), *row);
-                }
-            } else {
-                let mask = mask8(width);
-                for (j, row) in r.iter().enumerate().take(length) {
-                    _mm256_maskstore_ps(to.add(j * stride), mask, *row);
-                }
+            for (j, row) in r.iter().enumerate().take(length) {
+                _mm256_storeu_ps(to.add(j * stride), *row);
             }
         }
     }
@@ -407,6 +411,11 @@ mod x86 {
 
     impl Lanes for __m512 {
         const COUNT: usize = 16;
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        }
 
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
@@ -514,16 +523,15 @@ mod x86 {
             u32::from(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self, bound))
         }
         #[inline(always)]
-        unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize, width: usize) {
+        unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
             let mut r = [_mm512_setzero_ps(); 16];
             let mask = mask16(length);
             for (row, &pointer) in r.iter_mut().zip(from) {
                 *row = _mm512_maskz_loadu_ps(mask, pointer);
             }
             transpose16(&mut r);
-            let mask = mask16(width);
             for (j, row) in r.iter().enumerate().take(length) {
-                _mm512_mask_storeu_ps(to.add(j * stride), mask, *row);
+                _mm512_storeu_ps(to.add(j * stride), *row);
             }
         }
     }
@@ -566,17 +574,16 @@ mod tests {
         for rows in 1..=V::COUNT {
             for length in 1..=V::COUNT {
                 let from: Vec<*const f32> = (0..rows).map(|i| source[i * 20..].as_ptr()).collect();
-                let width = (rows + 1).min(V::COUNT);
-                let mut to = vec![-1.0f32; 16 * 17];
-                V::transpose(&from, length, to.as_mut_ptr(), 17, width);
-                for j in 0..16 {
+                let mut to = vec![-1.0f32; 17 * 17];
+                V::transpose(&from, length, to.as_mut_ptr(), 17);
+                for j in 0..17 {
                     for i in 0..17 {
-                        let expected = match (j < length, i < rows, i < width) {
-                            (true, true, _) => source[i * 20 + j],
-                            (true, false, true) => 0.0,
-                            _ => -1.0,
-                        };
-                        assert_eq!(to[j * 17 + i], expected, "rows {rows} length {length} at {j},{i}");
+                        let got = to[j * 17 + i];
+                        if j < length && i < rows {
+                            assert_eq!(got, source[i * 20 + j], "rows {rows} length {length} at {j},{i}");
+                        } else if j >= length || i >= V::COUNT {
+                            assert_eq!(got, -1.0, "rows {rows} length {length} wrote {j},{i}");
+                        }
                     }
                 }
             }

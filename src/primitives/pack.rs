@@ -1,13 +1,23 @@
 //! Packing: a block of an operand copied so that a tile reads it as one stream.
 //!
-//! Input: the block's columns (of B; rows, for A) and its k range as offsets. Output: `to[k · width + column]`, zero in
-//! the columns that pad the last vector. The way of copying follows the operand's contiguous direction.
+//! Input: the block's columns (of B; rows, for A) and its k range as offsets. Output: `to[k · width + column]`; the
+//! columns that pad the last vector have any value. The way of copying follows the operand's contiguous direction.
+//! Rows are written as whole vectors in order of k, for masked stores are slow: a row's last vector runs into the next.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::axis::{Axis, Run};
 use super::lanes::Lanes;
 use super::tile::Tiles;
 use std::ops::Range;
+
+/// Elements that packing may write behind a block.
+pub(crate) const SPARE: usize = 16;
+/// The widest panel: three vectors of 16 lanes.
+const MAX_PANEL: usize = 48;
+/// How many rows of k ahead a copy asks for: about the latency of L3.
+const ROWS_AHEAD: usize = 12;
+/// How many elements ahead a transposing copy asks for in each of its streams.
+const ELEMENTS_AHEAD: usize = 64;
 
 /// How an operand is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +61,12 @@ pub(crate) struct KBlock<'a> {
     pub offsets: &'a [isize],
 }
 
-/// Copies the columns `range` of an operand over a k block to `to`, rows of `width` ≥ `range.len()` elements; the
-/// elements of a row beyond the range become zero.
+/// Copies the columns `range` of an operand over a k block to `to`, rows of `width` ≥ `range.len()` elements.
 ///
 /// # Safety
 /// The vector type's instruction set is there; `from` plus every column's plus every k's offset is readable; `to` holds
-/// `width` elements for each k; `width` is at most `range.len()` rounded up to whole vectors.
+/// `width` elements for each k and [`SPARE`] more; either `width` is a multiple of the lanes, or at most as many;
+/// `width` ≤ [`MAX_PANEL`].
 #[inline(always)]
 pub(crate) unsafe fn pack<V: Tiles>(
     copying: Copying,
@@ -77,6 +87,9 @@ pub(crate) unsafe fn pack<V: Tiles>(
     }
 }
 
+/// A piece of a row: where it is written, where it is read, its length ≤ the lanes of a vector.
+type Piece = (usize, isize, usize);
+
 #[inline(always)]
 unsafe fn pack_columns<V: Lanes>(
     from: *const f32,
@@ -86,46 +99,47 @@ unsafe fn pack_columns<V: Lanes>(
     to: *mut f32,
     width: usize,
 ) {
-    let used = range.len();
-    let mut runs = columns.runs(range.clone());
-    let whole = match runs.next() {
-        Some(run) if run.length == used => Some(run.offset),
-        _ => None,
-    };
-    if let Some(offset) = whole {
-        let source = from.offset(offset);
-        let full = used / V::COUNT;
-        let rest = used - full * V::COUNT;
-        let rest_width = width - full * V::COUNT;
-        for (row, &k_offset) in k.offsets.iter().enumerate() {
-            let (source, row) = (source.offset(k_offset), to.add(row * width));
-            for v in 0..full {
-                V::load(source.add(v * V::COUNT)).store(row.add(v * V::COUNT));
-            }
-            if rest_width > 0 {
-                V::load_first(source.add(full * V::COUNT), rest).store_first(row.add(full * V::COUNT), rest_width);
-            }
-        }
-        return;
-    }
-    if used < width {
-        for row in 0..k.offsets.len() {
-            std::ptr::write_bytes(to.add(row * width + used), 0, width - used);
-        }
-    }
+    // Every piece is written as a whole vector, which the next piece or row then overwrites.
+    let mut pieces: [Piece; MAX_PANEL] = [(0, 0, 0); MAX_PANEL];
+    let mut count = 0;
     for run in columns.runs(range) {
-        let source = from.offset(run.offset);
-        let to = to.add(run.position);
-        let full = run.length / V::COUNT;
-        let rest = run.length - full * V::COUNT;
-        for (row, &k_offset) in k.offsets.iter().enumerate() {
-            let (source, row) = (source.offset(k_offset), to.add(row * width));
-            for v in 0..full {
-                V::load(source.add(v * V::COUNT)).store(row.add(v * V::COUNT));
+        for start in (0..run.length).step_by(V::COUNT) {
+            pieces[count] = (run.position + start, run.offset + start as isize, (run.length - start).min(V::COUNT));
+            count += 1;
+        }
+    }
+    match pieces[..count] {
+        [a] => pack_pieces::<V, 1>(from, [a], k, to, width),
+        [a, b] => pack_pieces::<V, 2>(from, [a, b], k, to, width),
+        [a, b, c] => pack_pieces::<V, 3>(from, [a, b, c], k, to, width),
+        [a, b, c, d] => pack_pieces::<V, 4>(from, [a, b, c, d], k, to, width),
+        ref pieces => {
+            for (row, &k_offset) in k.offsets.iter().enumerate() {
+                let (source, row) = (from.offset(k_offset), to.add(row * width));
+                for &(position, offset, length) in pieces {
+                    V::load_first(source.offset(offset), length).store(row.add(position));
+                }
             }
-            if rest > 0 {
-                V::load_first(source.add(full * V::COUNT), rest).store_first(row.add(full * V::COUNT), rest);
-            }
+        }
+    }
+}
+
+/// Copies rows of few pieces, whose places stay in registers.
+#[inline(always)]
+unsafe fn pack_pieces<V: Lanes, const COUNT: usize>(
+    from: *const f32,
+    pieces: [Piece; COUNT],
+    k: KBlock<'_>,
+    to: *mut f32,
+    width: usize,
+) {
+    let last = k.offsets.len().saturating_sub(1);
+    for (row, &k_offset) in k.offsets.iter().enumerate() {
+        let ahead = from.wrapping_offset(k.offsets[(row + ROWS_AHEAD).min(last)]);
+        let (source, row) = (from.offset(k_offset), to.add(row * width));
+        for (position, offset, length) in pieces {
+            V::prefetch(ahead.wrapping_offset(offset));
+            V::load_first(source.offset(offset), length).store(row.add(position));
         }
     }
 }
@@ -140,28 +154,24 @@ unsafe fn pack_transposed<V: Lanes>(
     width: usize,
 ) {
     let mut pointers = [from; 16];
-    let mut start = 0;
-    while start < width {
-        let group = (width - start).min(V::COUNT);
-        let used = group.min(range.len().saturating_sub(start));
+    for start in (0..range.len()).step_by(V::COUNT) {
+        let used = (range.len() - start).min(V::COUNT);
         for run in columns.runs(range.start + start..range.start + start + used) {
             for i in 0..run.length {
                 pointers[run.position + i] = from.offset(run.offset + i as isize * columns.step());
             }
         }
         for run in k.runs {
-            let mut done = 0;
-            while done < run.length {
+            for done in (0..run.length).step_by(V::COUNT) {
                 let length = (run.length - done).min(V::COUNT);
                 let mut sources = pointers;
                 for source in &mut sources[..used] {
                     *source = source.offset(run.offset + done as isize);
+                    V::prefetch(source.wrapping_add(ELEMENTS_AHEAD));
                 }
-                V::transpose(&sources[..used], length, to.add((run.position + done) * width + start), width, group);
-                done += length;
+                V::transpose(&sources[..used], length, to.add((run.position + done) * width + start), width);
             }
         }
-        start += group;
     }
 }
 
@@ -174,7 +184,6 @@ unsafe fn pack_gathered(
     to: *mut f32,
     width: usize,
 ) {
-    let used = range.len();
     for run in columns.runs(range) {
         for i in 0..run.length {
             let source = from.offset(run.offset + i as isize * columns.step());
@@ -183,8 +192,5 @@ unsafe fn pack_gathered(
                 *column.add(row * width) = *source.offset(k_offset);
             }
         }
-    }
-    for row in 0..k.offsets.len() {
-        std::ptr::write_bytes(to.add(row * width + used), 0, width - used);
     }
 }

@@ -14,9 +14,9 @@
 use super::Level;
 use super::axis::{Axis, Run};
 use super::lanes::Portable;
-use super::pack::{KBlock, pack};
+use super::pack::{KBlock, SPARE, pack};
 use super::shape::{Orientation, Shape, choose};
-use super::tile::{MAX_ROWS, Tile, Tiles, next_panel};
+use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, next_panel};
 use crate::kernel;
 use std::ops::Range;
 
@@ -125,8 +125,8 @@ impl ProductPlan {
         };
         let float = size_of::<f32>();
         ScratchLayout {
-            b: area(if shape.pack_b { shape.k_block * shape.max_columns } else { 0 }, float),
-            a: area(if shape.pack_a { shape.k_block * MAX_ROWS } else { 0 }, float),
+            b: area(if shape.pack_b { shape.k_block * shape.max_columns + SPARE } else { 0 }, float),
+            a: area(if shape.pack_a { shape.k_block * MAX_ROWS + SPARE } else { 0 }, float),
             stage: area(if shape.may_stage { shape.max_rows * shape.max_columns } else { 0 }, float),
             a_offsets: area(shape.k_block, size_of::<isize>()),
             b_offsets: area(shape.k_block, size_of::<isize>()),
@@ -308,15 +308,14 @@ unsafe fn multiply<V: Tiles>(
     accumulate: bool,
 ) {
     let (operands, shape) = (&part.plan.operands, &part.plan.shape);
-    let depth = a_block.offsets.len();
-    let whole = [Run { position: 0, length: depth, offset: 0 }];
     let vectors = part.columns.len().div_ceil(V::COUNT);
-    let tiles = part.rows.len().div_ceil(V::max_rows(next_panel(vectors, V::MAX_VECTORS)));
+    let most = V::max_packed_rows(next_panel(vectors, V::MAX_VECTORS));
+    let most = if shape.pack_a { most } else { most.min(MAX_DIRECT_ROWS) };
+    let tiles = part.rows.len().div_ceil(most);
     let mut tile = Tile {
-        a: [part.a; MAX_ROWS],
-        a_step: a_block.step,
-        runs: a_block.runs.as_ptr(),
-        run_count: a_block.runs.len(),
+        a: [part.a; MAX_DIRECT_ROWS],
+        a_offsets: a_block.offsets.as_ptr(),
+        depth: a_block.offsets.len(),
         b: part.b,
         b_step: b_block.step,
         b_last: V::COUNT,
@@ -331,10 +330,7 @@ unsafe fn multiply<V: Tiles>(
         let height = rows.len();
         if shape.pack_a {
             pack::<V>(shape.copy_a, part.a, &operands.m[0], rows.clone(), a_block, part.scratch.a, height);
-            for i in 0..height {
-                tile.a[i] = part.scratch.a.add(i);
-            }
-            (tile.a_step, tile.runs, tile.run_count) = (height as isize, whole.as_ptr(), 1);
+            tile.a[0] = part.scratch.a;
         } else {
             fill_rows(&operands.m[0], rows.clone(), |i, offset| tile.a[i] = part.a.offset(offset));
         }
@@ -381,7 +377,8 @@ unsafe fn row_of_tiles<V: Tiles>(part: &Part<'_>, tile: &mut Tile, height: usize
             Target::Memory => last,
             Target::Stage(_) => V::COUNT,
         };
-        V::tile(height, vectors)(tile);
+        let body = if part.plan.shape.pack_a { V::packed(height, vectors) } else { V::direct(height, vectors) };
+        body(tile);
         start = end;
     }
 }

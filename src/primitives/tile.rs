@@ -4,28 +4,27 @@
 //! of multiply-adds in the order of k, then one addition to memory if asked; so its bits do not depend on the tile's size.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::axis::Run;
 use super::lanes::{Lanes, Portable};
 
 /// The most rows of any tile.
 pub(crate) const MAX_ROWS: usize = 14;
+/// The most rows of a tile that reads A in place: each needs a pointer in a register.
+pub(crate) const MAX_DIRECT_ROWS: usize = 8;
 
 /// What a tile works on. Steps and offsets are in elements.
 pub(crate) struct Tile {
-    /// The rows of A: `A[i, k]` is at `a[i] + run.offset + (k − run.position) · a_step`, k in the run.
-    pub a: [*const f32; MAX_ROWS],
-    /// Distance of neighbours in k inside a run of A.
-    pub a_step: isize,
-    /// The runs of A in order of k.
-    pub runs: *const Run,
-    /// Their number.
-    pub run_count: usize,
+    /// The rows of A: `A[i, k]` is at `a[i] + a_offsets[k]`. Packed: it is at `a[0] + k · rows + i`.
+    pub a: [*const f32; MAX_DIRECT_ROWS],
+    /// See `a`.
+    pub a_offsets: *const isize,
     /// `B[k, j]` is at `b + k · b_step + j`.
     pub b: *const f32,
-    /// Distance of neighbours in k of B.
+    /// See `b`.
     pub b_step: isize,
     /// Lanes of the last vector that may be read from B.
     pub b_last: usize,
+    /// Number of k.
+    pub depth: usize,
     /// The rows of C; `C[i, j]` is at `c[i] + column + j`.
     pub c: [*mut f32; MAX_ROWS],
     /// See `c`.
@@ -46,11 +45,15 @@ pub(crate) trait Tiles: Lanes {
     /// The most vectors in a tile's row.
     const MAX_VECTORS: usize;
 
-    /// The most rows of tiles of so many vectors.
-    fn max_rows(vectors: usize) -> usize;
+    /// The most rows of tiles of so many vectors that read A packed.
+    fn max_packed_rows(vectors: usize) -> usize;
 
-    /// The tile of `rows` ≤ `max_rows(vectors)` rows of `vectors` ≤ `MAX_VECTORS` vectors; both at least 1.
-    fn tile(rows: usize, vectors: usize) -> TileFn;
+    /// The tile of `rows` rows of `vectors` ≤ `MAX_VECTORS` vectors, both at least 1, that reads A packed;
+    /// `rows` ≤ `max_packed_rows(vectors)`.
+    fn packed(rows: usize, vectors: usize) -> TileFn;
+
+    /// The same that reads A in place; `rows` ≤ `max_packed_rows(vectors)` and ≤ [`MAX_DIRECT_ROWS`].
+    fn direct(rows: usize, vectors: usize) -> TileFn;
 }
 
 /// The vectors of the next panel of a row of `left` vectors (at least 1): as wide as tiles go, but no single vector is
@@ -63,28 +66,24 @@ pub(crate) fn next_panel(left: usize, max_vectors: usize) -> usize {
 }
 
 #[inline(always)]
-unsafe fn tile<V: Lanes, const ROWS: usize, const VECTORS: usize>(t: &Tile) {
-    let a: [*const f32; ROWS] = std::array::from_fn(|i| t.a[i]);
+unsafe fn tile<V: Lanes, const ROWS: usize, const VECTORS: usize, const PACKED: bool>(t: &Tile) {
+    let a: [*const f32; ROWS] =
+        std::array::from_fn(|i| if PACKED { t.a[0].wrapping_add(i) } else { t.a[i % MAX_DIRECT_ROWS] });
     let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
-    let mut b = t.b;
-    let (a_step, b_step, b_last) = (t.a_step, t.b_step, t.b_last);
-    for index in 0..t.run_count {
-        let run = &*t.runs.add(index);
-        let mut k = run.offset;
-        for _ in 0..run.length {
-            let mut row = [V::splat(0.0); VECTORS];
-            for v in 0..VECTORS - 1 {
-                row[v] = V::load(b.add(v * V::COUNT));
+    let b_last = t.b_last;
+    for k in 0..t.depth {
+        let a_offset = if PACKED { (k * ROWS) as isize } else { *t.a_offsets.add(k) };
+        let b = t.b.offset(k as isize * t.b_step);
+        let mut row = [V::splat(0.0); VECTORS];
+        for v in 0..VECTORS - 1 {
+            row[v] = V::load(b.add(v * V::COUNT));
+        }
+        row[VECTORS - 1] = V::load_first(b.add((VECTORS - 1) * V::COUNT), b_last);
+        for i in 0..ROWS {
+            let x = V::splat(*a[i].offset(a_offset));
+            for v in 0..VECTORS {
+                sums[i][v] = x.accumulate(row[v], sums[i][v]);
             }
-            row[VECTORS - 1] = V::load_first(b.add((VECTORS - 1) * V::COUNT), b_last);
-            for i in 0..ROWS {
-                let x = V::splat(*a[i].offset(k));
-                for v in 0..VECTORS {
-                    sums[i][v] = x.accumulate(row[v], sums[i][v]);
-                }
-            }
-            k += a_step;
-            b = b.offset(b_step);
         }
     }
     for i in 0..ROWS {
@@ -104,28 +103,32 @@ unsafe fn tile<V: Lanes, const ROWS: usize, const VECTORS: usize>(t: &Tile) {
 
 /// A match from (rows, vectors) to instances of an entry point.
 macro_rules! instances {
-    ($entry:ident, $rows:expr, $vectors:expr, { $($v:literal: $($r:literal)*;)* }) => {
+    ($entry:ident, $packed:literal, $rows:expr, $vectors:expr, { $($v:literal: $($r:literal)*;)* }) => {
         match ($vectors, $rows) {
-            $($(($v, $r) => $entry::<$r, $v> as TileFn,)*)*
+            $($(($v, $r) => $entry::<$r, $v, $packed> as TileFn,)*)*
             (vectors, rows) => panic!("no tile of {rows} rows of {vectors} vectors"),
         }
     };
 }
 
-unsafe fn tile_portable<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
-    tile::<Portable, ROWS, VECTORS>(t);
+unsafe fn tile_portable<const ROWS: usize, const VECTORS: usize, const PACKED: bool>(t: &Tile) {
+    tile::<Portable, ROWS, VECTORS, PACKED>(t);
 }
 
 impl Tiles for Portable {
     type Narrow = Portable;
     const MAX_VECTORS: usize = 1;
 
-    fn max_rows(_vectors: usize) -> usize {
+    fn max_packed_rows(_vectors: usize) -> usize {
         4
     }
 
-    fn tile(rows: usize, vectors: usize) -> TileFn {
-        instances!(tile_portable, rows, vectors, { 1: 1 2 3 4; })
+    fn packed(rows: usize, vectors: usize) -> TileFn {
+        instances!(tile_portable, true, rows, vectors, { 1: 1 2 3 4; })
+    }
+
+    fn direct(rows: usize, vectors: usize) -> TileFn {
+        instances!(tile_portable, false, rows, vectors, { 1: 1 2 3 4; })
     }
 }
 
@@ -135,20 +138,27 @@ mod x86 {
     use std::arch::x86_64::{__m256, __m512};
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn tile_avx2<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
-        tile::<__m256, ROWS, VECTORS>(t);
+    unsafe fn tile_avx2<const ROWS: usize, const VECTORS: usize, const PACKED: bool>(t: &Tile) {
+        tile::<__m256, ROWS, VECTORS, PACKED>(t);
     }
 
     impl Tiles for __m256 {
         type Narrow = __m256;
         const MAX_VECTORS: usize = 2;
 
-        fn max_rows(vectors: usize) -> usize {
+        fn max_packed_rows(vectors: usize) -> usize {
             if vectors == 1 { 8 } else { 6 }
         }
 
-        fn tile(rows: usize, vectors: usize) -> TileFn {
-            instances!(tile_avx2, rows, vectors, {
+        fn packed(rows: usize, vectors: usize) -> TileFn {
+            instances!(tile_avx2, true, rows, vectors, {
+                1: 1 2 3 4 5 6 7 8;
+                2: 1 2 3 4 5 6;
+            })
+        }
+
+        fn direct(rows: usize, vectors: usize) -> TileFn {
+            instances!(tile_avx2, false, rows, vectors, {
                 1: 1 2 3 4 5 6 7 8;
                 2: 1 2 3 4 5 6;
             })
@@ -156,15 +166,15 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    unsafe fn tile_avx512<const ROWS: usize, const VECTORS: usize>(t: &Tile) {
-        tile::<__m512, ROWS, VECTORS>(t);
+    unsafe fn tile_avx512<const ROWS: usize, const VECTORS: usize, const PACKED: bool>(t: &Tile) {
+        tile::<__m512, ROWS, VECTORS, PACKED>(t);
     }
 
     impl Tiles for __m512 {
         type Narrow = __m256;
         const MAX_VECTORS: usize = 3;
 
-        fn max_rows(vectors: usize) -> usize {
+        fn max_packed_rows(vectors: usize) -> usize {
             match vectors {
                 1 => 14,
                 2 => 12,
@@ -172,10 +182,18 @@ mod x86 {
             }
         }
 
-        fn tile(rows: usize, vectors: usize) -> TileFn {
-            instances!(tile_avx512, rows, vectors, {
+        fn packed(rows: usize, vectors: usize) -> TileFn {
+            instances!(tile_avx512, true, rows, vectors, {
                 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
                 2: 1 2 3 4 5 6 7 8 9 10 11 12;
+                3: 1 2 3 4 5 6 7 8;
+            })
+        }
+
+        fn direct(rows: usize, vectors: usize) -> TileFn {
+            instances!(tile_avx512, false, rows, vectors, {
+                1: 1 2 3 4 5 6 7 8;
+                2: 1 2 3 4 5 6 7 8;
                 3: 1 2 3 4 5 6 7 8;
             })
         }
