@@ -266,6 +266,11 @@ impl Graph {
         self.values.iter().enumerate().map(|(index, value)| (ValueId(index as u32), value))
     }
 
+    /// Gives the values from `start` on other places in the model file.
+    pub fn relocate(&mut self, start: usize, place: impl Fn(Span) -> Span) {
+        self.values[start..].iter_mut().for_each(|value| value.span = place(value.span));
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.values.len()

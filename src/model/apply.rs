@@ -2,7 +2,7 @@
 //!
 //! Input: a [`Stage`] and what flows into it. Output: what flows out; entries of [`super::Expanded::layers`].
 //! Invariant: an error inside a library definition carries, as its primary place, the line of the user's file
-//! that uses the definition.
+//! that uses the definition; so do the values that the library makes.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -173,11 +173,13 @@ impl Expander<'_> {
             let message = format!("definitions nest deeper than {MAX_DEPTH} levels");
             return self.fail(Diagnostic::error("too-deep", span, message));
         }
-        let before = self.diagnostics.len();
+        let (before, values) = (self.diagnostics.len(), self.graph.len());
         self.active.push((name.clone(), span));
         let result = body(self);
         self.active.pop();
         if self.project.is_library(definition.file) && !self.project.is_library(span.file) {
+            let project = self.project;
+            self.graph.relocate(values, |old| if project.is_library(old.file) { span } else { old });
             // The lines of a library definition fail together; the first says why.
             if let Some(first) = self.diagnostics[before..].iter().position(Diagnostic::is_error) {
                 self.diagnostics.truncate(before + first + 1);

@@ -262,8 +262,10 @@ impl<'r> Loader<'r> {
                 Err(("too-large", format!("`{}` is longer than {MAX_BYTES} bytes", path.display())))
             }
             Ok(bytes) => String::from_utf8(bytes).map_err(|error| {
-                let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-                ("not-utf8", format!("`{}` is not UTF-8: line {line} holds a byte that is wrong there", path.display()))
+                let offset = error.utf8_error().valid_up_to();
+                let line = 1 + error.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
+                let place = format!("the byte at offset {offset}, in line {line}, is wrong");
+                ("not-utf8", format!("`{}` is not UTF-8: {place}", path.display()))
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(("cannot-read", format!("there is no file `{}`", path.display())))

@@ -1,6 +1,7 @@
 //! Tests of expansion: rules one by one, and the models of the design whole.
 
 mod declarations;
+mod layers;
 mod models;
 mod projects;
 mod stages;
