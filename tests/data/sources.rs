@@ -213,6 +213,18 @@ fn regression_targets_are_the_same_linear_function_in_both_splits() {
 }
 
 #[test]
+fn sources_with_labels_serve_items_without_them() {
+    let body = "source = cifar_binary(\"tests/data/cifar-like\")\n image: u8[3, 32, 32]";
+    let data = opened(&repository(), body);
+    assert_eq!((data.fields.len(), data.train.len(), data.test.len()), (1, 40, 20));
+    let folder = folder(&[("i", &idx(&[2, 3], &[1, 2, 3, 4, 5, 6]))]);
+    let batch = all(&opened(folder.path(), "source = idx(images = \"i\")\n x: u8[3]").train);
+    assert_eq!(floats(&batch, 0), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    expect_refusal(folder.path(), "source = idx(images = \"i\", labels = \"l\")\n x: u8[3]", &["no argument `labels`"]);
+    assert_eq!(opened(&repository(), "source = spirals(classes = 2, points = 5)\n x: f32[2]").train.len(), 10);
+}
+
+#[test]
 fn random_images_have_the_declared_size() {
     let data = opened(&repository(), "source = random_images(samples = 5)\n image: u8[3, 4, 6]\n label: class[7]");
     assert_eq!((data.train.len(), data.fields[0].elements()), (5, 72));

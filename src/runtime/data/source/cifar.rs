@@ -12,7 +12,7 @@ use super::super::error::{FileError, ReadError};
 use super::super::files;
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
-use super::{Context, Loaded, Source, refuse_values, sample_and_label};
+use super::{Context, Loaded, Roles, Source, refuse_values};
 use crate::model::LiteralKind;
 
 /// Bytes of an image.
@@ -21,8 +21,7 @@ const IMAGE: usize = 3 * 32 * 32;
 struct Cifar {
     paths: Vec<String>,
     labels: Labels,
-    sample: usize,
-    label: usize,
+    roles: Roles,
 }
 
 /// Which label bytes a record has, and which of them counts.
@@ -65,8 +64,8 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
         None => Labels::One,
     };
     refuse_values(call, fields);
-    let (sample, label) = sample_and_label(call, fields)?;
-    Some(Box::new(Cifar { paths, labels, sample, label }))
+    let roles = Roles::of(call, fields)?;
+    Some(Box::new(Cifar { paths, labels, roles }))
 }
 
 impl Source for Cifar {
@@ -147,10 +146,7 @@ impl Cifar {
             missing_place: None,
             path: path.clone(),
         };
-        let mut columns = vec![column(vec![3, 32, 32], images), column(Vec::new(), labels)];
-        if self.sample > self.label {
-            columns.swap(0, 1);
-        }
-        Ok(Part { columns, records })
+        let (images, labels) = (column(vec![3, 32, 32], images), column(Vec::new(), labels));
+        Ok(self.roles.part(records, images, labels))
     }
 }

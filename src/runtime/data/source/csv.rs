@@ -179,7 +179,7 @@ impl Source for Csv {
             more = advance(&mut reader, &mut row, &path)?;
         }
         let columns = self.assign(&head, context.fields, &path)?;
-        let mut cells: Vec<Cells> = context.fields.iter().map(|field| Cells::new(field)).collect();
+        let mut cells: Vec<Cells> = context.fields.iter().map(Cells::new).collect();
         let mut records = 0;
         while more {
             let line = row.position().map_or(0, |position| position.line());

@@ -10,15 +10,14 @@ use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
 use super::super::files::explain;
 use super::super::settings::Field;
-use super::super::table::{Column, Part, Values};
-use super::{Context, Loaded, Source, refuse_values, sample_and_label};
+use super::super::table::{Column, Values};
+use super::{Context, Loaded, Roles, Source, refuse_values};
 
 struct Folder {
     path: String,
     /// Resize to the declared size.
     resize: bool,
-    sample: usize,
-    label: usize,
+    roles: Roles,
     channels: usize,
     height: usize,
     width: usize,
@@ -33,7 +32,8 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
         None => None,
     };
     refuse_values(call, fields);
-    let (sample, label) = sample_and_label(call, fields)?;
+    let roles = Roles::of(call, fields)?;
+    let sample = roles.sample;
     let (channels, height, width) = match fields[sample].sizes[..] {
         [channels @ (1 | 3), height, width] => (channels, height, width),
         [height, width] => (1, height, width),
@@ -56,7 +56,7 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
             return None;
         }
     }
-    Some(Box::new(Folder { path, resize: size.is_some(), sample, label, channels, height, width }))
+    Some(Box::new(Folder { path, resize: size.is_some(), roles, channels, height, width }))
 }
 
 impl Source for Folder {
@@ -90,8 +90,7 @@ impl Source for Folder {
         let images = Column { sizes, elements, values: Values::U8(pixels), missing_place: None, path: root.clone() };
         let values = Values::from_words(&words);
         let labels = Column { sizes: Some(Vec::new()), elements: 1, values, missing_place: None, path: root };
-        let columns = if self.sample < self.label { vec![images, labels] } else { vec![labels, images] };
-        Ok(Part { columns, records }.into())
+        Ok(self.roles.part(records, images, labels).into())
     }
 }
 

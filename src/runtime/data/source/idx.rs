@@ -1,4 +1,4 @@
-//! `idx(images = "…", labels = "…")`: the format of MNIST, plain or gzipped.
+//! `idx(images = "…", labels = "…")`: the format of MNIST, plain or gzipped; without a class field, images alone.
 //!
 //! Layout: two zero bytes, the element type, the number of dims, each size as a big-endian u32, then the elements.
 //! Source: <http://yann.lecun.com/exdb/mnist/>. The first dim counts the records.
@@ -11,13 +11,13 @@ use super::super::error::{FileError, ReadError};
 use super::super::files;
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
-use super::{Context, Loaded, Source, refuse_values, sample_and_label};
+use super::{Context, Loaded, Roles, Source, refuse_values};
 
 struct Idx {
     images: String,
-    labels: String,
-    sample: usize,
-    label: usize,
+    /// None where no field takes labels.
+    labels: Option<String>,
+    roles: Roles,
 }
 
 /// Reads the arguments.
@@ -25,29 +25,31 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
     let example = "idx(images = \"train-images-idx3-ubyte.gz\", labels = \"train-labels-idx1-ubyte.gz\")";
     let images = call.text("images", None).map(str::to_string);
     let images = call.require(images, "images", example);
-    let labels = call.text("labels", None).map(str::to_string);
-    let labels = call.require(labels, "labels", example);
-    let roles = sample_and_label(call, fields);
+    let roles = Roles::of(call, fields);
+    let mut labels = None;
+    if roles.is_none_or(|roles| roles.label.is_some()) {
+        labels = call.text("labels", None).map(str::to_string);
+        labels = Some(call.require(labels, "labels", example)?);
+    }
     refuse_values(call, fields);
-    let (sample, label) = roles?;
-    Some(Box::new(Idx { images: images?, labels: labels?, sample, label }))
+    Some(Box::new(Idx { images: images?, labels, roles: roles? }))
 }
 
 impl Source for Idx {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let images_path = context.path(&self.images);
-        let labels_path = context.path(&self.labels);
         let (image_count, images) = read(&images_path)?;
+        let Some(labels) = &self.labels else {
+            return Ok(Part { columns: vec![images], records: image_count }.into());
+        };
+        let labels_path = context.path(labels);
         let (label_count, labels) = read(&labels_path)?;
         if image_count != label_count {
             let message =
                 format!("holds {label_count} labels for the {image_count} images of {}", images_path.display());
             return Err(FileError::new(&labels_path, message).hint("name two files that belong together").into());
         }
-        let mut columns = [Some(images), Some(labels)];
-        let order = if self.sample < self.label { [0, 1] } else { [1, 0] };
-        let columns = order.iter().filter_map(|which| columns[*which].take()).collect();
-        Ok(Part { columns, records: image_count }.into())
+        Ok(self.roles.part(image_count, images, labels).into())
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::arguments::{self, Arguments};
 use super::error::ReadError;
 use super::settings::Field;
-use super::table::Part;
+use super::table::{Column, Part};
 use crate::diagnostics::Diagnostic;
 use crate::model::{Literal, LiteralKind};
 
@@ -126,17 +126,38 @@ pub(super) fn parse(
     source.filter(|_| problems.len() == before)
 }
 
-/// The one class field and the one other field, for sources that give samples with labels.
-pub(super) fn sample_and_label(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<(usize, usize)> {
-    let label = fields.iter().position(Field::is_class);
-    let sample = fields.iter().position(|field| !field.is_class());
-    match (sample, label) {
-        (Some(sample), Some(label)) if fields.len() == 2 => Some((sample, label)),
-        _ => {
-            let message = format!("`{}` gives two fields: samples and labels", call.name);
-            call.fail(message, "declare one field of numbers and one `class[n]`, and no other");
-            None
+/// Which fields take the samples and the labels of a source that gives both.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Roles {
+    /// The field of samples.
+    pub sample: usize,
+    /// The field of labels; without one, as for an autoencoder, labels are not kept.
+    pub label: Option<usize>,
+}
+
+impl Roles {
+    /// One field of numbers, and at most one `class[n]`.
+    fn of(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Self> {
+        let label = fields.iter().position(Field::is_class);
+        let sample = fields.iter().position(|field| !field.is_class());
+        match sample {
+            Some(sample) if fields.len() == 1 + usize::from(label.is_some()) => Some(Self { sample, label }),
+            _ => {
+                let message = format!("`{}` gives two fields: samples and labels", call.name);
+                call.fail(message, "declare one field of numbers, at most one `class[n]`, and no other");
+                None
+            }
         }
+    }
+
+    /// The columns in the order of the fields.
+    fn part(self, records: usize, samples: Column, labels: Column) -> Part {
+        let columns = match self.label {
+            None => vec![samples],
+            Some(label) if label < self.sample => vec![labels, samples],
+            Some(_) => vec![samples, labels],
+        };
+        Part { columns, records }
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::error::ReadError;
 use super::super::random::{Purpose, Stream};
 use super::super::settings::{Element, Field};
 use super::super::table::{Column, Part, Values};
-use super::{Context, Loaded, Role, Source, refuse_values, sample_and_label};
+use super::{Context, Loaded, Role, Roles, Source, refuse_values};
 
 /// At most this many numbers are made up for one field (4 GiB of floats).
 const LIMIT: usize = 1 << 30;
@@ -19,8 +19,7 @@ struct Spirals {
     points: usize,
     noise: f64,
     seed: Option<u64>,
-    sample: usize,
-    label: usize,
+    roles: Roles,
 }
 
 /// y = x · w + b + noise with x and w standard normal.
@@ -34,8 +33,7 @@ struct Regression {
 struct RandomImages {
     samples: usize,
     seed: Option<u64>,
-    sample: usize,
-    label: usize,
+    roles: Roles,
 }
 
 /// Reads the arguments of `spirals`: points per arm, noise as the deviation of the angle in radians.
@@ -46,15 +44,20 @@ pub(super) fn parse_spirals(call: &mut Arguments<'_, '_>, fields: &[Field]) -> O
     let noise = call.number("noise", Some(2)).unwrap_or(0.2);
     let seed = call.count("seed", None).map(|seed| seed as u64);
     refuse_values(call, fields);
-    let (sample, label) = sample_and_label(call, fields)?;
-    if fields[sample].sizes != [2] {
-        call.fail(format!("`{}` must be f32[2]: a point of the plane", fields[sample].name), "declare it `f32[2]`");
+    let roles = Roles::of(call, fields)?;
+    if fields[roles.sample].sizes != [2] {
+        call.fail(
+            format!("`{}` must be f32[2]: a point of the plane", fields[roles.sample].name),
+            "declare it `f32[2]`",
+        );
     }
-    if fields[label].element != Element::Class(classes) {
+    if let Some(label) = roles.label
+        && fields[label].element != Element::Class(classes)
+    {
         call.fail(format!("`{}` must be class[{classes}]", fields[label].name), "declare as many classes as arms");
     }
     bounded(call, classes, points)?;
-    Some(Box::new(Spirals { classes, points, noise, seed, sample, label }))
+    Some(Box::new(Spirals { classes, points, noise, seed, roles }))
 }
 
 /// Reads the arguments of `regression`; the features are the first field's elements, the second field is the target.
@@ -88,9 +91,9 @@ pub(super) fn parse_random_images(call: &mut Arguments<'_, '_>, fields: &[Field]
     let samples = call.require(samples, "samples", "random_images(samples = 1000)")?;
     let seed = call.count("seed", None).map(|seed| seed as u64);
     refuse_values(call, fields);
-    let (sample, label) = sample_and_label(call, fields)?;
-    bounded(call, samples, fields[sample].elements())?;
-    Some(Box::new(RandomImages { samples, seed, sample, label }))
+    let roles = Roles::of(call, fields)?;
+    bounded(call, samples, fields[roles.sample].elements())?;
+    Some(Box::new(RandomImages { samples, seed, roles }))
 }
 
 fn bounded(call: &mut Arguments<'_, '_>, records: usize, elements: usize) -> Option<()> {
@@ -118,14 +121,6 @@ fn column(sizes: Vec<usize>, values: Values) -> Column {
     Column { sizes: Some(sizes), elements, values, missing_place: None, path: "(made up)".into() }
 }
 
-/// Samples and labels in the order of the fields.
-fn labelled(sample: usize, label: usize, samples: Column, labels: Vec<i32>) -> Part {
-    let records = labels.len();
-    let labels = column(Vec::new(), Values::I32(labels));
-    let columns = if sample < label { vec![samples, labels] } else { vec![labels, samples] };
-    Part { columns, records }
-}
-
 impl Source for Spirals {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let seed = self.seed.unwrap_or(context.seed);
@@ -142,7 +137,8 @@ impl Source for Spirals {
                 labels.push(arm as i32);
             }
         }
-        Ok(labelled(self.sample, self.label, column(vec![2], Values::F32(points)), labels).into())
+        let (points, records) = (column(vec![2], Values::F32(points)), labels.len());
+        Ok(self.roles.part(records, points, column(Vec::new(), Values::I32(labels))).into())
     }
 }
 
@@ -172,9 +168,10 @@ impl Source for Regression {
 impl Source for RandomImages {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let seed = self.seed.unwrap_or(context.seed);
-        let field = &context.fields[self.sample];
-        let Element::Class(classes) = context.fields[self.label].element else {
-            unreachable!("the label was found by its class")
+        let field = &context.fields[self.roles.sample];
+        let classes = match self.roles.label.map(|label| context.fields[label].element) {
+            Some(Element::Class(classes)) => classes,
+            Some(Element::F32 | Element::U8 | Element::I32) | None => 1,
         };
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for sample in 0..self.samples {
@@ -184,6 +181,7 @@ impl Source for RandomImages {
             pixels.extend((0..field.elements()).map(|_| ((stream.below(256) + shade) / 2) as u8));
             labels.push(label as i32);
         }
-        Ok(labelled(self.sample, self.label, column(field.sizes.clone(), Values::U8(pixels)), labels).into())
+        let images = column(field.sizes.clone(), Values::U8(pixels));
+        Ok(self.roles.part(self.samples, images, column(Vec::new(), Values::I32(labels))).into())
     }
 }
