@@ -25,6 +25,8 @@ use crate::syntax::ast::BinaryOp;
 /// | `reshape(x, [dims])` | the same elements, row-major |
 /// | `flatten(x)` | `[N, rest]` |
 /// | `concat(a, b, …, axis = 1)` | joined along an axis |
+/// | `vector(list)` | the list's numbers as `[n]` |
+/// | `passed(list, x)` | how many numbers of the list are ≤ `x` |
 /// | `size(x, axis)`, `rank(x)`, `shape(x)` | a dim, the number of dims, all dims |
 pub(crate) const BUILTINS: &[&str] = &[
     "exp",
@@ -51,6 +53,8 @@ pub(crate) const BUILTINS: &[&str] = &[
     "size",
     "rank",
     "shape",
+    "vector",
+    "passed",
 ];
 
 /// The built-in constants `pi` and `inf`.
@@ -136,6 +140,14 @@ impl Expander<'_> {
                 Ok(Meaning::Tensor(self.graph.reshape(id, &flat, span)))
             }
             "concat" => self.concat(arguments, span),
+            "vector" => {
+                let [list] = self.arguments(name, arguments, ["list"], span)?;
+                self.vector(&list, span)
+            }
+            "passed" => {
+                let [list, x] = self.arguments(name, arguments, ["list", "x"], span)?;
+                self.passed(&list, &x)
+            }
             "size" => {
                 let [x, axis] = self.arguments(name, arguments, ["x", "axis"], span)?;
                 let id = self.expect_tensor(&x)?;
@@ -183,7 +195,7 @@ impl Expander<'_> {
             match slot {
                 Some(slot) if slot < N && slots[slot].is_none() => slots[slot] = Some(argument),
                 _ => {
-                    let message = format!("`{name}` takes {}", list_of(&names));
+                    let message = format!("`{name}` takes {}", listed(&names));
                     return self.fail(Diagnostic::error("bad-argument", argument.span, message));
                 }
             }
@@ -327,6 +339,48 @@ impl Expander<'_> {
         self.fail(diagnostic)
     }
 
+    fn list_of(&mut self, x: &Given) -> Outcome<Vec<Meaning>> {
+        match &x.value {
+            Meaning::List(items) if !items.is_empty() => Ok(items.clone()),
+            other => {
+                let message = format!("expected a list of numbers, found {}", self.describe(other));
+                self.fail(Diagnostic::error("type-mismatch", x.span, message))
+            }
+        }
+    }
+
+    /// `[a, b, …]` as a tensor: a choice by position.
+    fn vector(&mut self, list: &Given, span: Span) -> Outcome<Meaning> {
+        let items = self.list_of(list)?;
+        let shape = [Dim::from(items.len())];
+        let mut sum: Option<ValueId> = None;
+        let index = self.graph.index(0, &shape, span);
+        for (position, item) in items.iter().enumerate() {
+            let value = self.as_tensor(item, DType::F32, &shape, list.span)?;
+            sum = Some(match sum {
+                None => value,
+                Some(before) => {
+                    let here = self.graph.constant(position as f64, &shape, DType::I32, span);
+                    let here = self.graph.compare(crate::graph::Compare::Ge, index, here, span);
+                    self.graph.select(here, value, before, span)
+                }
+            });
+        }
+        Ok(Meaning::Tensor(sum.expect("the list is not empty")))
+    }
+
+    fn passed(&mut self, list: &Given, x: &Given) -> Outcome<Meaning> {
+        let mut count = Meaning::Size(Dim::constant(0));
+        for item in self.list_of(list)? {
+            let reached = match self.infix(BinaryOp::Ge, (&x.value, x.span), (&item, list.span), list.span)? {
+                Meaning::Flag(flag) => Meaning::Size(Dim::constant(i64::from(flag))),
+                other => other,
+            };
+            count = self.infix(BinaryOp::Add, (&count, list.span), (&reached, list.span), list.span)?;
+        }
+        Ok(count)
+    }
+
     fn concat(&mut self, given: Vec<Given>, span: Span) -> Outcome<Meaning> {
         let (named, parts): (Vec<Given>, Vec<Given>) = given.into_iter().partition(|argument| argument.name.is_some());
         let mut ids = Vec::new();
@@ -383,6 +437,6 @@ impl Expander<'_> {
     }
 }
 
-fn list_of(names: &[&str]) -> String {
+fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -8,6 +8,7 @@ pub(crate) use super::builtins::{BUILTINS, constant};
 
 use super::arithmetic::as_formula;
 use super::expander::{Expander, Meaning, Outcome, Scope};
+use super::literal::suffix_factor;
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{Binary, Clock, Compare, DType, ScalarExpr, ValueId};
@@ -68,7 +69,7 @@ impl Expander<'_> {
             )),
             Some(Suffix::Deg) => Meaning::Number(value.to_radians()),
             Some(Suffix::Percent) => Meaning::Number(value / 100.0),
-            Some(suffix) => scaled(factor(suffix)),
+            Some(suffix) => scaled(suffix_factor(suffix).unwrap_or(1.0)),
         })
     }
 
@@ -179,20 +180,5 @@ pub(crate) fn is_literal(expr: &Expr) -> bool {
         ExprKind::Number { .. } => true,
         ExprKind::Unary(_, operand) => is_literal(operand),
         _ => false,
-    }
-}
-
-fn factor(suffix: Suffix) -> f64 {
-    match suffix {
-        Suffix::Kilo | Suffix::KB => 1e3,
-        Suffix::Mega | Suffix::MB => 1e6,
-        Suffix::Giga | Suffix::GB => 1e9,
-        Suffix::Tera => 1e12,
-        Suffix::KiB => 1024.0,
-        Suffix::MiB => 1024.0 * 1024.0,
-        Suffix::GiB => 1024.0 * 1024.0 * 1024.0,
-        Suffix::B | Suffix::Steps | Suffix::Epochs => 1.0,
-        Suffix::Deg => std::f64::consts::PI / 180.0,
-        Suffix::Percent => 0.01,
     }
 }

@@ -16,6 +16,10 @@ pub(crate) const TEXTS: &[(&str, &str)] = &[
     ("library/layers.ansatz", include_str!("../library/layers.ansatz")),
     ("library/convolution.ansatz", include_str!("../library/convolution.ansatz")),
     ("library/pooling.ansatz", include_str!("../library/pooling.ansatz")),
+    ("library/losses.ansatz", include_str!("../library/losses.ansatz")),
+    ("library/optimizers.ansatz", include_str!("../library/optimizers.ansatz")),
+    ("library/schedules.ansatz", include_str!("../library/schedules.ansatz")),
+    ("library/metrics.ansatz", include_str!("../library/metrics.ansatz")),
 ];
 
 /// The parsed library.

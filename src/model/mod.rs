@@ -16,21 +16,32 @@ mod equation_tests;
 mod expand;
 mod expander;
 mod expression;
+mod forward;
 mod library;
 mod lint;
+mod literal;
 mod lowering;
+mod metric;
+mod optimizer;
 mod project;
 mod reduction;
 mod stage;
 mod statement;
 pub mod summary;
+mod train_item;
+mod training;
+#[cfg(test)]
+mod training_tests;
 #[cfg(test)]
 mod tests;
 
 use crate::graph::{DType, Graph, ValueId};
 use crate::source::Span;
 pub use expand::{ModelUse, expand, expand_use};
+pub use forward::forward;
+pub use optimizer::apply_optimizer;
 pub use project::Project;
+pub use training::training;
 
 /// Whether `training` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +100,10 @@ pub struct Training {
     pub keep: Keep,
     /// The whole item.
     pub span: Span,
+    /// The file that holds the item.
+    pub file: crate::source::FileId,
+    /// Settings of the command line, which replace parts of the item.
+    pub overrides: Vec<(String, String)>,
 }
 
 /// Length of a training.

@@ -1,0 +1,322 @@
+//! The forward half of a step: the model on the data's fields, the loss, the metrics.
+//!
+//! Input: a `train` item's settings and the fields with bound sizes. Output: [`Forward`].
+//! Rules: a model's input takes the field of its name. Where the loss is one call of a `loss` that lacks tensors, the
+//! model's first output flows in first. Outputs and fields are visible by name in the loss.
+//! Invariant: the loss is one F32 number; the graph passes the verifier.
+
+use super::expand::{ModelUse, used_model};
+use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope, Stage};
+use super::metric::{MetricUse, metric_uses};
+use super::project::Project;
+use super::train_item::{self, TrainItem};
+use super::{BoundField, Forward, Mode, Training};
+use crate::diagnostics::Diagnostic;
+use crate::dim::Dim;
+use crate::graph::{DType, IndirectIndex, Input, Op, Output, ValueId, verify};
+use crate::source::Span;
+use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, StatementKind};
+
+/// The tensors that losses and metrics are about.
+pub(super) struct Bound {
+    /// The model's results by name.
+    pub outputs: Vec<(String, ValueId)>,
+    /// The data's fields by name.
+    pub fields: Vec<(String, ValueId)>,
+    /// The fields that the model takes in.
+    pub taken: Vec<String>,
+    /// The fields that the loss names, in order.
+    pub targets: Vec<String>,
+}
+
+impl Bound {
+    /// The field of this name.
+    pub fn field(&self, name: &str) -> Option<ValueId> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value)
+    }
+}
+
+/// Expands model, loss and metrics on `fields`, whose first size is `batch`.
+///
+/// # Errors
+/// A model input without a field, fields that do not fit (`data-mismatch`), and whatever is wrong with the model, the loss
+/// or a metric for these sizes.
+pub fn forward(
+    project: &Project,
+    training: &Training,
+    batch: usize,
+    mode: Mode,
+    fields: &[BoundField],
+) -> Result<Forward, Vec<Diagnostic>> {
+    let item = train_item::find(project, training.file, &training.overrides)?;
+    let mut expander = Expander::new(project, mode);
+    let outcome = expander.step(&item, batch, fields);
+    let Expander { graph, diagnostics, .. } = expander;
+    match outcome {
+        Ok(loss) if !diagnostics.iter().any(Diagnostic::is_error) => {
+            debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
+            Ok(Forward { graph, loss })
+        }
+        Ok(_) | Err(Reported) => Err(diagnostics),
+    }
+}
+
+impl Expander<'_> {
+    fn step(&mut self, item: &TrainItem, batch: usize, fields: &[BoundField]) -> Outcome<ValueId> {
+        let mut bound = self.model_on_fields(item, batch, fields)?;
+        for (name, value) in bound.outputs.clone() {
+            self.graph.outputs.push(Output { name, value });
+        }
+        let loss = self.loss(item, &mut bound);
+        let uses: Outcome<Vec<MetricUse>> = metric_uses(self, item);
+        for metric in uses? {
+            self.step_metric(&metric, &bound)?;
+        }
+        let loss = loss?;
+        self.graph.outputs.push(Output { name: "loss".into(), value: loss });
+        self.check_classes(item, fields)?;
+        Ok(loss)
+    }
+
+    /// The model with the fields flowing into its inputs.
+    pub(super) fn model_on_fields(&mut self, item: &TrainItem, batch: usize, fields: &[BoundField]) -> Outcome<Bound> {
+        let span = item.model.span;
+        let (definition, given) = used_model(self, &ModelUse { file: item.file, model: &item.model })?;
+        let mut bound = Bound { outputs: Vec::new(), fields: Vec::new(), taken: Vec::new(), targets: Vec::new() };
+        for field in fields {
+            let mut shape: Vec<Dim> = field.sizes.iter().map(|size| Dim::from(*size)).collect();
+            if let Some(first) = shape.first_mut() {
+                *first = Dim::from(batch);
+            }
+            let place = field_place(item, &field.name).unwrap_or(span);
+            let input = Input { name: field.name.clone(), shape, dtype: field.dtype, span: place };
+            let value = self.graph.input(input);
+            bound.fields.push((field.name.clone(), value));
+        }
+        let mut inputs = Vec::new();
+        for (name, ty) in model_inputs(&definition) {
+            let Some(value) = bound.field(&name.name) else {
+                let message = format!("the data has no field `{}` for the model's input", name.name);
+                let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+                let hint = format!("the fields of `{}` are `{}`", item.data.1.name.name, known.join("`, `"));
+                let diagnostic = Diagnostic::error("data-mismatch", span, message).label(name.span, "the input");
+                return self.fail(diagnostic.hint(hint));
+            };
+            self.check_field(name, ty, value, span)?;
+            bound.taken.push(name.name.clone());
+            inputs.push(Given { name: Some(name.clone()), value: Meaning::Tensor(value), span });
+        }
+        bound.outputs = self.model_on(&definition, given, inputs, span)?;
+        Ok(bound)
+    }
+
+    /// A field's rank, type and constant sizes against the input that takes it.
+    fn check_field(&mut self, name: &Ident, ty: &ast::TensorType, value: ValueId, span: Span) -> Outcome<()> {
+        if ty.dims.is_empty() && ty.element.is_none() {
+            return Ok(());
+        }
+        let node = self.graph.value(value);
+        let integers = ty.element.as_ref().is_some_and(|element| element.name == "i32" || element.name == "class");
+        let fits = node.shape.len() == ty.dims.len()
+            && (node.dtype == DType::I32) == integers
+            && ty.dims.iter().zip(&node.shape).all(|(written, size)| match &written.kind {
+                ExprKind::Number { value, .. } => size.as_const().is_none_or(|size| size as f64 == *value),
+                _ => true,
+            });
+        if fits {
+            return Ok(());
+        }
+        let field = self.describe(&Meaning::Tensor(value));
+        let message = format!("the field `{}` does not fit the model's input", name.name);
+        let diagnostic = Diagnostic::error("data-mismatch", span, message)
+            .label(node_place(self, value), format!("the field is {field}, batch first"))
+            .label(ty.span, "the input wants this");
+        self.fail(diagnostic)
+    }
+
+    /// Names for the loss: fields, then outputs.
+    fn loss_scope(&self, item: &TrainItem, bound: &Bound) -> Scope {
+        let mut scope = Scope::new(item.file, String::new());
+        for (name, value) in bound.fields.iter().chain(&bound.outputs) {
+            if !scope.names.contains_key(name) {
+                scope.bind(&Ident { name: name.clone(), span: item.model.span }, Meaning::Tensor(*value));
+            }
+        }
+        scope
+    }
+
+    fn loss(&mut self, item: &TrainItem, bound: &mut Bound) -> Outcome<ValueId> {
+        let Some(expr) = item.get("loss") else {
+            return self.fail(Diagnostic::error("missing-key", item.model.span, "the `train` item says no `loss`"));
+        };
+        let mut scope = self.loss_scope(item, bound);
+        let mut named = Vec::new();
+        names_of(expr, &mut named);
+        bound.targets = named.into_iter().filter(|name| bound.field(name).is_some()).collect();
+        let meaning = match self.loss_call(&mut scope, expr, bound)? {
+            Some(meaning) => meaning,
+            None => self.expression(&mut scope, expr)?,
+        };
+        match meaning {
+            Meaning::Tensor(value)
+                if self.graph.shape(value).is_empty() && self.graph.value(value).dtype == DType::F32 =>
+            {
+                Ok(value)
+            }
+            other => {
+                let message = format!("a loss is one number, and this is {}", self.describe(&other));
+                let diagnostic = Diagnostic::error("bad-loss", expr.span, message);
+                self.fail(diagnostic.hint("average over the batch: `mean[n] …`"))
+            }
+        }
+    }
+
+    /// One call of a `loss` that lacks tensors: the model's output flows in first.
+    fn loss_call(&mut self, scope: &mut Scope, expr: &Expr, bound: &Bound) -> Outcome<Option<Meaning>> {
+        let (callee, arguments): (&Expr, &[ast::Argument]) = match &expr.kind {
+            ExprKind::Call { callee, arguments } => (callee, arguments),
+            ExprKind::Name(_) => (expr, &[]),
+            _ => return Ok(None),
+        };
+        let ExprKind::Name(name) = &callee.kind else { return Ok(None) };
+        if scope.names.contains_key(name) {
+            return Ok(None);
+        }
+        let Some(definition) = self.project.find(scope.file, name) else {
+            return self.unknown_item(scope.file, name, callee.span, DefinitionKind::Loss);
+        };
+        if !matches!(definition.ast.kind, DefinitionKind::Loss | DefinitionKind::Fn) {
+            return Ok(None);
+        }
+        let mut given = self.given(scope, arguments)?;
+        let wanted = definition.ast.parameters.iter().filter(|parameter| parameter.default.is_none()).count();
+        let tensors = given.iter().filter(|given| matches!(given.value, Meaning::Tensor(_))).count();
+        if tensors < wanted
+            && let Some((_, output)) = bound.outputs.first()
+        {
+            given.insert(0, Given { name: None, value: Meaning::Tensor(*output), span: callee.span });
+        }
+        let stage = std::rc::Rc::new(Stage::Function(definition));
+        self.apply(&stage, given, expr.span).map(Some)
+    }
+
+    /// Reports a name that should be a `loss`, `metric`, `optimizer` or `schedule`.
+    pub(super) fn unknown_item<T>(
+        &mut self,
+        file: crate::source::FileId,
+        name: &str,
+        span: Span,
+        kind: DefinitionKind,
+    ) -> Outcome<T> {
+        let word = match kind {
+            DefinitionKind::Loss => "loss",
+            DefinitionKind::Metric => "metric",
+            DefinitionKind::Optimizer => "optimizer",
+            DefinitionKind::Schedule => "schedule",
+            DefinitionKind::Fn | DefinitionKind::Layer | DefinitionKind::Model => "definition",
+        };
+        let known: Vec<&str> = self
+            .project
+            .visible_names(file)
+            .into_iter()
+            .filter(|name| self.project.find(file, name).is_some_and(|found| found.ast.kind == kind))
+            .collect();
+        let diagnostic = Diagnostic::error("unknown-name", span, format!("there is no {word} `{name}`"));
+        let diagnostic = train_item::suggest(diagnostic, name, span, &known);
+        self.fail(diagnostic)
+    }
+
+    /// Labels index a dim of as many places as they have classes.
+    fn check_classes(&mut self, item: &TrainItem, fields: &[BoundField]) -> Outcome<()> {
+        let mut wrong = None;
+        for (_, value) in self.graph.values() {
+            let Op::Gather(indirect) = &value.op else { continue };
+            for (axis, index) in indirect.index.iter().enumerate() {
+                let IndirectIndex::Tensor { arg, .. } = index else { continue };
+                let Some(name) = self.origin(value.args[*arg]) else { continue };
+                let classes = fields.iter().find(|field| field.name == name).and_then(|field| field.classes);
+                let dim = self.graph.shape(value.args[0])[axis].clone();
+                if let (Some(classes), Some(places)) = (classes, dim.as_const())
+                    && places != classes as i64
+                {
+                    wrong = Some((name, classes, places, value.span));
+                }
+            }
+        }
+        let Some((name, classes, places, span)) = wrong else { return Ok(()) };
+        let place = item.get("loss").map_or(item.model.span, |loss| loss.span);
+        let message = format!("`{name}` has {classes} classes, and the dim that it indexes has {places} places");
+        let mut diagnostic = Diagnostic::error("data-mismatch", place, message);
+        if !self.project.is_library(span.file) {
+            diagnostic = diagnostic.label(span, "indexed here");
+        }
+        if let Some(declared) = field_place(item, &name) {
+            diagnostic = diagnostic.label(declared, "declared here");
+        }
+        self.fail(diagnostic)
+    }
+
+    /// The input that a value copies, if it does.
+    fn origin(&self, mut value: ValueId) -> Option<String> {
+        loop {
+            let node = self.graph.value(value);
+            match (&node.op, node.args.as_slice()) {
+                (Op::Input(id), _) => return Some(self.graph.inputs[id.0 as usize].name.clone()),
+                (Op::Reshape | Op::Contract(_) | Op::Detach, [one]) => value = *one,
+                _ => return None,
+            }
+        }
+    }
+}
+
+fn node_place(expander: &Expander<'_>, value: ValueId) -> Span {
+    expander.graph.value(value).span
+}
+
+/// The inputs of a model's body with their types.
+fn model_inputs(definition: &Definition) -> Vec<(&Ident, &ast::TensorType)> {
+    let inputs = definition.ast.body.iter().filter_map(|statement| match &statement.kind {
+        StatementKind::Input { names, ty } => Some(names.iter().map(move |name| (name, ty))),
+        _ => None,
+    });
+    inputs.flatten().collect()
+}
+
+/// Where the data item declares a field.
+fn field_place(item: &TrainItem, name: &str) -> Option<Span> {
+    item.data.1.body.iter().find_map(|statement| match &statement.kind {
+        StatementKind::Field { name: field, .. } if field.name == name => Some(field.span),
+        _ => None,
+    })
+}
+
+/// The names in an expression, in order of appearance.
+fn names_of(expr: &Expr, names: &mut Vec<String>) {
+    match &expr.kind {
+        ExprKind::Name(name) => {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        ExprKind::Call { arguments, .. } => arguments.iter().for_each(|argument| names_of(&argument.value, names)),
+        ExprKind::Unary(_, operand) => names_of(operand, names),
+        ExprKind::Binary(_, a, b) => [a, b].into_iter().for_each(|side| names_of(side, names)),
+        ExprKind::Index { base, indices } => {
+            names_of(base, names);
+            indices.iter().for_each(|index| names_of(index, names));
+        }
+        ExprKind::Reduce { body, .. } => names_of(body, names),
+        ExprKind::Conditional { then, condition, otherwise } => {
+            [then, condition, otherwise].into_iter().for_each(|part| names_of(part, names));
+        }
+        ExprKind::Guard { read, otherwise } => [read, otherwise].into_iter().for_each(|part| names_of(part, names)),
+        ExprKind::List(items) => items.iter().for_each(|item| names_of(item, names)),
+        ExprKind::Field { base, .. } => names_of(base, names),
+        ExprKind::Pipeline { head, stages } => {
+            head.iter().for_each(|head| names_of(head, names));
+            stages.iter().for_each(|stage| names_of(&stage.value, names));
+        }
+        ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => {}
+        ExprKind::Residual(_) | ExprKind::Repeat { .. } => {}
+    }
+}

@@ -1,0 +1,127 @@
+//! The settings of a `train` item, checked and with defaults filled in.
+//!
+//! Input: a project, a file and settings of the command line. Output: [`Training`].
+//! Invariant: every key of the item was read or reported.
+
+use super::literal::{data, figure_name, number, whole};
+use super::metric::metric_specs;
+use super::project::Project;
+use super::train_item::{self, TrainItem, model_name};
+use super::{Keep, Length, Training};
+use crate::diagnostics::Diagnostic;
+use crate::source::FileId;
+use crate::syntax::ast::{Expr, ExprKind, Suffix};
+
+const DEFAULT_BATCH: u64 = 32;
+
+/// Reads the `train` item of `file` (of several: the one that the setting `train.item` names) and its data item.
+/// `overrides` are settings such as `("train.batch", "64")`; see [`super::train_item`] for their keys.
+///
+/// # Errors
+/// All that is wrong with the two items by themselves, and with the model, loss and metrics where those are needed to
+/// know how metrics are computed.
+pub fn training(project: &Project, file: FileId, overrides: &[(String, String)]) -> Result<Training, Vec<Diagnostic>> {
+    let item = train_item::find(project, file, overrides)?;
+    let mut problems = Vec::new();
+    let spec = data(&item.data.1, project.folder(item.data.0), item.data.1.name.span, &mut problems);
+    let mut training = Training {
+        model: model_name(&item.model).to_owned(),
+        data: spec,
+        batch: line(&item, "batch", &mut problems, |expr| whole(expr, 1)).unwrap_or(DEFAULT_BATCH) as usize,
+        length: line(&item, "length", &mut problems, length).unwrap_or(Length::Epochs(0.0)),
+        seed: line(&item, "seed", &mut problems, |expr| whole(expr, 0)).unwrap_or(0),
+        clip: line(&item, "clip", &mut problems, clip),
+        metrics: Vec::new(),
+        keep: line(&item, "keep", &mut problems, keep).unwrap_or(Keep { best: None, last: 1 }),
+        span: item.span,
+        file,
+        overrides: overrides.to_vec(),
+    };
+    for (key, example) in [("loss", "cross_entropy(label)"), ("optimizer", "adam(lr = 1e-3)"), ("length", "10 epochs")]
+    {
+        if item.get(key).is_none() {
+            let message = format!("the `train` item says no `{key}`");
+            let hint = format!("write `{key} = {example}`");
+            problems.push(Diagnostic::error("missing-key", item.model.span, message).hint(hint));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    training.metrics = metric_specs(project, &training, &item)?;
+    if let Some(best) = &training.keep.best {
+        let figure = best.split_once('.').map_or(best.as_str(), |(_, figure)| figure);
+        if figure != "loss" && !training.metrics.iter().any(|metric| metric.name == figure) {
+            let place = item.get("keep").map_or(item.span, |keep| keep.span);
+            let diagnostic = Diagnostic::error("unknown-name", place, format!("no metric is named `{figure}`"));
+            let known: Vec<&str> = training.metrics.iter().map(|metric| metric.name.as_str()).chain(["loss"]).collect();
+            return Err(vec![train_item::suggest(diagnostic, figure, place, &known)]);
+        }
+    }
+    Ok(training)
+}
+
+fn line<T>(
+    item: &TrainItem,
+    key: &str,
+    problems: &mut Vec<Diagnostic>,
+    read: impl FnOnce(&Expr) -> Result<T, Diagnostic>,
+) -> Option<T> {
+    match read(item.get(key)?) {
+        Ok(value) => Some(value),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    }
+}
+
+/// `10 epochs`, `0.5 epochs`, `2000 steps`.
+fn length(expr: &Expr) -> Result<Length, Diagnostic> {
+    match &expr.kind {
+        ExprKind::Number { value, suffix: Some(Suffix::Epochs), .. } if *value > 0.0 => Ok(Length::Epochs(*value)),
+        ExprKind::Number { value, suffix: Some(Suffix::Steps), .. } if *value >= 1.0 && value.fract() == 0.0 => {
+            Ok(Length::Steps(*value as u64))
+        }
+        _ => Err(Diagnostic::error("bad-value", expr.span, "a duration is needed here")
+            .hint("write `10 epochs` or `2000 steps`")),
+    }
+}
+
+fn clip(expr: &Expr) -> Result<f64, Diagnostic> {
+    let value = number(expr)?;
+    if value > 0.0 {
+        return Ok(value);
+    }
+    Err(Diagnostic::error("bad-value", expr.span, format!("the norm to clip to is above 0, not {value}")))
+}
+
+/// `best(valid.accuracy), last(3)`.
+fn keep(expr: &Expr) -> Result<Keep, Diagnostic> {
+    let mut keep = Keep { best: None, last: 1 };
+    for part in items(expr) {
+        let (name, arguments) = match &part.kind {
+            ExprKind::Name(name) => (name.as_str(), &[][..]),
+            ExprKind::Call { callee, arguments } => (model_name(callee), arguments.as_slice()),
+            _ => ("", &[][..]),
+        };
+        match (name, arguments) {
+            ("best", [figure]) => keep.best = Some(figure_name(&figure.value)?),
+            ("last", []) => {}
+            ("last", [count]) => keep.last = whole(&count.value, 1)? as usize,
+            _ => {
+                let diagnostic = Diagnostic::error("bad-value", part.span, "this names no checkpoint to keep");
+                return Err(diagnostic.hint("write `best(valid.accuracy)`, `last` or `last(3)`"));
+            }
+        }
+    }
+    Ok(keep)
+}
+
+/// The parts of a line with commas.
+pub(super) fn items(expr: &Expr) -> &[Expr] {
+    match &expr.kind {
+        ExprKind::List(items) => items,
+        _ => std::slice::from_ref(expr),
+    }
+}
