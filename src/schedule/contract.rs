@@ -34,8 +34,8 @@ impl Default for Limits {
     }
 }
 
-/// Results above which a reduction has enough independent work without a split.
-const FEW_RESULTS: usize = 64;
+/// Results from which a reduction has enough independent work without a split.
+const MANY_SUMS: usize = 16;
 /// Results above which a product has enough independent work without a split.
 const MANY_RESULTS: usize = 1 << 16;
 /// Greatest number of leaves of a split reduction or product.
@@ -222,7 +222,7 @@ pub(super) fn sum(form: &mut Form, arg: Id, axes: usize, span: Span) -> Id {
     let sizes = form.sizes(arg).to_vec();
     let rank = sizes.len() - axes;
     let (results, summands) = (sizes[..rank].iter().product::<usize>(), sizes[rank..].iter().product::<usize>());
-    if axes == 0 || results > FEW_RESULTS || summands < form.limits.sum {
+    if axes == 0 || results >= MANY_SUMS || summands < form.limits.sum {
         return form.reduce(ReductionKind::Sum, arg, axes, span);
     }
     let widest = (rank..sizes.len()).max_by_key(|&axis| (sizes[axis], std::cmp::Reverse(axis)));

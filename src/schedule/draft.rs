@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use super::code::{At, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Stage};
 use super::form::{Form, FormOp, GatherIndex, Id, ProductForm};
 use super::inline::{Inliner, flatten, in_memory, unflatten};
-use crate::graph::DType;
-use crate::kernel::Linear;
+use crate::graph::{Binary, Compare, DType};
+use crate::kernel::linear::row_major;
+use crate::kernel::{Linear, NodeId, ReductionKind};
 use crate::source::Span;
 
 /// A kernel to be.
@@ -109,6 +110,11 @@ fn item(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Item {
     }
 }
 
+/// Points of a reduction up to which it is straight-line code: windows of pooling, taps, leaves.
+const FEW_POINTS: usize = 16;
+/// Nodes of a straight-line reduction.
+const FEW_NODES: usize = 100;
+
 /// Loops for the dims larger than 1, numbered from `first`: their extents, and one coordinate per dim.
 fn loops(sizes: &[usize], first: usize) -> (Vec<usize>, Vec<Coord>) {
     let mut extents = Vec::new();
@@ -157,9 +163,9 @@ fn title(op: &FormOp) -> &'static str {
         FormOp::Reshape | FormOp::View(_) => "view",
         FormOp::Gather(_) => "gather",
         FormOp::Reduce(kind) => match kind {
-            crate::kernel::ReductionKind::Sum => "sum",
-            crate::kernel::ReductionKind::Max => "max",
-            crate::kernel::ReductionKind::ArgMax => "argmax",
+            ReductionKind::Sum => "sum",
+            ReductionKind::Max => "max",
+            ReductionKind::ArgMax => "argmax",
         },
         FormOp::Scatter { .. } => "scatter",
         FormOp::Product(_) => "product",
@@ -175,15 +181,55 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     let (inner, inner_coords) = loops(&form.sizes(arg)[rank..], outer.len());
     let mut inliner = Inliner::new(form, roots, [&outer[..], &inner[..]].concat());
     let node = inliner.element(arg, &At::Dims([&coords[..], &inner_coords[..]].concat()), &[]);
-    let reductions = vec![CodeReduction { kind, node, value: id }];
-    let fold = Stage { inner, code: inliner.code, reductions, stores: Vec::new() };
+    let points: usize = inner.iter().product();
+    let mut stages = Vec::new();
     let mut write = Stage::default();
-    let node = write.code.push(CodeOp::Reduced(id), value.dtype);
-    let store = CodeStore { dest: Dest::Value(id), at: At::Dims(coords), guards: Vec::new(), value: node, accumulate: false };
-    write.stores.push(store);
+    let node = if points <= FEW_POINTS && points * inliner.code.nodes.len() <= FEW_NODES {
+        let mut inliner = Inliner::new(form, roots, outer.clone());
+        let node = straight_line(&mut inliner, kind, arg, &coords);
+        write.code = inliner.code;
+        node
+    } else {
+        let reductions = vec![CodeReduction { kind, node, value: id }];
+        stages.push(Stage { inner, code: inliner.code, reductions, stores: Vec::new() });
+        write.code.push(CodeOp::Reduced(id), value.dtype)
+    };
+    let at = At::Dims(coords);
+    write.stores.push(CodeStore { dest: Dest::Value(id), at, guards: Vec::new(), value: node, accumulate: false });
+    stages.push(write);
     let parallel = outer.len();
-    let stages = vec![fold, write];
     Draft { outer, parallel, stages, zero: None, scatter: None, title: title(&value.op), span: value.span }
+}
+
+/// A reduction of few points without loops, in row-major order.
+fn straight_line(inliner: &mut Inliner<'_>, kind: ReductionKind, arg: Id, outer: &[Coord]) -> NodeId {
+    let sizes = &inliner.form.sizes(arg)[outer.len()..];
+    let dtype = inliner.form.value(arg).dtype;
+    let first = |kind: ReductionKind| if kind == ReductionKind::Sum { 0.0f64 } else { f64::NEG_INFINITY };
+    let mut folded = inliner.code.push(CodeOp::Const(first(kind).to_bits()), dtype);
+    let mut place = inliner.code.push(CodeOp::Const(0f64.to_bits()), DType::I32);
+    let strides = row_major(sizes);
+    for number in 0..sizes.iter().product::<usize>() {
+        let index = |(&size, &stride): (&usize, &i64)| (number as i64 / stride) % size as i64;
+        let inner = sizes.iter().zip(&strides).map(|pair| Coord::Linear(Linear::constant(index(pair))));
+        let at = At::Dims(outer.iter().cloned().chain(inner).collect());
+        let element = inliner.element(arg, &at, &[]);
+        if number == 0 && kind != ReductionKind::ArgMax {
+            folded = element;
+            continue;
+        }
+        match kind {
+            ReductionKind::Sum => folded = inliner.code.push(CodeOp::Binary(Binary::Add, folded, element), dtype),
+            ReductionKind::Max => folded = inliner.code.push(CodeOp::Binary(Binary::Max, folded, element), dtype),
+            ReductionKind::ArgMax => {
+                let here = inliner.code.push(CodeOp::Const((number as f64).to_bits()), DType::I32);
+                let better = inliner.code.push(CodeOp::Compare(Compare::Gt, element, folded), DType::Bool);
+                place = inliner.code.push(CodeOp::Select(better, here, place), DType::I32);
+                folded = inliner.code.push(CodeOp::Select(better, element, folded), dtype);
+            }
+        }
+    }
+    if kind == ReductionKind::ArgMax { place } else { folded }
 }
 
 /// How the loops of a scatter are ordered: loops over dims that lead to different elements come first and may run in

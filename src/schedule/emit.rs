@@ -58,6 +58,9 @@ pub(super) fn nest(places: &Places<'_>, draft: &Draft) -> Vec<Kernel> {
     let phases = draft.stages.iter().map(|stage| phase(places, stage, &reduced)).collect();
     let mut nest = Nest { outer: draft.outer.clone(), parallel: draft.parallel, lanes: Lanes::None, phases };
     join_loops(&mut nest);
+    if draft.scatter != Some(false) {
+        unroll_short_rows(&mut nest);
+    }
     nest.lanes = match draft.scatter {
         Some(true) if !nest.outer.is_empty() => Lanes::Outer,
         Some(_) => Lanes::None,
@@ -202,6 +205,71 @@ fn join_loops(nest: &mut Nest) {
                 functions(phase).into_iter().for_each(|linear| remove(linear, outer + index));
                 phase.inner[index] *= phase.inner.remove(index + 1);
             }
+        }
+    }
+}
+
+/// Extent up to which a last loop is unrolled, so that the lanes run along the one before it.
+const SHORT_ROW: usize = 4;
+/// Nodes of an unrolled phase.
+const UNROLLED_NODES: usize = 200;
+
+/// Where the last loop is too short for lanes and the loop before it is not, the last one becomes straight-line code.
+fn unroll_short_rows(nest: &mut Nest) {
+    let [.., before, last] = nest.outer[..] else { return };
+    let [phase] = &mut nest.phases[..] else { return };
+    let is_map = phase.inner.is_empty() && phase.reductions.is_empty() && nest.parallel == nest.outer.len();
+    let accumulates = phase.stores.iter().any(|store| store.accumulate);
+    if !is_map || accumulates || last > SHORT_ROW || before < 2 * SHORT_ROW || phase.nodes.len() * last > UNROLLED_NODES {
+        return;
+    }
+    let index = nest.outer.len() - 1;
+    let mut unrolled = Phase { inner: Vec::new(), nodes: Vec::new(), reductions: Vec::new(), stores: Vec::new() };
+    for point in 0..last as i64 {
+        let mut copy = phase.clone();
+        for linear in functions(&mut copy) {
+            linear.offset += linear.coefficient(index) * point;
+            linear.terms.retain(|term| term.0 != index);
+        }
+        append(&mut unrolled, copy);
+    }
+    *phase = unrolled;
+    nest.outer.pop();
+    nest.parallel -= 1;
+}
+
+/// Adds the nodes and stores of a phase to another; equal nodes exist once.
+fn append(target: &mut Phase, phase: Phase) {
+    let mut names: Vec<NodeId> = Vec::with_capacity(phase.nodes.len());
+    for mut node in phase.nodes {
+        rename(&mut node.op, &names);
+        let known = target.nodes.iter().position(|other| *other == node);
+        names.push(NodeId(known.unwrap_or_else(|| {
+            target.nodes.push(node);
+            target.nodes.len() - 1
+        }) as u32));
+    }
+    for mut store in phase.stores {
+        store.value = names[store.value.0 as usize];
+        store.location.indirect.iter_mut().for_each(|term| term.node = names[term.node.0 as usize]);
+        target.stores.push(store);
+    }
+}
+
+fn rename(op: &mut NodeOp, names: &[NodeId]) {
+    let name = |node: &mut NodeId| *node = names[node.0 as usize];
+    match op {
+        NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Random { .. } | NodeOp::Reduced { .. } => {}
+        NodeOp::Load(location) => location.indirect.iter_mut().for_each(|term| name(&mut term.node)),
+        NodeOp::Unary(_, x) | NodeOp::Cast(x) => name(x),
+        NodeOp::Binary(_, a, b) | NodeOp::Compare(_, a, b) => {
+            name(a);
+            name(b);
+        }
+        NodeOp::Select(condition, then, otherwise) => {
+            name(condition);
+            name(then);
+            name(otherwise);
         }
     }
 }

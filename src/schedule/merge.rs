@@ -20,7 +20,7 @@ use crate::kernel::{NodeId, ReductionKind};
 /// Nodes of one stage above which nothing more joins it: compile time grows faster than code.
 const MOST_NODES: usize = 300;
 /// Rows that are enough work for all threads.
-const MANY_ROWS: usize = 32;
+const MANY_ROWS: usize = 16;
 /// Points of a nest that is not worth dividing among threads.
 const SMALL_WORK: usize = 16_384;
 /// Inner points of a nest beyond which a row does not stay in cache.
