@@ -2,6 +2,7 @@
 
 mod architecture;
 mod data;
+mod equations;
 mod grad;
 mod machine_code;
 mod ops;

@@ -4,6 +4,7 @@
 //! appended, made of the same core operations. Invariant: a gradient has the shape and type of what it belongs to,
 //! and each of its nodes carries the span of the node that it differentiates.
 
+pub mod print;
 mod rules;
 
 use crate::graph::{Binary, DType, Graph, Op, ValueId};

@@ -185,6 +185,26 @@ impl Affine {
     }
 }
 
+impl Affine {
+    /// True if `0 ≤ self < extent` is proved all over the domain: a plain index over the very dim, or by numbers.
+    pub fn is_within(&self, domain: &[Dim], extent: &Dim) -> bool {
+        if let Some(index) = self.as_index()
+            && domain[index] == *extent
+        {
+            return true;
+        }
+        let (Some(extent), Some(offset)) = (extent.as_const(), self.offset.as_const()) else { return false };
+        let (mut low, mut high) = (offset, offset);
+        for &(index, coefficient) in &self.terms {
+            let Some(last) = domain[index].as_const().map(|size| size - 1) else { return false };
+            let reach = coefficient.saturating_mul(last);
+            low = low.saturating_add(reach.min(0));
+            high = high.saturating_add(reach.max(0));
+        }
+        low >= 0 && high < extent
+    }
+}
+
 /// Addresses of [`Op::Gather`] and [`Op::Scatter`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Indirect {

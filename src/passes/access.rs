@@ -42,27 +42,9 @@ pub(super) fn mentions(affine: &Affine, index: usize) -> bool {
     affine.terms.iter().any(|term| term.0 == index)
 }
 
-/// True if `0 ≤ affine < extent` all over the domain.
-pub(super) fn in_range(affine: &Affine, domain: &[Dim], extent: &Dim) -> bool {
-    if let Some(index) = affine.as_index()
-        && domain[index] == *extent
-    {
-        return true;
-    }
-    let (Some(extent), Some(offset)) = (extent.as_const(), affine.offset.as_const()) else { return false };
-    let (mut low, mut high) = (offset, offset);
-    for &(index, coefficient) in &affine.terms {
-        let Some(last) = domain[index].as_const().map(|size| size - 1) else { return false };
-        let reach = coefficient.saturating_mul(last);
-        low = low.saturating_add(reach.min(0));
-        high = high.saturating_add(reach.max(0));
-    }
-    low >= 0 && high < extent
-}
-
 /// True if every entry of an access to a tensor of `shape` is in range.
 pub(super) fn all_in_range(access: &Access, domain: &[Dim], shape: &[Dim]) -> bool {
-    access.iter().zip(shape).all(|(affine, extent)| in_range(affine, domain, extent))
+    access.iter().zip(shape).all(|(affine, extent)| affine.is_within(domain, extent))
 }
 
 /// True if `affine` being a valid index of a dim of size `size` implies `0 ≤ index < extent` for any integer `index`:

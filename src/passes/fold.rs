@@ -25,6 +25,7 @@ pub fn run(graph: &mut Graph) {
         },
         Op::Index { axis } if value.shape[axis].as_const() == Some(1) => constant(new, &value, 0.0),
         Op::ReduceMax { ref axes } if axes.is_empty() => value.args[0],
+        Op::ArgMax { ref axes } if axes.is_empty() => constant(new, &value, 0.0),
         Op::Input(_) | Op::Param(_) | Op::State(_) | Op::Scalar(_) => new.push(value),
         Op::Const(_) | Op::Index { .. } | Op::Random { .. } => new.push(value),
         Op::Contract(_) | Op::ReduceMax { .. } | Op::ArgMax { .. } => new.push(value),

@@ -29,7 +29,8 @@ pub const PASSES: &[Pass] = &[
     ("broadcast", broadcast::run),
     ("view", view::run),
     ("product", product::run),
-    ("write", write::run),
+    ("variables", write::variables),
+    ("residues", write::residues),
     ("fold", fold::run),
     ("view", view::run),
     ("product", product::run),
@@ -39,9 +40,35 @@ pub const PASSES: &[Pass] = &[
     ("dce", dce::run),
 ];
 
+/// Those that bring a graph nearer to what a person would write; run by [`for_reading`].
+const FOR_READING: &[Pass] = &[
+    ("dce", dce::run),
+    ("fold", fold::run),
+    ("cse", cse::run),
+    ("broadcast", broadcast::run),
+    ("view", view::run),
+    ("product", product::run),
+    ("variables", write::variables),
+    ("fold", fold::run),
+    ("view", view::run),
+    ("product", product::run),
+    ("fold", fold::run),
+    ("cse", cse::run),
+    ("dce", dce::run),
+];
+
 /// Runs all passes.
 pub fn run(graph: &mut Graph) {
-    for (name, pass) in PASSES {
+    run_all(graph, PASSES);
+}
+
+/// Runs the passes that shorten a graph, without those that only a machine profits from. Sizes may be symbolic.
+pub fn for_reading(graph: &mut Graph) {
+    run_all(graph, FOR_READING);
+}
+
+fn run_all(graph: &mut Graph, passes: &[Pass]) {
+    for (name, pass) in passes {
         pass(graph);
         if cfg!(debug_assertions)
             && let Err(message) = crate::graph::verify(graph)

@@ -6,7 +6,7 @@
 //!
 //! Invariant: no element is multiplied or added more often than before.
 
-use super::access::{as_view, confines, in_range, is_bijective, is_plain, substituted, substituted_access};
+use super::access::{as_view, confines, is_bijective, is_plain, substituted, substituted_access};
 use crate::dim::Dim;
 use crate::graph::{Access, Affine, Contract, Graph, Op, Value, ValueId};
 
@@ -39,7 +39,7 @@ fn through_views(graph: &Graph, mut contract: Contract, mut args: Vec<ValueId>) 
 /// True if reading the source at `read ∘ outer` gives 0 wherever `outer` leaves the view.
 fn guards_survive(outer: &Access, domain: &[Dim], view: &[Dim], read: &Access, source: &[Dim]) -> bool {
     outer.iter().zip(view).enumerate().all(|(axis, (affine, extent))| {
-        in_range(affine, domain, extent)
+        affine.is_within(domain, extent)
             || read.iter().zip(source).any(|(inner, size)| confines(inner, size, axis, extent))
     })
 }

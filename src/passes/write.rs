@@ -16,11 +16,23 @@ use crate::graph::build::identity_access;
 use crate::graph::{Access, Affine, Contract, Graph, Op, ValueId};
 use crate::source::Span;
 
-/// Runs the pass.
-pub fn run(graph: &mut Graph) {
+/// Runs the changes of variable.
+pub fn variables(graph: &mut Graph) {
+    run(graph, &[Write::drop_axis, Write::change_variable]);
+}
+
+/// Runs the changes of variable and the residues.
+pub fn residues(graph: &mut Graph) {
+    run(graph, &[Write::drop_axis, Write::change_variable, Write::split_residues]);
+}
+
+/// Lowers the write at an axis, if it can.
+type Step = fn(&Write, &mut Graph, usize) -> Option<ValueId>;
+
+fn run(graph: &mut Graph, steps: &'static [Step]) {
     super::rewrite(graph, |new, _, value| {
         let Op::Contract(contract) = value.op.clone() else { return new.push(value) };
-        let write = Write { contract, args: value.args.clone(), shape: value.shape.clone(), span: value.span };
+        let write = Write { contract, args: value.args.clone(), shape: value.shape.clone(), span: value.span, steps };
         write.lower(new).unwrap_or_else(|| new.push(value))
     });
 }
@@ -28,6 +40,7 @@ pub fn run(graph: &mut Graph) {
 /// A contraction with what surrounds it.
 #[derive(Clone)]
 struct Write {
+    steps: &'static [Step],
     contract: Contract,
     args: Vec<ValueId>,
     shape: Vec<Dim>,
@@ -37,10 +50,8 @@ struct Write {
 impl Write {
     /// The same result with plain writes; none where nothing can be improved.
     fn lower(self, graph: &mut Graph) -> Option<ValueId> {
-        let steps: [fn(&Self, &mut Graph, usize) -> Option<ValueId>; 3] =
-            [Self::drop_axis, Self::change_variable, Self::split_residues];
         let mut axes = (0..self.shape.len()).filter(|&axis| !self.is_plain_at(axis));
-        axes.find_map(|axis| steps.iter().find_map(|step| step(&self, graph, axis)))
+        axes.find_map(|axis| self.steps.iter().find_map(|step| step(&self, graph, axis)))
     }
 
     /// The result, its remaining affine writes lowered as far as possible.
