@@ -5,6 +5,7 @@ mod data;
 mod equations;
 mod grad;
 mod machine_code;
+mod models;
 mod ops;
 mod passes;
 mod random_graphs;

@@ -158,7 +158,6 @@ fn declared_sizes_must_fit_the_table() {
     expect_refusal(folder.path(), &body("x: f32[4] = columns(0, 9)"), &["t.csv has columns 0 to 3, not 9"]);
     expect_refusal(folder.path(), &body("x: f32[2] = columns(\"a\", \"bb\")"), &["t.csv has no column \"bb\""]);
     expect_refusal(folder.path(), &body("x: f32[2] = cols(0, 1)"), &["this does not choose columns"]);
-    expect_refusal(folder.path(), &body("x: f32[0]"), &["would hold no value or too many"]);
     expect_refusal(
         folder.path(),
         &body("x: f32[4294967295, 4294967295, 4294967295]"),
