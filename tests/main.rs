@@ -8,6 +8,7 @@ mod machine_code;
 mod models;
 mod ops;
 mod passes;
+mod programs;
 mod random_graphs;
 mod schedule;
 mod support;
