@@ -16,7 +16,7 @@ const GRAPHS: u64 = 120;
 const TOLERANCE: f64 = 2e-3;
 
 /// The step planned, compiled and run.
-fn compiled(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool) -> Evaluation {
+pub fn compiled(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool) -> Evaluation {
     let program = plan(graph, &Persistent::of(graph));
     let executable = Executable::load(&program, &Options { level, profile: false }).expect("the program compiles");
     let mut arena = Arena::new(&program);

@@ -4,6 +4,7 @@ mod architecture;
 mod data;
 mod equations;
 mod grad;
+mod library;
 mod machine_code;
 mod models;
 mod ops;
