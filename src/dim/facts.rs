@@ -4,7 +4,8 @@
 //! Invariant: `Proved` holds for every assignment that the assumptions admit; `Refuted` carries one that they admit
 //! and for which the claim is false. Searches are deterministic and their cost is bounded.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Dim;
 use super::polynomial::{Atom, Monomial};
@@ -58,6 +59,16 @@ pub struct Facts {
     zero: Vec<Dim>,
     /// Each is ≠ 0; used by the search for counterexamples and by [`Facts::prove_ne`].
     nonzero: Vec<Dim>,
+    /// Answers so far, by question about a difference; repeated layers ask the same ones. Assumptions empty it.
+    answers: RefCell<HashMap<(Question, Dim), Verdict>>,
+}
+
+/// What is asked about a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    Zero,
+    Nonnegative,
+    Nonzero,
 }
 
 /// How many assignments a search for a counterexample tries.
@@ -77,21 +88,25 @@ impl Facts {
 
     /// Assumes `a >= b`.
     pub fn assume_ge(&mut self, a: &Dim, b: &Dim) {
+        self.answers.get_mut().clear();
         self.nonnegative.push(a - b);
     }
 
     /// Assumes `a == b`.
     pub fn assume_eq(&mut self, a: &Dim, b: &Dim) {
+        self.answers.get_mut().clear();
         self.zero.push(a - b);
     }
 
     /// Assumes `a != b`.
     pub fn assume_ne(&mut self, a: &Dim, b: &Dim) {
+        self.answers.get_mut().clear();
         self.nonzero.push(a - b);
     }
 
     /// Assumes `a % b == 0`.
     pub fn assume_divides(&mut self, b: &Dim, a: &Dim) {
+        self.answers.get_mut().clear();
         self.zero.push(a.rem(b));
     }
 
@@ -145,14 +160,32 @@ impl Facts {
         if a == b && !a.is_overflow() {
             return Verdict::Proved;
         }
-        let difference = self.rewrite(&(a - b));
+        self.answer(Question::Zero, a - b, Self::decide_zero)
+    }
+
+    /// The known answer, or the one that `decide` finds.
+    fn answer(&self, question: Question, difference: Dim, decide: fn(&Self, &Dim) -> Verdict) -> Verdict {
+        if difference.as_const().is_some() {
+            return decide(self, &difference);
+        }
+        let key = (question, difference);
+        if let Some(known) = self.answers.borrow().get(&key) {
+            return known.clone();
+        }
+        let verdict = decide(self, &key.1);
+        self.answers.borrow_mut().insert(key, verdict.clone());
+        verdict
+    }
+
+    fn decide_zero(&self, original: &Dim) -> Verdict {
+        let difference = self.rewrite(original);
         match difference.as_const() {
             Some(0) => return Verdict::Proved,
             Some(_) => return Verdict::Refuted(BTreeMap::new()),
             None if difference.is_overflow() => return Verdict::Undecided,
             None => {}
         }
-        if let Some(map) = self.search(&(a - b), |value| value != 0) {
+        if let Some(map) = self.search(original, |value| value != 0) {
             return Verdict::Refuted(map);
         }
         let by_cases = self.cases(&difference, &|case, goal| case.rewrite(goal).as_const() == Some(0));
@@ -165,15 +198,18 @@ impl Facts {
 
     /// Is `a >= b`?
     pub fn prove_ge(&self, a: &Dim, b: &Dim) -> Verdict {
-        let original = a - b;
-        let difference = self.rewrite(&original);
+        self.answer(Question::Nonnegative, a - b, Self::decide_nonnegative)
+    }
+
+    fn decide_nonnegative(&self, original: &Dim) -> Verdict {
+        let difference = self.rewrite(original);
         match difference.as_const() {
             Some(value) if value >= 0 => return Verdict::Proved,
             Some(_) => return Verdict::Refuted(BTreeMap::new()),
             None if difference.is_overflow() => return Verdict::Undecided,
             None => {}
         }
-        if let Some(map) = self.search(&original, |value| value < 0) {
+        if let Some(map) = self.search(original, |value| value < 0) {
             return Verdict::Refuted(map);
         }
         if self.is_nonnegative(&difference) { Verdict::Proved } else { Verdict::Undecided }
@@ -181,18 +217,21 @@ impl Facts {
 
     /// Is `a != b`?
     pub fn prove_ne(&self, a: &Dim, b: &Dim) -> Verdict {
-        let original = a - b;
-        let difference = self.rewrite(&original);
+        self.answer(Question::Nonzero, a - b, Self::decide_nonzero)
+    }
+
+    fn decide_nonzero(&self, original: &Dim) -> Verdict {
+        let difference = self.rewrite(original);
         match difference.as_const() {
             Some(0) => return Verdict::Refuted(BTreeMap::new()),
             Some(_) => return Verdict::Proved,
             None if difference.is_overflow() => return Verdict::Undecided,
             None => {}
         }
-        if self.nonzero.iter().any(|known| *known == original || -known == original) {
+        if self.nonzero.iter().any(|known| known == original || -known == *original) {
             return Verdict::Proved;
         }
-        if let Some(map) = self.search(&original, |value| value == 0) {
+        if let Some(map) = self.search(original, |value| value == 0) {
             return Verdict::Refuted(map);
         }
         let one = Dim::constant(1);
@@ -279,6 +318,7 @@ impl Facts {
             nonnegative: self.nonnegative.iter().filter(related).cloned().collect(),
             zero: self.zero.iter().filter(related).cloned().collect(),
             nonzero: self.nonzero.iter().filter(related).cloned().collect(),
+            ..Facts::default()
         };
         let names: Vec<(String, i64)> = names.iter().map(|name| (name.clone(), local.lower_bound(name))).collect();
         let mut budget = SEARCH_BUDGET;
@@ -354,7 +394,7 @@ impl Facts {
                 map.insert(name.clone(), Dim::constant(*period) * Dim::var(name) + start);
             }
             let shift = |dims: &[Dim]| dims.iter().map(|dim| dim.substitute(&map)).collect();
-            let shifted = Facts { nonnegative: shift(&self.nonnegative), zero: shift(&self.zero), nonzero: Vec::new() };
+            let shifted = Facts { nonnegative: shift(&self.nonnegative), zero: shift(&self.zero), nonzero: Vec::new(), ..Facts::default() };
             test(&shifted, &dim.substitute(&map))
         })
     }
