@@ -1,2 +1,5 @@
 //! The `ansatz` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    ansatz::cli::main()
+}

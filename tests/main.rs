@@ -1,6 +1,7 @@
 //! The integration tests, one binary.
 
 mod architecture;
+mod cli;
 mod data;
 mod equations;
 mod grad;
@@ -8,9 +9,11 @@ mod library;
 mod machine_code;
 mod models;
 mod ops;
+mod parity;
 mod passes;
 mod programs;
 mod random_graphs;
 mod schedule;
 mod support;
+mod train;
 mod ui;

@@ -65,6 +65,17 @@ impl Arena {
         self.bytes
     }
 
+    /// Makes room for at least this many bytes; what was there stays.
+    pub fn grow(&mut self, bytes: usize) {
+        if bytes <= self.bytes {
+            return;
+        }
+        let larger = Self::with_bytes(bytes);
+        // SAFETY: both blocks hold the padding and `self.bytes` bytes behind it, and do not overlap.
+        unsafe { larger.block.copy_from_nonoverlapping(self.block, PADDING + self.bytes) };
+        *self = larger;
+    }
+
     /// The address that buffers' offsets count from.
     pub(super) fn base(&mut self) -> *mut u8 {
         // SAFETY: the padding lies inside the block.

@@ -168,7 +168,7 @@ impl Executable {
     /// # Panics
     /// If the arena is not the program's.
     pub fn run(&self, arena: &mut Arena, pool: &Pool, run: StepInput) {
-        assert_eq!(arena.bytes(), self.arena_bytes, "the arena is the program's");
+        assert!(arena.bytes() >= self.arena_bytes, "the arena holds the program");
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = if self.options.profile {
             let clock = clock.get_or_insert_with(|| Clock { nanoseconds: vec![0; self.kernels], last: Instant::now() });

@@ -1,3 +1,12 @@
 //! What touches files and clocks: data, checkpoints, the training loop.
+//!
+//! Input: a compiled `train` item and the user's files. Output: a run folder with weights, figures and pictures.
+//! Invariant: a run depends on the model file, the data and the seed, and on nothing else.
 
+pub mod checkpoint;
+pub mod curve;
 pub mod data;
+pub mod init;
+pub mod record;
+pub mod train;
+pub mod trainer;

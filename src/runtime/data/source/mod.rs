@@ -85,6 +85,7 @@ const SOURCES: &[(&str, &str, Parse)] = &[
     ("spirals", "spirals(classes = 3, points = 300, noise = 0.1)", synthetic::parse_spirals),
     ("regression", "regression(samples = 1000, noise = 0.1)", synthetic::parse_regression),
     ("random_images", "random_images(samples = 1000)", synthetic::parse_random_images),
+    ("random", "random(samples = 1000)", synthetic::parse_random),
 ];
 
 /// The names of all sources.

@@ -1,4 +1,4 @@
-//! Samples made up on the spot: `spirals(…)`, `regression(…)`, `random_images(…)`.
+//! Samples made up on the spot: `spirals(…)`, `regression(…)`, `random_images(…)`, `random(…)`.
 //!
 //! Invariant: the samples depend on the seed (the source's own, else the run's) and on the split that they are for;
 //! a `test` of the same source has other samples of the same distribution.
@@ -26,6 +26,12 @@ struct Spirals {
 struct Regression {
     samples: usize,
     noise: f64,
+    seed: Option<u64>,
+}
+
+/// Fields that have nothing to do with each other: standard normal floats, uniform bytes and classes.
+struct Random {
+    samples: usize,
     seed: Option<u64>,
 }
 
@@ -94,6 +100,18 @@ pub(super) fn parse_random_images(call: &mut Arguments<'_, '_>, fields: &[Field]
     let roles = Roles::of(call, fields)?;
     bounded(call, samples, fields[roles.sample].elements())?;
     Some(Box::new(RandomImages { samples, seed, roles }))
+}
+
+/// Reads the arguments of `random`: any fields, for measuring speed.
+pub(super) fn parse_random(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Box<dyn Source>> {
+    let samples = call.count("samples", Some(0));
+    let samples = call.require(samples, "samples", "random(samples = 1000)")?;
+    let seed = call.count("seed", None).map(|seed| seed as u64);
+    refuse_values(call, fields);
+    for field in fields {
+        bounded(call, samples, field.elements())?;
+    }
+    Some(Box::new(Random { samples, seed }))
 }
 
 fn bounded(call: &mut Arguments<'_, '_>, records: usize, elements: usize) -> Option<()> {
@@ -183,5 +201,27 @@ impl Source for RandomImages {
         }
         let images = column(field.sizes.clone(), Values::U8(pixels));
         Ok(self.roles.part(self.samples, images, column(Vec::new(), Values::I32(labels))).into())
+    }
+}
+
+impl Source for Random {
+    fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
+        let seed = self.seed.unwrap_or(context.seed);
+        let mut columns = Vec::new();
+        for (index, field) in context.fields.iter().enumerate() {
+            // A stream per field and split, so that fields are independent.
+            let mut stream = Stream::new(seed, Purpose::Sample, index as u32, role(context));
+            let count = self.samples * field.elements();
+            let values = match field.element {
+                Element::U8 => Values::U8((0..count).map(|_| stream.below(256) as u8).collect()),
+                Element::I32 => Values::I32((0..count).map(|_| stream.below(2) as i32).collect()),
+                Element::Class(classes) => {
+                    Values::I32((0..count).map(|_| stream.below(classes as u32) as i32).collect())
+                }
+                Element::F32 => Values::F32((0..count).map(|_| stream.normal() as f32).collect()),
+            };
+            columns.push(column(field.sizes.clone(), values));
+        }
+        Ok(Part { columns, records: self.samples }.into())
     }
 }

@@ -1,0 +1,104 @@
+"""Times one training step of the reference workloads in Ansatz, PyTorch and JAX, in turn, and prints the ratios.
+
+usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…]
+
+Needs `cargo build --release`. A peer whose package is not installed is skipped, and said so. Each round runs every
+program once in a process of its own; the table holds the median over rounds of each program's median step, the ratio
+of the fastest peer to Ansatz (above 1: Ansatz is faster) with its lowest and highest round, and peak resident memory.
+"""
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+WORKLOADS = ["mlp-tiny", "mlp-text", "mlp-wide", "seed-cnn"]
+
+
+def run(command, env=None):
+    """Standard output, peak resident memory in MiB."""
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=env)
+        _, status, usage = os.wait4(process.pid, 0)
+        out.seek(0)
+        if status != 0:
+            raise SystemExit(f"failed: {' '.join(map(str, command))}")
+        return out.read(), usage.ru_maxrss / 1024
+
+
+def ours(name, threads, seconds, _mode):
+    """Median milliseconds of the step, warm-up left out."""
+    binary = ROOT / "target/release/ansatz"
+    with tempfile.TemporaryDirectory() as folder:
+        log = pathlib.Path(folder) / "steps.jsonl"
+        steps = ours.steps.get(name, 30)
+        command = [binary, "train", HERE / f"models/{name}.ansatz", "--steps", steps, "--threads", threads,
+                   "--log", log, "--run", pathlib.Path(folder) / "run"]
+        _, memory = run([str(part) for part in command])
+        times = [json.loads(line)["ms"] for line in log.read_text().splitlines()]
+    times = times[3:]
+    ours.steps[name] = max(30, min(20000, int(seconds * 1000 / statistics.median(times))))
+    return statistics.median(times), memory
+
+
+ours.steps = {}
+
+
+def peer(script):
+    def measure(name, threads, seconds, mode):
+        command = [sys.executable, HERE / f"peers/{script}.py", "--only", name, "--seconds", seconds]
+        if script == "torch_steps":
+            command += ["--threads", threads] + mode
+        else:
+            command = ["taskset", "-c", ",".join(map(str, range(threads)))] + command
+        text, memory = run([str(part) for part in command])
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return (lines[0]["ms"], memory) if lines else None
+    return measure
+
+
+def programs():
+    found = [("ansatz", ours, [])]
+    for package, script, modes in [("torch", "torch_steps", [("torch", []), ("torch compiled", ["--compile"])]),
+                                   ("jax", "jax_steps", [("jax", [])])]:
+        if importlib.util.find_spec(package) is None:
+            print(f"{package} is not installed: skipped", file=sys.stderr)
+            continue
+        found += [(name, peer(script), mode) for name, mode in modes]
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--only", default=",".join(WORKLOADS))
+    options = parser.parse_args()
+    candidates = programs()
+    print("| workload | " + " | ".join(f"{name} ms (MiB)" for name, _, _ in candidates) + " | faster than the best peer |")
+    print("|---|" + "---|" * (len(candidates) + 1))
+    for workload in options.only.split(","):
+        rounds = []
+        for _ in range(options.rounds):
+            rounds.append({name: measure(workload, options.threads, options.seconds, mode)
+                           for name, measure, mode in candidates})
+        cells = []
+        for name, _, _ in candidates:
+            values = [r[name] for r in rounds if r[name]]
+            cells.append(f"{statistics.median(v[0] for v in values):.3f} ({max(v[1] for v in values):.0f})"
+                         if values else "–")
+        ratios = [min(v[0] for name, v in r.items() if v and name != "ansatz") / r["ansatz"][0]
+                  for r in rounds if len([v for v in r.values() if v]) > 1]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})" if ratios else "–"
+        print(f"| {workload} | " + " | ".join(cells) + f" | {ratio} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+//! `ansatz completions`: a completion script for a shell.
+
+use clap::{Args, CommandFactory};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    let mut command = super::Arguments::command();
+    clap_complete::generate(arguments.shell, &mut command, "ansatz", &mut std::io::stdout());
+    Ok(())
+}

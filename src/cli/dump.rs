@@ -1,0 +1,101 @@
+//! `ansatz dump`: what a stage of the compiler made.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::session::{self, Session};
+use super::{Failure, open};
+use crate::kernel::Program;
+use crate::schedule::Persistent;
+use crate::{cpu, graph, model, pipeline, schedule, syntax};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The model file
+    file: PathBuf,
+    /// The stage
+    #[arg(long, value_enum)]
+    stage: Stage,
+    /// Override a setting, such as `train.batch=64`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
+    set: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// The syntax tree, as JSON
+    Ast,
+    /// The settings of the `train` item
+    Model,
+    /// The forward graph
+    Graph,
+    /// The whole training step after differentiation and passes
+    Grad,
+    /// Buffers and kernels in order
+    Schedule,
+    /// The loop IR
+    Kernel,
+    /// Cranelift's input
+    Clif,
+    /// Machine code
+    Asm,
+}
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    if arguments.stage == Stage::Ast {
+        return ast(arguments);
+    }
+    let session = Session::open(&arguments.file, &arguments.set)?;
+    let (project, training, fields) = (&session.project, &session.training, &session.fields);
+    if arguments.stage == Stage::Model {
+        println!("{training:#?}");
+        return Ok(());
+    }
+    if arguments.stage == Stage::Graph {
+        let forward = model::forward(project, training, training.batch, model::Mode::Train, fields);
+        let forward = open::unwrap(forward, &project.sources)?;
+        print!("{}", graph::print::print(&forward.graph, &project.sources));
+        return Ok(());
+    }
+    let step = pipeline::training_graph(project, training, training.batch, fields, false);
+    let step = open::unwrap(step, &project.sources)?;
+    if arguments.stage == Stage::Grad {
+        print!("{}", graph::print::print(&step, &project.sources));
+        return Ok(());
+    }
+    let program = schedule::plan(&step, &Persistent::of(&step));
+    let level = crate::primitives::detect();
+    let text = match arguments.stage {
+        Stage::Schedule => schedule::report(&program, &project.sources).to_string(),
+        Stage::Kernel => crate::kernel::print::print(&program),
+        Stage::Clif => machine(&program, |kernel| cpu::dump_clif(&program, kernel, level))?,
+        Stage::Asm => machine(&program, |kernel| cpu::dump_asm(&program, kernel, level))?,
+        Stage::Ast | Stage::Model | Stage::Graph | Stage::Grad => unreachable!("handled above"),
+    };
+    print!("{text}");
+    Ok(())
+}
+
+/// The text of every nest; products and copies are primitives.
+fn machine(
+    program: &Program,
+    dump: impl Fn(usize) -> Result<Option<String>, cpu::CodegenError>,
+) -> Result<String, Failure> {
+    let mut text = String::new();
+    for (index, kernel) in program.kernels.iter().enumerate() {
+        let body = dump(index)?.unwrap_or_else(|| "(a primitive)\n".into());
+        text.push_str(&format!("; kernel {index}: {}\n{body}\n", kernel.name));
+    }
+    Ok(text)
+}
+
+fn ast(arguments: &Arguments) -> super::Outcome {
+    let text = std::fs::read_to_string(&arguments.file)
+        .map_err(|error| Failure::Problem(format!("{}: {error}", arguments.file.display())))?;
+    let mut sources = crate::source::SourceMap::default();
+    let file = sources.add(arguments.file.display().to_string(), text.clone());
+    let (tree, diagnostics) = syntax::parse(file, &text);
+    println!("{}", serde_json::to_string_pretty(&tree)?);
+    open::report(&diagnostics, &sources)
+}

@@ -1,0 +1,80 @@
+//! `ansatz fmt`: format model files in place.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Failure, open};
+use crate::source::SourceMap;
+use crate::syntax;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Files, or folders searched for `.ansatz` files
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Change nothing; fail if something would change
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    let mut unformatted = false;
+    let mut broken = false;
+    for path in files(&arguments.paths)? {
+        let problem = |error: std::io::Error| Failure::Problem(format!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(&path).map_err(problem)?;
+        let formatted = match syntax::format(&text) {
+            Ok(formatted) => formatted,
+            Err(diagnostics) => {
+                let mut sources = SourceMap::default();
+                sources.add(path.display().to_string(), text);
+                broken |= open::report(&diagnostics, &sources).is_err();
+                continue;
+            }
+        };
+        if formatted == text {
+            continue;
+        }
+        if arguments.check {
+            println!("would format {}", path.display());
+            unformatted = true;
+        } else {
+            crate::runtime::checkpoint::write_atomically(&path, formatted.as_bytes()).map_err(problem)?;
+            println!("formatted {}", path.display());
+        }
+    }
+    if broken || unformatted { Err(Failure::Findings) } else { Ok(()) }
+}
+
+/// The files named, and the `.ansatz` files below the folders named, sorted.
+pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            walk(path, &mut found).map_err(|error| Failure::Problem(format!("{}: {error}", path.display())))?;
+        } else if path.exists() {
+            found.push(path.clone());
+        } else {
+            return Err(Failure::Problem(format!("there is no file {}", path.display())));
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "ansatz") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}

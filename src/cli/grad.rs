@@ -1,0 +1,32 @@
+//! `ansatz grad`: the derivative of a training step as model text.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::open;
+use super::session::{self, Session};
+use crate::{model, passes, pipeline};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The model file
+    file: PathBuf,
+    /// Override a setting, such as `train.batch=64`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
+    set: Vec<(String, String)>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    let session = Session::open(&arguments.file, &arguments.set)?;
+    let training = &session.training;
+    let forward = model::forward(&session.project, training, training.batch, model::Mode::Train, &session.fields);
+    let forward = open::unwrap(forward, &session.project.sources)?;
+    let mut graph = forward.graph;
+    graph.updates.clear();
+    graph.outputs.retain(|output| output.name == "loss");
+    pipeline::add_gradient_outputs(&mut graph, forward.loss);
+    passes::run(&mut graph);
+    print!("{}", crate::grad::print::equations(&graph, &session.project.sources));
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! `ansatz new`: a small complete model file to start from.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The file to write, such as `first.ansatz`
+    file: PathBuf,
+}
+
+const TEMPLATE: &str = include_str!("template.ansatz");
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    let mut path = arguments.file.clone();
+    if path.extension().is_none() {
+        path.set_extension("ansatz");
+    }
+    if path.exists() {
+        return Err(Failure::Problem(format!("{} exists already; choose another name", path.display())));
+    }
+    std::fs::write(&path, TEMPLATE).map_err(|error| Failure::Problem(format!("{}: {error}", path.display())))?;
+    println!("wrote {}", path.display());
+    println!("next: ansatz train {}", path.display());
+    Ok(())
+}

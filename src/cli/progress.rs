@@ -1,0 +1,138 @@
+//! Progress of a training: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::runtime::record::{Epoch, Figures};
+use crate::runtime::train::{Event, Extent};
+
+/// Shows the events of a training on standard error, and the epochs on standard output.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    extent: Extent,
+    began: Instant,
+    samples: u64,
+    shown: Instant,
+    first: bool,
+}
+
+/// Seconds between two plain lines within an epoch.
+const QUIET_SECONDS: u64 = 10;
+
+impl Progress {
+    /// Progress from `done` steps to the end.
+    pub(super) fn new(extent: Extent, done: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(extent.total_steps), ProgressDrawTarget::stderr_with_hz(8));
+            let template = "{bar:24} {pos}/{len}  {msg}  {eta} left";
+            bar.set_style(ProgressStyle::with_template(template).expect("the template is constant"));
+            bar.set_position(done);
+            bar.reset_eta();
+            bar
+        });
+        let now = Instant::now();
+        Self { bar, extent, began: now, samples: 0, shown: now, first: true }
+    }
+
+    /// Shows one event.
+    pub(super) fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Step { step, report, samples } => {
+                if self.samples == 0 {
+                    let seconds = super::seconds_since_start();
+                    self.say(&format!("first step after {seconds:.2} s"));
+                }
+                self.samples += *samples as u64;
+                let rate = self.samples as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
+                if let Some(bar) = &self.bar {
+                    bar.set_position(*step);
+                    bar.set_message(format!("loss {:.4}  {} samples/s", report.loss, count(rate)));
+                } else if self.first || self.shown.elapsed().as_secs() >= QUIET_SECONDS {
+                    self.first = false;
+                    self.shown = Instant::now();
+                    let total = self.extent.total_steps;
+                    eprintln!("step {step}/{total}  loss {:.4}  {} samples/s", report.loss, count(rate));
+                }
+            }
+            Event::Epoch(epoch) => {
+                self.shown = Instant::now();
+                let line = self.line(epoch);
+                match &self.bar {
+                    Some(bar) => bar.suspend(|| println!("{line}")),
+                    None => println!("{line}"),
+                }
+            }
+        }
+    }
+
+    /// A line on standard error, above the bar if there is one.
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn line(&self, epoch: &Epoch) -> String {
+        let epochs = self.extent.total_steps as f64 / self.extent.steps_per_epoch as f64;
+        let held_out = epoch.valid.as_ref().map(|valid| format!("  held out: {}", figures(valid)));
+        format!(
+            "epoch {}/{}  {}{}  {:.1} s",
+            round(epoch.epoch),
+            round(epochs),
+            figures(&epoch.train),
+            held_out.unwrap_or_default(),
+            epoch.seconds
+        )
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `loss 0.1234  accuracy 0.9712`; metrics of many values are left to `eval`.
+pub(super) fn figures(figures: &Figures) -> String {
+    let mut text = format!("loss {:.4}", figures.loss);
+    for (name, values) in &figures.metrics {
+        if let [value] = values.as_slice() {
+            text.push_str(&format!("  {name} {value:.4}"));
+        }
+    }
+    text
+}
+
+fn round(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+/// `1234`, `56.7 k`, `8.90 M`.
+pub(super) fn count(value: f64) -> String {
+    match value {
+        v if v >= 1e9 => format!("{:.2} G", v / 1e9),
+        v if v >= 1e6 => format!("{:.2} M", v / 1e6),
+        v if v >= 1e4 => format!("{:.1} k", v / 1e3),
+        v => format!("{v:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_short() {
+        assert_eq!([count(999.4), count(56_700.0), count(8_900_000.0)], ["999", "56.7 k", "8.90 M"]);
+    }
+
+    #[test]
+    fn single_figures_are_shown_and_matrices_are_not() {
+        let metrics = vec![("accuracy".to_string(), vec![0.5]), ("confusion".to_string(), vec![1.0, 2.0])];
+        assert_eq!(figures(&Figures { loss: 1.0, metrics, samples: 3 }), "loss 1.0000  accuracy 0.5000");
+    }
+}

@@ -1,0 +1,149 @@
+//! What `train`, `resume`, `eval`, `predict` and `plan` share: a model file with its data, ready to run.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::progress::Progress;
+use super::{Failure, open};
+use crate::model::{self, BoundField, Project, Training};
+use crate::primitives::{self, Level};
+use crate::runtime::data::{self, DataError, Dataset};
+use crate::runtime::train::{Extent, LoopError};
+use crate::runtime::trainer::{Settings, Trainer, TrainerError};
+
+/// Options about the machine; none of them changes results beyond rounding.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Machine {
+    /// Threads (all cores by default); results do not depend on it
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Instruction set: avx512, avx2 or portable (the best of this machine, or `ANSATZ_CPU`)
+    #[arg(long, value_name = "LEVEL")]
+    cpu: Option<String>,
+}
+
+impl Machine {
+    pub(super) fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or(cores).clamp(1, 256)
+    }
+
+    pub(super) fn level(&self) -> Result<Level, Failure> {
+        let best = primitives::detect();
+        let Some(name) = self.cpu.clone().or_else(|| std::env::var("ANSATZ_CPU").ok()) else { return Ok(best) };
+        let level = Level::parse(&name)
+            .ok_or_else(|| Failure::Problem(format!("no instruction set `{name}`: choose avx512, avx2 or portable")))?;
+        if level > best {
+            return Err(Failure::Problem(format!("this machine has {best}, not {level}")));
+        }
+        Ok(level)
+    }
+}
+
+/// `KEY=VALUE`.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.trim().to_string(), value.trim().to_string()))
+}
+
+/// A model file with its data.
+pub(super) struct Session {
+    /// The file as the user gave it.
+    pub path: PathBuf,
+    /// The file and all it uses.
+    pub project: Project,
+    /// The settings of the `train` item.
+    pub training: Training,
+    /// The data.
+    pub dataset: Dataset,
+    /// The data's fields with the batch first.
+    pub fields: Vec<BoundField>,
+    source: u64,
+}
+
+impl Session {
+    /// Reads the file, its `train` item and its data.
+    pub(super) fn open(path: &Path, overrides: &[(String, String)]) -> Result<Self, Failure> {
+        Self::with_data(path, overrides, |_| Ok(()))
+    }
+
+    /// As [`Session::open`], with a change to the settings before the data is read.
+    pub(super) fn with_data(
+        path: &Path,
+        overrides: &[(String, String)],
+        change: impl FnOnce(&mut Training) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
+        let (project, file) = open::project(path)?;
+        let mut training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
+        change(&mut training)?;
+        let dataset = data::open(&training.data, training.seed).map_err(|error| data_failure(&project, error))?;
+        let fields = dataset.fields.iter().map(|field| {
+            let sizes = std::iter::once(training.batch).chain(field.sizes.iter().copied()).collect();
+            BoundField { name: field.name.clone(), sizes, dtype: field.dtype, classes: field.classes }
+        });
+        let fields = fields.collect();
+        let source = project.sources.files().fold(FNV_OFFSET, |hash, (_, file)| fnv1a(hash, file.text.as_bytes()));
+        Ok(Self { path: path.to_path_buf(), project, training, dataset, fields, source })
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        Extent::of(&self.training, self.dataset.train.len())
+    }
+
+    /// The compiled training step with first values.
+    pub(super) fn trainer(&self, machine: &Machine, gradient_norms: bool) -> Result<Trainer<'_>, Failure> {
+        let extent = self.extent();
+        let settings = Settings {
+            threads: machine.threads(),
+            level: machine.level()?,
+            gradient_norms,
+            total_steps: extent.total_steps,
+            steps_per_epoch: extent.steps_per_epoch,
+        };
+        Trainer::new(&self.project, &self.training, self.fields.clone(), self.source, settings)
+            .map_err(|error| self.trainer_failure(error))
+    }
+
+    /// Progress from where the trainer stands; says what is about to run.
+    pub(super) fn progress(&self, trainer: &Trainer<'_>) -> Progress {
+        let extent = self.extent();
+        eprintln!(
+            "{}: {} parameters, {}; {} steps of {}",
+            self.training.model,
+            super::progress::count(trainer.parameter_count() as f64),
+            self.dataset.describe(),
+            extent.total_steps,
+            self.training.batch
+        );
+        Progress::new(extent, trainer.position().step)
+    }
+
+    pub(super) fn trainer_failure(&self, error: TrainerError) -> Failure {
+        match error {
+            TrainerError::Findings(diagnostics) => {
+                open::report(&diagnostics, &self.project.sources).err().unwrap_or(Failure::Findings)
+            }
+            TrainerError::Problem(words) => Failure::Problem(words),
+        }
+    }
+
+    pub(super) fn loop_failure(&self, error: LoopError) -> Failure {
+        match error {
+            LoopError::Trainer(error) => self.trainer_failure(error),
+            LoopError::Problem(words) => Failure::Problem(words),
+            LoopError::Diverged { step } => Failure::Problem(format!("the loss is not finite at step {step}")),
+        }
+    }
+}
+
+fn data_failure(project: &Project, error: DataError) -> Failure {
+    open::report(&error.into_diagnostics(), &project.sources).err().unwrap_or(Failure::Findings)
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Fowler, Noll and Vo's hash, 64 bits.
+fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,177 @@
+//! `ansatz train`: train a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+
+use super::Failure;
+use super::session::{self, Machine, Session};
+use crate::runtime::record::{Command, Record, StepLog};
+use crate::runtime::train::{self, Ending, Loop, LoopError};
+use crate::runtime::trainer::Trainer;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The model file
+    file: PathBuf,
+    /// Override a setting, such as `train.batch=64` or `optimizer.lr=0.01`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
+    set: Vec<(String, String)>,
+    /// Passes over the training split
+    #[arg(long, conflicts_with = "steps")]
+    epochs: Option<f64>,
+    /// Optimizer steps
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Seed of initialisation, shuffling, splits, augmentation and dropout
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Start from these weights
+    #[arg(long, value_name = "SAFETENSORS")]
+    init: Option<PathBuf>,
+    /// Keep the order of the samples
+    #[arg(long)]
+    no_shuffle: bool,
+    /// Write a JSON line for each step
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Add the norm of each parameter's gradient to the log
+    #[arg(long, requires = "log")]
+    log_grads: bool,
+    /// Save and stop when this many steps are done; `resume` goes on
+    #[arg(long, value_name = "STEPS")]
+    stop_after: Option<u64>,
+    /// The run folder (a new one below `runs/` by default)
+    #[arg(long, value_name = "FOLDER")]
+    run: Option<PathBuf>,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    let command = Command {
+        model: std::path::absolute(&arguments.file)?,
+        overrides: overrides(arguments),
+        no_shuffle: arguments.no_shuffle,
+    };
+    let session = Session::open(&arguments.file, &command.overrides)?;
+    let mut trainer = session.trainer(&arguments.machine, arguments.log_grads)?;
+    if let Some(weights) = &arguments.init {
+        trainer.load_weights(weights).map_err(|error| session.trainer_failure(error))?;
+    }
+    let folder = match &arguments.run {
+        Some(folder) if folder.join("run.json").exists() => {
+            let words = format!("{} holds a run; `ansatz resume {0}` goes on with it", folder.display());
+            return Err(Failure::Problem(words));
+        }
+        Some(folder) => folder.clone(),
+        None => fresh_folder(&arguments.file),
+    };
+    let mut record = Record::create(&folder, &command)?;
+    let log = arguments.log.as_deref().map(|path| StepLog::open(path, false)).transpose()?;
+    let options = Options {
+        log,
+        log_gradients: arguments.log_grads,
+        no_shuffle: command.no_shuffle,
+        stop_after: arguments.stop_after,
+    };
+    go(&session, &mut trainer, &mut record, options)
+}
+
+fn overrides(arguments: &Arguments) -> Vec<(String, String)> {
+    let mut overrides = arguments.set.clone();
+    let mut set = |key: &str, value: String| overrides.push((key.to_string(), value));
+    if let Some(epochs) = arguments.epochs {
+        set("train.length", format!("{epochs} epochs"));
+    }
+    if let Some(steps) = arguments.steps {
+        set("train.length", format!("{steps} steps"));
+    }
+    if let Some(seed) = arguments.seed {
+        set("train.seed", seed.to_string());
+    }
+    overrides
+}
+
+/// `runs/NAME`, `runs/NAME-2`, … whichever is free.
+fn fresh_folder(file: &Path) -> PathBuf {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let candidates = (1..).map(|number| match number {
+        1 => Path::new("runs").join(&stem),
+        _ => Path::new("runs").join(format!("{stem}-{number}")),
+    });
+    candidates.into_iter().find(|folder| !folder.exists()).expect("numbers do not end")
+}
+
+/// What `train` and `resume` tell the loop.
+pub(super) struct Options {
+    /// A line a step.
+    pub log: Option<StepLog>,
+    /// Gradient norms in the log.
+    pub log_gradients: bool,
+    /// Samples in their order.
+    pub no_shuffle: bool,
+    /// Stop when this many steps are done.
+    pub stop_after: Option<u64>,
+}
+
+/// Trains to the end or to an interruption, and says where things are.
+pub(super) fn go(
+    session: &Session,
+    trainer: &mut Trainer<'_>,
+    record: &mut Record,
+    options: Options,
+) -> super::Outcome {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    // A second handler cannot be set in one process; a run without one is still correct.
+    let _ = ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    let folder = record.folder.clone();
+    let mut progress = session.progress(trainer);
+    let mut settings = Loop {
+        training: &session.training,
+        dataset: &session.dataset,
+        record,
+        title: session.training.model.clone(),
+        log: options.log,
+        log_gradients: options.log_gradients,
+        no_shuffle: options.no_shuffle,
+        stop: &stop,
+        stop_after: options.stop_after,
+    };
+    let ending = train::run(trainer, &mut settings, &mut |event| progress.show(&event));
+    progress.finish();
+    match ending {
+        Ok(Ending::Complete) => finish(session, trainer, &folder),
+        Ok(Ending::Stopped) => {
+            println!("stopped after step {}; everything is saved", trainer.position().step);
+            println!("go on with: ansatz resume {}", folder.display());
+            Ok(())
+        }
+        Err(LoopError::Trainer(error)) => Err(session.trainer_failure(error)),
+        Err(LoopError::Problem(words)) => Err(Failure::Problem(words)),
+        Err(LoopError::Diverged { step }) => Err(Failure::Problem(format!(
+            "the loss is not finite at step {step}; a smaller learning rate or `clip = 1.0` may help \
+             (the last whole epoch, if any, is in {})",
+            folder.join("last.safetensors").display()
+        ))),
+    }
+}
+
+fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path) -> super::Outcome {
+    if let Some((name, split)) = train::final_split(&session.dataset) {
+        let figures = train::evaluate(trainer, split, session.training.batch);
+        let figures = figures.map_err(|error| session.loop_failure(error))?;
+        println!("{name}: {}", super::progress::figures(&figures));
+    }
+    let weights = folder.join("weights.safetensors");
+    println!("weights: {}   curve: {}", weights.display(), folder.join("loss.svg").display());
+    println!("next: ansatz eval {} --weights {}", session.path.display(), weights.display());
+    Ok(())
+}

@@ -1,0 +1,473 @@
+//! One network in training: its memory, its compiled steps, its place in the run.
+//!
+//! Input: a `train` item and its data. Output: losses, figures and checkpoints. Invariant: all that a later step
+//! depends on is in the tensors of [`Trainer::tensors`] and in [`Trainer::position`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use super::checkpoint::{self, Position, Tensor};
+use super::data::{Batch, Rows};
+use super::init;
+use super::record::Figures;
+use crate::cpu::{Arena, Options, StepInput};
+use crate::diagnostics::{Diagnostic, suggest};
+use crate::graph::{ClockReading, DType, Feeds, Graph, StateKind, Tensor as Tensor64, evaluate};
+use crate::kernel::Buffer;
+use crate::model::{BoundField, MetricSpec, Project, Training};
+use crate::pipeline::{self, Compiled};
+use crate::primitives::Level;
+use crate::primitives::pool::Pool;
+use crate::schedule::Persistent;
+
+/// How a trainer runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Threads, at least 1.
+    pub threads: usize,
+    /// The instruction set.
+    pub level: Level,
+    /// Compute the norm of each parameter's gradient at each step.
+    pub gradient_norms: bool,
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// Optimizer steps in one pass over the training split.
+    pub steps_per_epoch: u64,
+}
+
+/// Why a trainer could not go on.
+#[derive(Debug)]
+pub enum TrainerError {
+    /// The model file.
+    Findings(Vec<Diagnostic>),
+    /// Anything else, in words.
+    Problem(String),
+}
+
+impl From<Vec<Diagnostic>> for TrainerError {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self::Findings(diagnostics)
+    }
+}
+
+impl From<crate::cpu::CodegenError> for TrainerError {
+    fn from(error: crate::cpu::CodegenError) -> Self {
+        Self::Problem(error.to_string())
+    }
+}
+
+/// What one optimizer step reports.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Mean loss of the batch before the update.
+    pub loss: f64,
+    /// The learning rate.
+    pub lr: f64,
+    /// How long it took, feeding included.
+    pub seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum StepKind {
+    Train,
+    Evaluate,
+    Predict,
+}
+
+/// See the module's text.
+pub struct Trainer<'p> {
+    project: &'p Project,
+    training: &'p Training,
+    settings: Settings,
+    fields: Vec<BoundField>,
+    graph: Graph,
+    persistent: Persistent,
+    /// Where parameters and states lie, by `param:NAME` and `state:NAME`.
+    places: BTreeMap<String, Buffer>,
+    compiled: BTreeMap<(StepKind, usize), Compiled>,
+    arena: Arena,
+    pool: Pool,
+    position: Position,
+}
+
+impl<'p> Trainer<'p> {
+    /// Compiles the training step for full batches and sets all parameters and states to their first values.
+    /// `fields` have the batch as their first size.
+    ///
+    /// # Errors
+    /// What is wrong with the model for these fields.
+    pub fn new(
+        project: &'p Project,
+        training: &'p Training,
+        fields: Vec<BoundField>,
+        source: u64,
+        settings: Settings,
+    ) -> Result<Self, TrainerError> {
+        let graph = pipeline::training_graph(project, training, training.batch, &fields, settings.gradient_norms)?;
+        let persistent = Persistent::of(&graph);
+        let position = Position {
+            step: 0,
+            seed: training.seed,
+            source,
+            loss_sum: 0.0,
+            metric_sums: BTreeMap::new(),
+            samples: 0,
+            best: None,
+        };
+        let pool = Pool::new(settings.threads);
+        let mut trainer = Self {
+            project,
+            training,
+            fields,
+            places: places(&graph, &persistent),
+            persistent,
+            compiled: BTreeMap::new(),
+            arena: Arena::with_bytes(0),
+            pool,
+            position,
+            settings,
+            graph,
+        };
+        let first = pipeline::compile(&trainer.graph, &trainer.persistent, &trainer.options())?;
+        trainer.arena.grow(first.program.arena_bytes);
+        trainer.compiled.insert((StepKind::Train, training.batch), first);
+        trainer.initialise();
+        Ok(trainer)
+    }
+
+    fn options(&self) -> Options {
+        Options { level: self.settings.level, profile: false }
+    }
+
+    /// Where the run stands.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Where the run stands, for notes such as the best figure so far.
+    pub fn position_mut(&mut self) -> &mut Position {
+        &mut self.position
+    }
+
+    /// The training step's program, for plans and profiles.
+    pub fn program(&self) -> &crate::kernel::Program {
+        &self.compiled[&(StepKind::Train, self.training.batch)].program
+    }
+
+    /// Number of trained values.
+    pub fn parameter_count(&self) -> usize {
+        self.graph.params.iter().map(|p| sizes(&p.shape).iter().product::<usize>()).sum()
+    }
+
+    fn initialise(&mut self) {
+        for (position, param) in self.graph.params.iter().enumerate() {
+            let values = init::values(&param.init, &sizes(&param.shape), self.training.seed, position);
+            let buffer = &self.places[&format!("param:{}", param.name)];
+            self.arena.f32_mut(buffer).copy_from_slice(&values);
+        }
+        for state in &self.graph.states {
+            let buffer = &self.places[&format!("state:{}", state.name)];
+            fill(&mut self.arena, buffer, state.init);
+        }
+    }
+
+    /// Sets the metric sums to their first values, at the start of a pass.
+    pub fn reset_metrics(&mut self) {
+        for state in self.graph.states.iter().filter(|state| state.kind == StateKind::Metric) {
+            let buffer = &self.places[&format!("state:{}", state.name)];
+            fill(&mut self.arena, buffer, state.init);
+        }
+        self.position.loss_sum = 0.0;
+        self.position.samples = 0;
+        self.position.metric_sums.clear();
+    }
+
+    /// Makes sure that a step for `batch` samples is compiled and fits the arena.
+    fn prepare(&mut self, kind: StepKind, batch: usize) -> Result<(), TrainerError> {
+        if self.compiled.contains_key(&(kind, batch)) {
+            return Ok(());
+        }
+        let mut fields = self.fields.clone();
+        fields.iter_mut().for_each(|field| field.sizes[0] = batch);
+        let (project, training) = (self.project, self.training);
+        let graph = match kind {
+            StepKind::Train => {
+                pipeline::training_graph(project, training, batch, &fields, self.settings.gradient_norms)?
+            }
+            StepKind::Evaluate => pipeline::evaluation_graph(project, training, batch, &fields)?,
+            StepKind::Predict => pipeline::prediction_graph(project, training, batch, &fields)?,
+        };
+        let compiled = pipeline::compile(&graph, &self.persistent, &self.options())?;
+        self.arena.grow(compiled.program.arena_bytes);
+        self.compiled.insert((kind, batch), compiled);
+        Ok(())
+    }
+
+    /// Feeds a batch and runs a step; afterwards outputs lie in the arena.
+    fn run(&mut self, kind: StepKind, batch: &Batch) -> Result<&Compiled, TrainerError> {
+        self.prepare(kind, batch.rows)?;
+        let compiled = &self.compiled[&(kind, batch.rows)];
+        for (field, rows) in self.fields.iter().zip(&batch.fields) {
+            let name = format!("input:{}", field.name);
+            let Some(buffer) = compiled.program.buffers.iter().find(|buffer| buffer.name == name) else { continue };
+            match rows {
+                Rows::F32(values) => self.arena.f32_mut(buffer).copy_from_slice(values),
+                Rows::I32(values) => self.arena.i32_mut(buffer).copy_from_slice(values),
+            }
+        }
+        let step = self.position.step + u64::from(kind == StepKind::Train);
+        let clock = self.clock(step);
+        for (buffer, expr) in &compiled.scalars {
+            self.arena.f32_mut(buffer)[0] = expr.evaluate(&clock) as f32;
+        }
+        compiled.executable.run(&mut self.arena, &self.pool, StepInput { seed: self.position.seed, step });
+        Ok(compiled)
+    }
+
+    fn clock(&self, step: u64) -> ClockReading {
+        ClockReading {
+            step,
+            total_steps: self.settings.total_steps,
+            steps_per_epoch: self.settings.steps_per_epoch,
+        }
+    }
+
+    /// The learning rate of a step, counted from 1.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        let lr = self.graph.scalars.iter().find(|scalar| scalar.name == "lr");
+        lr.map_or(f64::NAN, |scalar| scalar.expr.evaluate(&self.clock(step)))
+    }
+
+    /// One optimizer step.
+    ///
+    /// # Errors
+    /// What is wrong with the model for a batch of this size (a short last batch compiles at its first use).
+    pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainerError> {
+        let began = Instant::now();
+        self.run(StepKind::Train, batch)?;
+        let seconds = began.elapsed().as_secs_f64();
+        self.position.step += 1;
+        let loss = self.add_figures(StepKind::Train, batch.rows);
+        Ok(StepReport { loss, lr: self.learning_rate(self.position.step), seconds })
+    }
+
+    /// Norms of the last step's gradients by parameter, if [`Settings::gradient_norms`].
+    pub fn gradient_norms(&self, batch: usize) -> BTreeMap<String, f64> {
+        let buffers = &self.compiled[&(StepKind::Train, batch)].program.buffers;
+        let norm = |buffer: &Buffer| {
+            let name = buffer.name.strip_prefix("output:grad:")?;
+            Some((name.to_string(), f64::from(self.arena.f32(buffer)[0])))
+        };
+        buffers.iter().filter_map(norm).collect()
+    }
+
+    /// Adds the last step's loss and stateless metrics to the sums of the pass; returns the loss.
+    fn add_figures(&mut self, kind: StepKind, batch: usize) -> f64 {
+        let weight = batch as f64;
+        let mut loss = f64::NAN;
+        for buffer in &self.compiled[&(kind, batch)].program.buffers {
+            if buffer.name == "output:loss" {
+                loss = f64::from(self.arena.f32(buffer)[0]);
+                self.position.loss_sum += loss * weight;
+            } else if let Some(name) = buffer.name.strip_prefix("output:metric:") {
+                let value = f64::from(self.arena.f32(buffer)[0]);
+                *self.position.metric_sums.entry(name.to_string()).or_default() += value * weight;
+            }
+        }
+        self.position.samples += batch as u64;
+        loss
+    }
+
+    /// Loss and metrics since [`Trainer::reset_metrics`].
+    pub fn figures(&self) -> Figures {
+        let samples = self.position.samples.max(1) as f64;
+        let metrics = self.training.metrics.iter().map(|metric| {
+            let value = match &metric.finish {
+                Some(graph) => self.finish(graph),
+                None => vec![self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum / samples)],
+            };
+            (metric.name.clone(), value)
+        });
+        Figures { loss: self.position.loss_sum / samples, metrics: metrics.collect(), samples: self.position.samples }
+    }
+
+    /// The value of a metric with state.
+    fn finish(&self, graph: &Graph) -> Vec<f64> {
+        let mut feeds = Feeds::default();
+        for input in &graph.inputs {
+            let buffer = &self.places[&format!("state:{}", input.name)];
+            let values = self.arena.f32(buffer).iter().map(|x| f64::from(*x)).collect();
+            feeds.inputs.insert(input.name.clone(), Tensor64::new(&buffer.sizes, values));
+        }
+        let evaluation = evaluate(graph, &feeds);
+        evaluation.output("value").map_or_else(|| vec![f64::NAN], |tensor| tensor.data.clone())
+    }
+
+    /// Loss and metrics over batches, without training; the sums of the running pass are kept.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn evaluate(&mut self, batches: impl Iterator<Item = Batch>) -> Result<Figures, TrainerError> {
+        let (position, sums) = (self.position.clone(), self.metric_states());
+        self.reset_metrics();
+        for batch in batches {
+            self.run(StepKind::Evaluate, &batch)?;
+            self.add_figures(StepKind::Evaluate, batch.rows);
+        }
+        let figures = self.figures();
+        self.position = position;
+        for (buffer, values) in sums {
+            self.arena.f32_mut(&buffer).copy_from_slice(&values);
+        }
+        Ok(figures)
+    }
+
+    fn metric_states(&self) -> Vec<(Buffer, Vec<f32>)> {
+        let metrics = self.graph.states.iter().filter(|state| state.kind == StateKind::Metric);
+        let buffers = metrics.map(|state| &self.places[&format!("state:{}", state.name)]);
+        buffers.map(|buffer| (buffer.clone(), self.arena.f32(buffer).to_vec())).collect()
+    }
+
+    /// The model's outputs for a batch: name, sizes with the batch first, values.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn predict(&mut self, batch: &Batch) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, TrainerError> {
+        self.run(StepKind::Predict, batch)?;
+        let program = &self.compiled[&(StepKind::Predict, batch.rows)].program;
+        let outputs = program.buffers.iter().filter_map(|buffer| {
+            let name = buffer.name.strip_prefix("output:")?;
+            Some((name.to_string(), buffer.sizes.clone(), self.arena.f32(buffer).to_vec()))
+        });
+        Ok(outputs.collect())
+    }
+
+    /// All parameters and states by checkpoint name; with `weights_only`, parameters and buffers.
+    pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor> {
+        let mut tensors = BTreeMap::new();
+        for param in &self.graph.params {
+            tensors.insert(param.name.clone(), self.read(&format!("param:{}", param.name)));
+        }
+        for state in &self.graph.states {
+            if weights_only && state.kind != StateKind::Buffer {
+                continue;
+            }
+            tensors.insert(checkpoint_name(&state.kind, &state.name), self.read(&format!("state:{}", state.name)));
+        }
+        tensors
+    }
+
+    fn read(&self, name: &str) -> Tensor {
+        let buffer = &self.places[name];
+        let integer = buffer.dtype != DType::F32;
+        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).to_vec() }
+    }
+
+    /// Goes on from a checkpoint of this very run.
+    ///
+    /// # Errors
+    /// A tensor that is missing, too many, or of another shape; a file without a position.
+    pub fn restore(&mut self, path: &Path) -> Result<(), TrainerError> {
+        let (tensors, position) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
+        let Some(position) = position else {
+            return Err(TrainerError::Problem(format!("{} holds weights, not a place in a run", path.display())));
+        };
+        if position.source != self.position.source {
+            let words = "was written by another version of the model file; to start from its weights use `--init`";
+            return Err(TrainerError::Problem(format!("{} {words}", path.display())));
+        }
+        self.load(path, tensors, false)?;
+        self.position = position;
+        Ok(())
+    }
+
+    /// Takes parameters and buffers from a safetensors file; states of optimizers and metrics in it are ignored.
+    ///
+    /// # Errors
+    /// A parameter that is missing or of another shape; a tensor that the model does not have.
+    pub fn load_weights(&mut self, path: &Path) -> Result<(), TrainerError> {
+        let (tensors, _) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
+        let foreign = |name: &String| {
+            name.starts_with("optimizer:") || name.starts_with("metric:") || name.ends_with("num_batches_tracked")
+        };
+        self.load(path, tensors.into_iter().filter(|(name, _)| !foreign(name)).collect(), true)
+    }
+
+    fn load(
+        &mut self,
+        path: &Path,
+        mut tensors: BTreeMap<String, Tensor>,
+        weights_only: bool,
+    ) -> Result<(), TrainerError> {
+        let params = self.graph.params.iter().map(|p| (p.name.clone(), format!("param:{}", p.name)));
+        let states = self.graph.states.iter().filter(|state| !weights_only || state.kind == StateKind::Buffer);
+        let states = states.map(|state| (checkpoint_name(&state.kind, &state.name), format!("state:{}", state.name)));
+        let wanted: Vec<(String, String)> = params.chain(states).collect();
+        let mut problems = Vec::new();
+        for (name, buffer) in &wanted {
+            let buffer = &self.places[buffer];
+            let Some(tensor) = tensors.remove(name) else {
+                problems.push(format!("`{name}` {:?} is missing", buffer.sizes));
+                continue;
+            };
+            if tensor.sizes != buffer.sizes {
+                problems.push(format!("`{name}` is {:?}, the model wants {:?}", tensor.sizes, buffer.sizes));
+            } else if tensor.integer != (buffer.dtype != DType::F32) {
+                problems.push(format!("`{name}` has another element type than the model"));
+            } else {
+                self.arena.raw_mut(buffer).copy_from_slice(&tensor.bytes);
+            }
+        }
+        for name in tensors.keys() {
+            let near = suggest::nearest(name, wanted.iter().map(|(name, _)| name.as_str()));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            problems.push(format!("the model has no `{name}`{hint}"));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let shown = problems.len().min(8);
+        let more =
+            if problems.len() > shown { format!("\n  … and {} more", problems.len() - shown) } else { String::new() };
+        let list = problems[..shown].join("\n  ");
+        Err(TrainerError::Problem(format!("{} does not fit the model:\n  {list}{more}", path.display())))
+    }
+
+    /// The metrics of the training, in order.
+    pub fn metrics(&self) -> &[MetricSpec] {
+        &self.training.metrics
+    }
+}
+
+/// Weights and buffers stand under their own names, other states under a prefix.
+fn checkpoint_name(kind: &StateKind, name: &str) -> String {
+    match kind {
+        StateKind::Buffer => name.to_string(),
+        StateKind::Optimizer(_) => format!("optimizer:{name}"),
+        StateKind::Metric => format!("metric:{name}"),
+    }
+}
+
+fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
+    shape.iter().map(|dim| dim.as_const().expect("sizes are bound in training") as usize).collect()
+}
+
+/// The place of each parameter and state of the training step.
+fn places(graph: &Graph, persistent: &Persistent) -> BTreeMap<String, Buffer> {
+    let params = graph.params.iter().map(|p| (format!("param:{}", p.name), DType::F32, sizes(&p.shape)));
+    let states = graph.states.iter().map(|s| (format!("state:{}", s.name), s.dtype, sizes(&s.shape)));
+    let place = |(name, dtype, sizes): (String, DType, Vec<usize>)| {
+        let offset = persistent.offset(&name).expect("the graph's own parameters and states have places");
+        (name.clone(), Buffer { name, dtype, sizes, offset })
+    };
+    params.chain(states).map(place).collect()
+}
+
+fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
+    match buffer.dtype {
+        DType::F32 => arena.f32_mut(buffer).fill(value as f32),
+        DType::I32 => arena.i32_mut(buffer).fill(value as i32),
+        DType::Bool => arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
+    }
+}

@@ -1,0 +1,121 @@
+//! The commands as a user meets them: exit codes, what goes where, the shipped models.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+fn ansatz(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_new_file_checks_is_formatted_and_trains() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for arguments in [
+        &["new", "first"][..],
+        &["check", "first.ansatz", "--deny-warnings"],
+        &["fmt", "--check", "first.ansatz"],
+        &["summary", "first.ansatz"],
+        &["plan", "first.ansatz"],
+        &["grad", "first.ansatz"],
+        &["train", "first.ansatz", "--epochs", "1"],
+    ] {
+        let output = ansatz(folder.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    }
+    let again = ansatz(folder.path(), &["new", "first"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("exists already"));
+}
+
+#[test]
+fn shipped_models_check_without_findings_and_are_formatted() {
+    for arguments in [
+        &["check", "--deny-warnings", "models", "benches/models", "tests/parity"][..],
+        &["fmt", "--check", "models", "benches/models", "tests/parity", "src/library", "src/cli"],
+    ] {
+        let output = ansatz(root(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+}
+
+#[test]
+fn shipped_models_are_at_most_sixty_lines() {
+    for entry in std::fs::read_dir(root().join("models")).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "ansatz") {
+            let lines = std::fs::read_to_string(&path).expect("text").lines().count();
+            assert!(lines <= 60, "{} has {lines} lines", path.display());
+        }
+    }
+}
+
+#[test]
+fn findings_give_exit_code_one_on_standard_error_or_as_json() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let wrong = "model M {\n  input x: [N, 4]\n  return x -> Liner(3)\n}\n";
+    std::fs::write(folder.path().join("wrong.ansatz"), wrong).expect("written");
+    let human = ansatz(folder.path(), &["check", "wrong.ansatz"]);
+    assert_eq!(human.status.code(), Some(1));
+    assert!(human.stdout.is_empty());
+    let words = text(&human.stderr);
+    assert!(words.contains("wrong.ansatz:3") && words.contains("`Linear`") && !words.contains('\x1b'), "{words}");
+    let json = ansatz(folder.path(), &["check", "wrong.ansatz", "--format", "json"]);
+    assert_eq!(json.status.code(), Some(1));
+    let line = text(&json.stdout);
+    let finding: serde_json::Value = serde_json::from_str(line.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(finding["line"], 3);
+    let github = ansatz(folder.path(), &["check", "wrong.ansatz", "--format", "github"]);
+    assert!(text(&github.stdout).starts_with("::error file=wrong.ansatz,line=3"), "{}", text(&github.stdout));
+}
+
+#[test]
+fn a_missing_file_gives_exit_code_two() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for command in ["check", "fmt", "train", "summary"] {
+        let output = ansatz(folder.path(), &[command, "absent.ansatz"]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert!(text(&output.stderr).contains("absent.ansatz"), "{command}");
+    }
+}
+
+#[test]
+fn completions_name_every_command() {
+    let script = text(&ansatz(root(), &["completions", "bash"]).stdout);
+    for command in
+        ["new", "check", "fmt", "summary", "plan", "grad", "train", "resume", "eval", "predict", "dump", "completions"]
+    {
+        assert!(script.contains(command), "{command}");
+    }
+}
+
+#[test]
+fn every_stage_can_be_dumped() {
+    for stage in ["ast", "model", "graph", "grad", "schedule", "kernel", "clif", "asm"] {
+        let output = ansatz(root(), &["dump", "models/spirals.ansatz", "--stage", stage]);
+        assert!(output.status.success(), "{stage}: {}", text(&output.stderr));
+        assert!(output.stdout.len() > 100, "{stage}");
+    }
+}
+
+/// A residual network of 150 layers: `check` must stay interactive, `summary` must count.
+#[test]
+fn a_network_of_150_layers_is_checked_quickly_and_counted() {
+    let path = "tests/models/resnet150.ansatz";
+    let began = Instant::now();
+    let output = ansatz(root(), &["check", path]);
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // The promise is 50 ms in release; a debug build beside other tests gets much more.
+    assert!(seconds < 5.0, "check took {seconds} s");
+    let summary = text(&ansatz(root(), &["summary", path, "--size", "N=1"]).stdout);
+    assert!(summary.contains("parameters") && summary.contains("MACs"), "{summary}");
+}
