@@ -288,7 +288,8 @@ impl Expander<'_> {
             Some(meaning) => Ok(meaning),
             None => {
                 let message = format!("`{}` returns nothing", name.name);
-                self.fail(Diagnostic::error("missing-return", name.span, message).label(span, "used here"))
+                let diagnostic = Diagnostic::error("missing-return", name.span, message);
+                self.fail(if span == name.span { diagnostic } else { diagnostic.label(span, "used here") })
             }
         }
     }

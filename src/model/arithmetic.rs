@@ -410,10 +410,10 @@ impl Expander<'_> {
             Diagnostic::error("shape-mismatch", span, format!("{left} and {right} do not fit together"))
                 .label(places.0, format!("this is {left}"))
                 .label(places.1, format!("this is {right}"));
-        for (value, name) in [(values.0, "left"), (values.1, "right")] {
-            let born = self.graph.value(value).span;
+        for (value, shape) in [(values.0, &left), (values.1, &right)] {
+            let born = self.birth(value);
             if born != places.0 && born != places.1 && born != span {
-                diagnostic = diagnostic.label(born, format!("the {name} one comes from here"));
+                diagnostic = diagnostic.label(born, format!("gives {shape}"));
             }
         }
         if let Some(example) = verdict.counterexample() {

@@ -49,6 +49,10 @@ pub fn check(project: &Project, file: FileId, hooks: &Hooks<'_>) -> Vec<Diagnost
             ItemKind::Use(_) | ItemKind::Data(_) | ItemKind::Train(_) => {}
         }
     }
+    if found.iter().any(Diagnostic::is_error) {
+        // A name may only seem unused because its use is misspelled.
+        found.retain(|diagnostic| diagnostic.code != "unused-name");
+    }
     without_duplicates(found)
 }
 

@@ -196,7 +196,7 @@ impl Expander<'_> {
             }
             let expected = format!("dim {axis} must be {wanted_dim} and is {dim}");
             let (code, message) = match (&verdict, verdict.counterexample()) {
-                (Verdict::Undecided, _) => ("shape-undecided", format!("cannot prove that `{dim}` is `{wanted_dim}`")),
+                (Verdict::Undecided, _) => ("undecided", format!("cannot prove that `{dim}` is `{wanted_dim}`")),
                 (_, Some(example)) => ("shape-mismatch", format!("{expected}: fails at {example}")),
                 (_, None) => ("shape-mismatch", expected),
             };
@@ -229,10 +229,16 @@ impl Expander<'_> {
         diagnostic
     }
 
-    /// Where a value comes from: the stage that gives it, else its equation.
+    /// Where a value comes from: the stage that gives it; for a value from inside of a library's stage, the use of
+    /// that stage; else its equation.
     pub(crate) fn birth(&self, value: ValueId) -> Span {
-        let stage = self.layers.iter().rev().find(|call| call.output == value && !self.project.is_library(call.span.file));
-        stage.map_or_else(|| self.graph.value(value).span, |call| call.span)
+        let own = self.graph.value(value).span;
+        let uses = || self.layers.iter().rev().filter(|call| !self.project.is_library(call.span.file));
+        let stage = uses().find(|call| call.output == value).or_else(|| {
+            let around = uses().filter(|call| call.values.contains(&value.0));
+            around.min_by_key(|call| call.values.len()).filter(|_| self.project.is_library(own.file))
+        });
+        stage.map_or(own, |call| call.span)
     }
 
     /// The tensor of an argument that must be one.

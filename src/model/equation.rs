@@ -327,9 +327,15 @@ impl Expander<'_> {
             ExprKind::Call { callee, arguments } if depends(expr, table) => {
                 self.call_node(table, scope, callee, arguments, span)
             }
-            ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) | ExprKind::Name(_) => {
-                self.value_node(scope, expr)
+            ExprKind::Name(name) => {
+                let reported = self.diagnostics.len();
+                let node = self.value_node(scope, expr);
+                if let Some(last) = self.diagnostics.get_mut(reported).filter(|last| last.code == "unknown-name") {
+                    explain_unbound(last, name);
+                }
+                node
             }
+            ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => self.value_node(scope, expr),
             ExprKind::Unary(..) | ExprKind::Binary(..) | ExprKind::Conditional { .. } | ExprKind::Call { .. } => {
                 self.value_node(scope, expr)
             }
@@ -481,6 +487,14 @@ impl Expander<'_> {
             return Ok(Node { kind: NodeKind::Reduce(reduction, vars, Box::new(body)), span, free });
         }
         let outside = table.visible.len();
+        for (position, index) in indices.iter().enumerate() {
+            let again = indices[..position].iter().find(|other| other.name == index.name).map(|other| other.span);
+            let outer = table.find(&index.name).map(|var| table.vars[var].span);
+            if let Some(first) = again.or(outer) {
+                let message = format!("`{}` is an index already", index.name);
+                return self.fail(Diagnostic::error("duplicate-index", index.span, message).label(first, "first here"));
+            }
+        }
         let vars: Vec<Var> = indices
             .iter()
             .map(|index| {
@@ -605,6 +619,17 @@ fn depends(expr: &Expr, table: &Indices) -> bool {
         ExprKind::Residual(stages) => stages.iter().any(|stage| depends(&stage.value, table)),
         ExprKind::Repeat { count, body } => all(&[count, body]),
     }
+}
+
+/// A short lower-case name in an equation is more likely an index than a misspelled value.
+fn explain_unbound(diagnostic: &mut Diagnostic, name: &str) {
+    if name.len() > 2 || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        return;
+    }
+    diagnostic.code = "unbound-index";
+    diagnostic.message = format!("the index `{name}` is neither on the left nor named by a reduction");
+    diagnostic.hints = vec![format!("to sum over it, write `sum[{name}]` before the product")];
+    diagnostic.fixes.clear();
 }
 
 fn is_uniform(callee: &Expr, arguments: &[ast::Argument]) -> bool {

@@ -70,6 +70,7 @@ impl Loaded {
                 seen.insert(&name.name, name.span);
                 match &item.kind {
                     ast::ItemKind::Definition(definition) => {
+                        diagnostics.extend(duplicate_parameters(definition));
                         let ast = Arc::new(definition.clone());
                         loaded.definitions.insert(name.name.clone(), Definition { ast, file });
                     }
@@ -88,6 +89,12 @@ impl Loaded {
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.definitions.keys().chain(self.data.keys()).map(String::as_str)
     }
+}
+
+fn duplicate_parameters(definition: &ast::Definition) -> Vec<Diagnostic> {
+    let mut seen: HashMap<&str, Span> = HashMap::new();
+    let names = definition.parameters.iter().map(|parameter| &parameter.name);
+    names.filter_map(|name| seen.insert(&name.name, name.span).map(|first| duplicate(name, first))).collect()
 }
 
 fn duplicate(name: &ast::Ident, first: Span) -> Diagnostic {

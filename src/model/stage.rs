@@ -426,7 +426,7 @@ impl Expander<'_> {
             Some(times) if times.fract() == 0.0 && times >= 0.0 => times,
             _ => {
                 let what = self.describe(&meaning);
-                let message = "`repeat` needs a whole number that is known here";
+                let message = "`repeat` needs a whole number, 0 or more, that is known here";
                 return self.fail(Diagnostic::error("not-static", count.span, message).at(format!("this is {what}")));
             }
         };

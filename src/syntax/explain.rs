@@ -247,6 +247,9 @@ impl Failure<'_> {
         let operand = matches!(self.kind(self.found), Some(TokenKind::Word | TokenKind::Number | TokenKind::Text));
         match self.word(0) {
             "input" | "param" if found == "[" => diagnostic.hint("a `:` stands between the name and its shape"),
+            "input" | "param" if found == "," => {
+                diagnostic.hint("the names of one line share one type; declare another type on a line of its own")
+            }
             "state" if self.found >= self.tokens.len() => diagnostic.hint("a state needs a start: `state m = 0`"),
             _ if found == "<-" => {
                 diagnostic.hint("`<-` updates a state; a comparison with a negative number is written `< -1`")
