@@ -55,7 +55,7 @@ pub(crate) trait Lanes: Copy {
     /// Bit i is set where `self < bound` is false in lane i (NaN counts as false).
     unsafe fn not_less_mask(self, bound: Self) -> u32;
 
-    /// `to[j·stride + i] = from[i][j]` for `i < from.len()` ≤ `COUNT` and `j < length` ≤ `COUNT`. Rows of `to` are
+    /// `to[j·stride + i] = from[i][j]` for `i < from.len()`, from 1 to `COUNT`, and `j < length` ≤ `COUNT`. Rows of `to` are
     /// written whole, `COUNT` lanes each, in order of j; the lanes behind `from.len()` become any value.
     unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize);
 
@@ -370,43 +370,63 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
-            let mut r = [_mm256_setzero_ps(); 8];
-            if length >= 8 {
-                for (row, &pointer) in r.iter_mut().zip(from) {
-                    *row = _mm256_loadu_ps(pointer);
-                }
+            if length == Self::COUNT {
+                transpose_rows8(from, Self::COUNT, to, stride);
             } else {
-                let mask = mask8(length);
-                for (row, &pointer) in r.iter_mut().zip(from) {
-                    *row = _mm256_maskload_ps(pointer, mask);
-                }
-            }
-            transpose8(&mut r);
-            for (j, row) in r.iter().enumerate().take(length) {
-                _mm256_storeu_ps(to.add(j * stride), *row);
+                transpose_rows8(from, length, to, stride);
             }
         }
     }
 
-    /// Transposes an 8x8 block in registers.
+    /// [`Lanes::transpose`] for a length that is known where it is inlined.
     #[inline(always)]
-    unsafe fn transpose8(r: &mut [__m256; 8]) {
-        let mut t = [_mm256_setzero_ps(); 8];
-        for i in 0..4 {
-            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    unsafe fn transpose_rows8(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
+        let row = |i: usize| from[i.min(from.len() - 1)];
+        for k in (0..length).step_by(4) {
+            let columns = if k + 4 <= length {
+                let pair = |i: usize| {
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(row(i).add(k)));
+                    _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(row(i + 4).add(k)))
+                };
+                transpose4x2([pair(0), pair(1), pair(2), pair(3)])
+            } else {
+                let mask = _mm256_castsi256_si128(mask8(length - k));
+                let pair = |i: usize| {
+                    let low = _mm256_castps128_ps256(_mm_maskload_ps(row(i).add(k), mask));
+                    _mm256_insertf128_ps::<1>(low, _mm_maskload_ps(row(i + 4).add(k), mask))
+                };
+                transpose4x2([pair(0), pair(1), pair(2), pair(3)])
+            };
+            for (j, column) in columns.into_iter().enumerate().take(length - k) {
+                _mm256_storeu_ps(to.add((k + j) * stride), column);
+            }
         }
-        let mut s = [_mm256_setzero_ps(); 8];
-        for i in 0..2 {
-            s[4 * i] = _mm256_shuffle_ps::<0x44>(t[4 * i], t[4 * i + 2]);
-            s[4 * i + 1] = _mm256_shuffle_ps::<0xEE>(t[4 * i], t[4 * i + 2]);
-            s[4 * i + 2] = _mm256_shuffle_ps::<0x44>(t[4 * i + 1], t[4 * i + 3]);
-            s[4 * i + 3] = _mm256_shuffle_ps::<0xEE>(t[4 * i + 1], t[4 * i + 3]);
-        }
-        for i in 0..4 {
-            r[i] = _mm256_permute2f128_ps::<0x20>(s[i], s[i + 4]);
-            r[i + 4] = _mm256_permute2f128_ps::<0x31>(s[i], s[i + 4]);
-        }
+    }
+
+    /// Transposes the 4x4 blocks of each 128-bit half.
+    #[inline(always)]
+    unsafe fn transpose4x2(r: [__m256; 4]) -> [__m256; 4] {
+        let (a, b) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+        let (c, d) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+        [
+            _mm256_shuffle_ps::<0x44>(a, c),
+            _mm256_shuffle_ps::<0xEE>(a, c),
+            _mm256_shuffle_ps::<0x44>(b, d),
+            _mm256_shuffle_ps::<0xEE>(b, d),
+        ]
+    }
+
+    /// Transposes the 4x4 blocks of each 128-bit quarter.
+    #[inline(always)]
+    unsafe fn transpose4x4(r: [__m512; 4]) -> [__m512; 4] {
+        let (a, b) = (_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]));
+        let (c, d) = (_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3]));
+        [
+            _mm512_shuffle_ps::<0x44>(a, c),
+            _mm512_shuffle_ps::<0xEE>(a, c),
+            _mm512_shuffle_ps::<0x44>(b, d),
+            _mm512_shuffle_ps::<0xEE>(b, d),
+        ]
     }
 
     impl Lanes for __m512 {
@@ -524,44 +544,44 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
-            let mut r = [_mm512_setzero_ps(); 16];
-            let mask = mask16(length);
-            for (row, &pointer) in r.iter_mut().zip(from) {
-                *row = _mm512_maskz_loadu_ps(mask, pointer);
-            }
-            transpose16(&mut r);
-            for (j, row) in r.iter().enumerate().take(length) {
-                _mm512_storeu_ps(to.add(j * stride), *row);
+            if length == Self::COUNT {
+                transpose_rows16(from, Self::COUNT, to, stride);
+            } else {
+                transpose_rows16(from, length, to, stride);
             }
         }
     }
 
-    /// Transposes a 16x16 block in registers: 4x4 blocks inside 128-bit lanes, then the lanes.
+    /// [`Lanes::transpose`] for a length that is known where it is inlined.
     #[inline(always)]
-    unsafe fn transpose16(r: &mut [__m512; 16]) {
-        let mut t = [_mm512_setzero_ps(); 16];
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    unsafe fn transpose_rows16(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
+        // Four rows at a distance of four fill one register by loads, so that only 4x4 blocks are shuffled.
+        let row = |i: usize| from[i.min(from.len() - 1)];
+        for k in (0..length).step_by(4) {
+            let mask = mask16(length - k) as u8;
+            let four = |i: usize| {
+                let quarter = |l: usize| _mm_maskz_loadu_ps(mask, row(4 * l + i).add(k));
+                let x = _mm512_castps128_ps512(quarter(0));
+                let x = _mm512_mask_broadcast_f32x4(x, 0x00F0, quarter(1));
+                let x = _mm512_mask_broadcast_f32x4(x, 0x0F00, quarter(2));
+                _mm512_mask_broadcast_f32x4(x, 0xF000, quarter(3))
+            };
+            let whole = |i: usize| {
+                let quarter = |l: usize| _mm_loadu_ps(row(4 * l + i).add(k));
+                let x = _mm512_castps128_ps512(quarter(0));
+                let x = _mm512_mask_broadcast_f32x4(x, 0x00F0, quarter(1));
+                let x = _mm512_mask_broadcast_f32x4(x, 0x0F00, quarter(2));
+                _mm512_mask_broadcast_f32x4(x, 0xF000, quarter(3))
+            };
+            let columns = if k + 4 <= length {
+                transpose4x4([whole(0), whole(1), whole(2), whole(3)])
+            } else {
+                transpose4x4([four(0), four(1), four(2), four(3)])
+            };
+            for (j, column) in columns.into_iter().enumerate().take(length - k) {
+                _mm512_storeu_ps(to.add((k + j) * stride), column);
+            }
         }
-        for i in 0..4 {
-            r[4 * i] = _mm512_shuffle_ps::<0x44>(t[4 * i], t[4 * i + 2]);
-            r[4 * i + 1] = _mm512_shuffle_ps::<0xEE>(t[4 * i], t[4 * i + 2]);
-            r[4 * i + 2] = _mm512_shuffle_ps::<0x44>(t[4 * i + 1], t[4 * i + 3]);
-            r[4 * i + 3] = _mm512_shuffle_ps::<0xEE>(t[4 * i + 1], t[4 * i + 3]);
-        }
-        // r[4g + c] holds, in 128-bit lane l, column 4l + c of rows 4g..4g+4.
-        for c in 0..4 {
-            let low = _mm512_shuffle_f32x4::<0x88>(r[c], r[4 + c]);
-            let high = _mm512_shuffle_f32x4::<0xDD>(r[c], r[4 + c]);
-            let low2 = _mm512_shuffle_f32x4::<0x88>(r[8 + c], r[12 + c]);
-            let high2 = _mm512_shuffle_f32x4::<0xDD>(r[8 + c], r[12 + c]);
-            t[c] = _mm512_shuffle_f32x4::<0x88>(low, low2);
-            t[8 + c] = _mm512_shuffle_f32x4::<0xDD>(low, low2);
-            t[4 + c] = _mm512_shuffle_f32x4::<0x88>(high, high2);
-            t[12 + c] = _mm512_shuffle_f32x4::<0xDD>(high, high2);
-        }
-        *r = t;
     }
 }
 

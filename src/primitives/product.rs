@@ -400,19 +400,49 @@ unsafe fn unstage<V: Tiles>(part: &Part<'_>, width: usize) {
     let [_, n] = &part.plan.operands.n;
     let accumulate = part.plan.accumulate;
     for row in m.runs(part.rows.clone()) {
-        for i in 0..row.length {
-            let from = part.scratch.stage.add((row.position + i) * width).cast_const();
-            let to = part.c.offset(row.offset + i as isize * m.step());
-            for run in n.runs(part.columns.clone()) {
-                let (from, to) = (from.add(run.position), to.offset(run.offset));
-                if n.step() == 1 {
-                    copy_run::<V>(from, to, run.length, accumulate);
-                } else {
+        let from = part.scratch.stage.add(row.position * width).cast_const();
+        for run in n.runs(part.columns.clone()) {
+            let (from, to) = (from.add(run.position), part.c.offset(row.offset + run.offset));
+            if n.step() == 1 {
+                for i in 0..row.length {
+                    copy_run::<V>(from.add(i * width), to.offset(i as isize * m.step()), run.length, accumulate);
+                }
+            } else if m.step() == 1 {
+                let size = [row.length, run.length];
+                copy_transposed::<V>(from, width, to, n.step(), size, accumulate);
+            } else {
+                for i in 0..row.length {
                     for j in 0..run.length {
-                        let element = to.offset(j as isize * n.step());
-                        *element = if accumulate { *element + *from.add(j) } else { *from.add(j) };
+                        let element = to.offset(i as isize * m.step() + j as isize * n.step());
+                        let value = *from.add(i * width + j);
+                        *element = if accumulate { *element + value } else { value };
                     }
                 }
+            }
+        }
+    }
+}
+
+/// `to[j · stride + i] (+)= from[i · width + j]` for `i < size[0]`, `j < size[1]`.
+#[inline(always)]
+unsafe fn copy_transposed<V: Tiles>(
+    from: *const f32,
+    width: usize,
+    to: *mut f32,
+    stride: isize,
+    size: [usize; 2],
+    accumulate: bool,
+) {
+    let mut block = [0.0f32; 16 * 16];
+    for i in (0..size[0]).step_by(V::COUNT) {
+        let rows = (size[0] - i).min(V::COUNT);
+        for j in (0..size[1]).step_by(V::COUNT) {
+            let columns = (size[1] - j).min(V::COUNT);
+            let sources: [*const f32; 16] = std::array::from_fn(|r| from.wrapping_add((i + r) * width + j));
+            V::transpose(&sources[..rows], columns, block.as_mut_ptr(), V::COUNT);
+            for c in 0..columns {
+                let target = to.offset((j + c) as isize * stride).add(i);
+                copy_run::<V>(block.as_ptr().add(c * V::COUNT), target, rows, accumulate);
             }
         }
     }
@@ -421,12 +451,17 @@ unsafe fn unstage<V: Tiles>(part: &Part<'_>, width: usize) {
 #[inline(always)]
 unsafe fn copy_run<V: Tiles>(from: *const f32, to: *mut f32, length: usize, accumulate: bool) {
     let mut j = 0;
-    while j < length {
-        let count = (length - j).min(V::COUNT);
+    while j + V::COUNT <= length {
+        let value = V::load(from.add(j));
+        let value = if accumulate { V::load(to.add(j)).add(value) } else { value };
+        value.store(to.add(j));
+        j += V::COUNT;
+    }
+    if j < length {
+        let count = length - j;
         let value = V::load_first(from.add(j), count);
         let value = if accumulate { V::load_first(to.add(j), count).add(value) } else { value };
         value.store_first(to.add(j), count);
-        j += count;
     }
 }
 

@@ -5,9 +5,10 @@
 
 use super::Level;
 use super::axis::Axis;
+use super::lanes::Portable;
 use super::pack::Copying;
 use super::product::Operands;
-use super::tile::{MAX_ROWS, next_panel};
+use super::tile::{MAX_DIRECT_ROWS, Tiles, next_panel};
 use crate::kernel;
 use std::ops::Range;
 
@@ -17,12 +18,16 @@ const MAX_K_BLOCK: usize = 320;
 const MAX_COLUMNS: usize = 512;
 /// Columns of a part if C's runs of columns are at least so long: parts then follow the runs.
 const MIN_RUN: usize = 192;
+/// Bytes of a stage that stay in L2 beside the block of B.
+const MAX_STAGE: usize = 256 << 10;
+/// Fewest rows of a part.
+const MIN_ROWS: usize = 8;
 /// Fewer rows than this do not repay a copy of B.
 const MIN_ROWS_TO_PACK_B: usize = 16;
 /// Cycles that a part costs besides its work.
 const PART_COST: f64 = 600.0;
 /// Products of fewer cycles are one part.
-const MIN_CYCLES_TO_DIVIDE: f64 = 8000.0;
+const MIN_CYCLES_TO_DIVIDE: f64 = 12000.0;
 
 /// Which operand gives the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,13 +98,22 @@ impl Shape {
 struct Machine {
     lanes: usize,
     max_vectors: usize,
+    /// The most rows of a packed tile of so many vectors.
+    max_rows: fn(usize) -> usize,
 }
 
 fn machine(level: Level) -> Machine {
+    fn of<V: Tiles>() -> Machine {
+        Machine { lanes: V::COUNT, max_vectors: V::MAX_VECTORS, max_rows: V::max_packed_rows }
+    }
     match level {
-        Level::Portable => Machine { lanes: 8, max_vectors: 1 },
-        Level::Avx2 => Machine { lanes: 8, max_vectors: 2 },
-        Level::Avx512 => Machine { lanes: 16, max_vectors: 3 },
+        Level::Portable => of::<Portable>(),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => of::<std::arch::x86_64::__m256>(),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => of::<std::arch::x86_64::__m512>(),
+        #[cfg(not(target_arch = "x86_64"))]
+        Level::Avx2 | Level::Avx512 => of::<Portable>(),
     }
 }
 
@@ -155,28 +169,18 @@ fn operands(product: &kernel::Product, orientation: Orientation) -> Operands {
     }
 }
 
-/// The cheapest shape of an orientation, and its estimated cycles on two threads.
+/// The cheapest shape of an orientation, and its estimated cycles.
 fn shape(operands: &Operands, level: Level) -> (Shape, f64) {
     let machine = machine(level);
     let (m, n, k) = (operands.m[0].extent(), operands.n[0].extent(), operands.k[0].extent());
-    let k_block = k.div_ceil(k.div_ceil(MAX_K_BLOCK).max(1)).max(1);
-    let (copy_a, cost_a) = Copying::of(&operands.m[0], &operands.k[0]);
-    let (copy_b, cost_b) = Copying::of(&operands.n[0], &operands.k[1]);
-    // C's runs, if long, are the segments that columns are cut into.
-    let run = operands.n[1].run();
-    let segment = if run >= MIN_RUN || run == n { run } else { n };
-    let batch: usize = operands.batch.iter().map(|(extent, _)| extent).product();
-    let b_is_direct = operands.n[0].run() >= segment
-        && operands.n[0].run() % segment.max(1) == 0
-        && (operands.n[0].step() == 1 || n == 1)
-        && operands.k[1].run() == k;
-    let estimate = Estimate { m, n, k, batch, segment, cost_a, cost_b, machine: &machine };
-    let mut best: Option<(f64, usize, usize)> = None;
+    let estimate = Estimate::new(operands, &machine);
+    let segment = estimate.segment;
     let segment_vectors = segment.div_ceil(machine.lanes).max(1);
     let fewest = segment.div_ceil(MAX_COLUMNS).max(1);
-    let divide = estimate.cycles() >= MIN_CYCLES_TO_DIVIDE;
+    let divide = estimate.multiply_adds() >= MIN_CYCLES_TO_DIVIDE;
     let most_columns = if divide { (segment_vectors / machine.max_vectors).clamp(fewest, fewest + 32) } else { fewest };
-    let most_rows = if divide { (m / (2 * MAX_ROWS)).clamp(1, 64) } else { 1 };
+    let most_rows = if divide { (m / MIN_ROWS).clamp(1, 64) } else { 1 };
+    let mut best: Option<(f64, usize, usize)> = None;
     for per_segment in fewest..=most_columns {
         for row_blocks in 1..=most_rows {
             let score = estimate.score(row_blocks, per_segment);
@@ -186,28 +190,20 @@ fn shape(operands: &Operands, level: Level) -> (Shape, f64) {
         }
     }
     let (score, row_blocks, per_segment) = best.unwrap_or((0.0, 1, 1));
-    let max_rows = m.div_ceil(row_blocks.max(1));
-    let max_columns = segment_vectors.div_ceil(per_segment) * machine.lanes;
-    let contiguous = (run >= segment && (operands.n[1].step() == 1 || n == 1)) || n <= 1;
-    let pack_b = !(b_is_direct && max_rows < MIN_ROWS_TO_PACK_B);
-    let a_is_direct = operands.k[0].step() == 1 && operands.k[0].run() >= 8.min(k);
-    let pack_a = !(a_is_direct || max_columns <= 2 * machine.lanes && operands.k[0].run() == k);
-    let stage_cost =
-        if contiguous { 0.0 } else { (m * n * batch) as f64 * if operands.n[1].step() == 1 { 0.3 } else { 2.0 } };
-    let column_blocks = ColumnBlocks { extent: n, segment, per_segment, lanes: machine.lanes };
+    let (max_rows, max_columns) = (m.div_ceil(row_blocks), segment_vectors.div_ceil(per_segment) * machine.lanes);
     let shape = Shape {
         row_blocks,
         max_rows,
-        column_blocks,
+        column_blocks: ColumnBlocks { extent: n, segment, per_segment, lanes: machine.lanes },
         max_columns,
-        k_block,
-        pack_a,
-        copy_a,
-        pack_b,
-        copy_b,
-        may_stage: !contiguous,
+        k_block: k.div_ceil(k.div_ceil(MAX_K_BLOCK).max(1)).max(1),
+        pack_a: estimate.packs_a(max_columns),
+        copy_a: estimate.copy_a.0,
+        pack_b: estimate.packs_b(max_rows),
+        copy_b: estimate.copy_b.0,
+        may_stage: estimate.stage > 0.0,
     };
-    (shape, score + stage_cost / 2.0)
+    (shape, score)
 }
 
 /// The cost model: cycles of a product cut in a given way, where one vector's multiply-add takes one cycle.
@@ -217,36 +213,103 @@ struct Estimate<'a> {
     k: usize,
     batch: usize,
     segment: usize,
-    /// Cycles to copy an element of A, of B.
-    cost_a: f64,
-    cost_b: f64,
+    copy_a: (Copying, f64),
+    copy_b: (Copying, f64),
+    /// Neighbours in k are neighbours in A.
+    a_along_k: bool,
+    /// A's elements of a row lie in one run.
+    a_in_one_run: bool,
+    b_is_direct: bool,
+    /// Cycles to write an element of C over a stage; 0: written directly.
+    stage: f64,
     machine: &'a Machine,
 }
 
-impl Estimate<'_> {
+impl<'a> Estimate<'a> {
+    fn new(operands: &Operands, machine: &'a Machine) -> Estimate<'a> {
+        let Operands { m: [m_a, m_c], n: [n_b, n_c], k: [k_a, k_b], batch } = operands;
+        let (n, k) = (n_b.extent(), k_a.extent());
+        // C's runs, if long, are the segments that columns are cut into.
+        let segment = if n_c.run() >= MIN_RUN || n_c.run() == n { n_c.run() } else { n };
+        let contiguous = n <= 1 || (n_c.run() >= segment && n_c.step() == 1);
+        let stage = match (contiguous, n_c.step(), m_c.step()) {
+            (true, ..) => 0.0,
+            (false, 1, _) => 0.4 + 3.0 / n_c.run() as f64,
+            (false, _, 1) => 0.8,
+            (false, ..) => 2.5,
+        };
+        Estimate {
+            m: m_a.extent(),
+            n,
+            k,
+            batch: batch.iter().map(|(extent, _)| extent).product(),
+            segment,
+            copy_a: Copying::of(m_a, k_a),
+            copy_b: Copying::of(n_b, k_b),
+            a_along_k: k_a.step() == 1 && k_a.run() >= 4.min(k),
+            a_in_one_run: k_a.run() == k,
+            b_is_direct: (n <= 1 || (n_b.step() == 1 && n_b.run() % segment.max(1) == 0)) && k_b.run() == k,
+            stage,
+            machine,
+        }
+    }
+
     /// Multiply-adds of the whole product in vectors.
-    fn cycles(&self) -> f64 {
+    fn multiply_adds(&self) -> f64 {
         (self.batch * self.m * self.k) as f64 * self.n.div_ceil(self.machine.lanes) as f64
     }
 
-    /// Cycles on two threads, and with less weight on eight, of `row_blocks` × `per_segment` parts a segment.
+    /// Whether parts of so many columns copy A: not if it streams in place, or if one panel alone reads it.
+    fn packs_a(&self, columns: usize) -> bool {
+        !self.a_along_k && !(self.a_in_one_run && columns <= self.machine.max_vectors * self.machine.lanes)
+    }
+
+    fn packs_b(&self, rows: usize) -> bool {
+        !(self.b_is_direct && rows < MIN_ROWS_TO_PACK_B)
+    }
+
+    /// Cycles on two threads and, with little weight, on more, of `row_blocks` × `per_segment` parts a segment.
     fn score(&self, row_blocks: usize, per_segment: usize) -> f64 {
-        let segments = self.n / self.segment.max(1);
-        let parts = self.batch * row_blocks * segments * per_segment;
+        let parts = self.batch * row_blocks * per_segment * (self.n / self.segment.max(1));
         let vectors = self.segment.div_ceil(self.machine.lanes).div_ceil(per_segment);
         let rows = self.m.div_ceil(row_blocks);
-        let mut tile_cost = 0.0;
+        let columns = vectors * self.machine.lanes;
+        let (k, elements) = (self.k as f64, (rows * columns) as f64);
+        let copy_a = match (self.packs_a(columns), self.a_along_k) {
+            (true, _) => self.copy_a.1,
+            (false, true) => 0.05,
+            (false, false) => 0.3,
+        };
+        let stage_fits = rows * columns * size_of::<f32>() <= MAX_STAGE;
+        let stage = if self.stage == 0.0 || stage_fits { self.stage } else { self.stage + 1.0 };
+        let copy_b = if self.packs_b(rows) { self.copy_b.1 } else { 0.1 };
+        let part = self.tiles(rows, vectors)
+            + k * (copy_a * rows as f64 + copy_b * columns as f64)
+            + elements * (stage + 0.1)
+            + PART_COST;
+        let on = |threads: usize| (parts.div_ceil(threads) * threads) as f64 * part;
+        on(2) + 0.03 * on(8) + 0.003 * on(32)
+    }
+
+    /// Cycles of a part's tiles. A tile takes at least the latency of a multiply-add.
+    fn tiles(&self, rows: usize, vectors: usize) -> f64 {
+        const LATENCY: f64 = 4.0;
+        /// A tile's calls and its registers' way to memory, per vector of C.
+        const PER_VECTOR: f64 = 4.0;
+        let most = (self.machine.max_rows)(next_panel(vectors.max(1), self.machine.max_vectors));
+        let most = if self.packs_a(vectors * self.machine.lanes) { most } else { most.min(MAX_DIRECT_ROWS) };
+        let tiles = rows.div_ceil(most).max(1) as f64;
+        let height = rows as f64 / tiles;
+        let k_blocks = self.k.div_ceil(MAX_K_BLOCK) as f64;
+        let mut cycles = 0.0;
         let mut left = vectors;
         while left > 0 {
             let panel = next_panel(left, self.machine.max_vectors);
-            let penalty = if panel == 1 { 0.15 } else { 0.03 * (self.machine.max_vectors - panel) as f64 };
-            tile_cost += panel as f64 * (1.0 + penalty);
+            // The loads of B and half of those of A do not hide behind the multiply-adds of a narrow tile.
+            let multiply_add = (height * panel as f64 + 0.1 * (height + panel as f64)).max(LATENCY);
+            cycles += multiply_add * self.k as f64 + PER_VECTOR * height * panel as f64 * k_blocks;
             left -= panel;
         }
-        let k = self.k as f64;
-        let columns = (vectors * self.machine.lanes) as f64;
-        let part = rows as f64 * k * (tile_cost + self.cost_a) + columns * k * self.cost_b + PART_COST;
-        let on = |threads: usize| parts.div_ceil(threads) as f64 * part;
-        0.8 * on(2) + 0.8 * on(8)
+        tiles * cycles
     }
 }

@@ -86,11 +86,13 @@ unsafe fn tile<V: Lanes, const ROWS: usize, const VECTORS: usize, const PACKED: 
             }
         }
     }
+    // Masked stores are slow, so they are left to the tiles at the edge.
+    let whole = t.c_last == V::COUNT;
     for i in 0..ROWS {
         let c = t.c[i].offset(t.column);
         for v in 0..VECTORS {
             let to = c.add(v * V::COUNT);
-            if v + 1 < VECTORS {
+            if v + 1 < VECTORS || whole {
                 let sum = if t.accumulate { V::load(to).add(sums[i][v]) } else { sums[i][v] };
                 sum.store(to);
             } else {
