@@ -178,6 +178,10 @@ unsafe fn run_avx512(plan: &ProductPlan, base: *mut u8, scratch: *mut u8, parts:
     run_parts::<std::arch::x86_64::__m512>(plan, base, scratch, parts);
 }
 
+/// Rows that go from the stage to C at a time: a few cache lines of each column where C is transposed, for single lines
+/// of many columns defeat the prefetchers.
+const UNSTAGED_ROWS: usize = 64;
+
 /// One part at work: its block and its pointers.
 struct Part<'a> {
     plan: &'a ProductPlan,
@@ -263,15 +267,15 @@ unsafe fn run_part<V: Tiles>(part: &Part<'_>, b_is_packed: bool) {
             pack_panels::<V>(part, b_block);
         }
         let accumulate = first > 0 || (part.plan.accumulate && !staged);
-        let target = if staged { Target::Stage(stage_width) } else { Target::Memory };
+        let target = match staged {
+            true => Target::Stage { width: stage_width, is_final: range.end == depth },
+            false => Target::Memory,
+        };
         multiply::<V>(part, a_block, b_block, target, accumulate);
         first = range.end;
         if first >= depth {
             break;
         }
-    }
-    if staged {
-        unstage::<V>(part, stage_width);
     }
 }
 
@@ -280,8 +284,9 @@ unsafe fn run_part<V: Tiles>(part: &Part<'_>, b_is_packed: bool) {
 enum Target {
     /// To C.
     Memory,
-    /// To the stage, in rows of so many elements.
-    Stage(usize),
+    /// To the stage, in rows of so many elements. After the final block of k, rows go on to C as soon as a few are
+    /// ready: so their stores run beside the next tiles' arithmetic.
+    Stage { width: usize, is_final: bool },
 }
 
 #[inline(always)]
@@ -324,6 +329,7 @@ unsafe fn multiply<V: Tiles>(
         c_last: V::COUNT,
         accumulate,
     };
+    let mut unstaged = part.rows.start;
     for index in 0..tiles {
         let rows =
             part.rows.start + part.rows.len() * index / tiles..part.rows.start + part.rows.len() * (index + 1) / tiles;
@@ -335,8 +341,8 @@ unsafe fn multiply<V: Tiles>(
             fill_rows(&operands.m[0], rows.clone(), |i, offset| tile.a[i] = part.a.offset(offset));
         }
         match target {
-            Target::Memory => fill_rows(&operands.m[1], rows, |i, offset| tile.c[i] = part.c.offset(offset)),
-            Target::Stage(width) => {
+            Target::Memory => fill_rows(&operands.m[1], rows.clone(), |i, offset| tile.c[i] = part.c.offset(offset)),
+            Target::Stage { width, .. } => {
                 let first = rows.start - part.rows.start;
                 for i in 0..height {
                     tile.c[i] = part.scratch.stage.add((first + i) * width);
@@ -344,6 +350,13 @@ unsafe fn multiply<V: Tiles>(
             }
         }
         row_of_tiles::<V>(part, &mut tile, height, b_block, target);
+        if let Target::Stage { width, is_final: true } = target {
+            while rows.end - unstaged >= UNSTAGED_ROWS || (rows.end == part.rows.end && unstaged < rows.end) {
+                let end = (unstaged + UNSTAGED_ROWS).min(rows.end);
+                unstage::<V>(part, unstaged..end, width);
+                unstaged = end;
+            }
+        }
     }
 }
 
@@ -371,11 +384,11 @@ unsafe fn row_of_tiles<V: Tiles>(part: &Part<'_>, tile: &mut Tile, height: usize
         }
         tile.column = match target {
             Target::Memory => operands.n[1].runs(start..end).next().map_or(0, |run| run.offset),
-            Target::Stage(_) => (start - part.columns.start) as isize,
+            Target::Stage { .. } => (start - part.columns.start) as isize,
         };
         tile.c_last = match target {
             Target::Memory => last,
-            Target::Stage(_) => V::COUNT,
+            Target::Stage { .. } => V::COUNT,
         };
         let body = if part.plan.shape.pack_a { V::packed(height, vectors) } else { V::direct(height, vectors) };
         body(tile);
@@ -393,14 +406,15 @@ unsafe fn fill_rows(axis: &Axis, rows: Range<usize>, mut set: impl FnMut(usize, 
     }
 }
 
-/// Copies, or adds, a part's stage to C.
+/// Copies, or adds, rows of a part's stage to C.
 #[inline(always)]
-unsafe fn unstage<V: Tiles>(part: &Part<'_>, width: usize) {
+unsafe fn unstage<V: Tiles>(part: &Part<'_>, rows: Range<usize>, width: usize) {
+    let first = rows.start - part.rows.start;
     let [_, m] = &part.plan.operands.m;
     let [_, n] = &part.plan.operands.n;
     let accumulate = part.plan.accumulate;
-    for row in m.runs(part.rows.clone()) {
-        let from = part.scratch.stage.add(row.position * width).cast_const();
+    for row in m.runs(rows) {
+        let from = part.scratch.stage.add((first + row.position) * width).cast_const();
         for run in n.runs(part.columns.clone()) {
             let (from, to) = (from.add(run.position), part.c.offset(row.offset + run.offset));
             if n.step() == 1 {
@@ -423,7 +437,7 @@ unsafe fn unstage<V: Tiles>(part: &Part<'_>, width: usize) {
     }
 }
 
-/// `to[j · stride + i] (+)= from[i · width + j]` for `i < size[0]`, `j < size[1]`.
+/// `to[j · stride + i] (+)= from[i · width + j]` for `i < size[0]` ≤ [`UNSTAGED_ROWS`], `j < size[1]`.
 #[inline(always)]
 unsafe fn copy_transposed<V: Tiles>(
     from: *const f32,
@@ -433,17 +447,17 @@ unsafe fn copy_transposed<V: Tiles>(
     size: [usize; 2],
     accumulate: bool,
 ) {
-    let mut block = [0.0f32; 16 * 16];
-    for i in (0..size[0]).step_by(V::COUNT) {
-        let rows = (size[0] - i).min(V::COUNT);
-        for j in (0..size[1]).step_by(V::COUNT) {
-            let columns = (size[1] - j).min(V::COUNT);
+    let mut block = [0.0f32; 16 * UNSTAGED_ROWS];
+    for j in (0..size[1]).step_by(V::COUNT) {
+        let columns = (size[1] - j).min(V::COUNT);
+        for i in (0..size[0]).step_by(V::COUNT) {
             let sources: [*const f32; 16] = std::array::from_fn(|r| from.wrapping_add((i + r) * width + j));
-            V::transpose(&sources[..rows], columns, block.as_mut_ptr(), V::COUNT);
-            for c in 0..columns {
-                let target = to.offset((j + c) as isize * stride).add(i);
-                copy_run::<V>(block.as_ptr().add(c * V::COUNT), target, rows, accumulate);
-            }
+            let used = (size[0] - i).min(V::COUNT);
+            V::transpose(&sources[..used], columns, block.as_mut_ptr().add(i), UNSTAGED_ROWS);
+        }
+        for c in 0..columns {
+            let target = to.offset((j + c) as isize * stride);
+            copy_run::<V>(block.as_ptr().add(c * UNSTAGED_ROWS), target, size[0], accumulate);
         }
     }
 }
