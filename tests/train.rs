@@ -19,7 +19,7 @@ data noise {
   image: f32[2, 8, 8]
   label: class[4]
   augment.image = random_crop(8, pad = 1) -> random_flip(horizontal)
-  split = [0.8, 0.2]
+  split = random(test = 0.2)
 }
 
 train Net on noise {
@@ -61,7 +61,8 @@ fn results_are_the_same_bits_at_1_2_3_and_7_threads() {
     }
     let one = bytes(folder.path(), "1/last.safetensors");
     for threads in ["2", "3", "7"] {
-        assert_eq!(one, bytes(folder.path(), &format!("{threads}/last.safetensors")), "{threads} threads");
+        let same = one == bytes(folder.path(), &format!("{threads}/last.safetensors"));
+        assert!(same, "1 and {threads} threads give other bits");
     }
 }
 
@@ -76,7 +77,8 @@ fn a_run_interrupted_after_any_step_ends_with_the_same_bits() {
         let text = succeed(folder.path(), &["train", "net.ansatz", "--run", &run, "--stop-after", &stop]);
         assert!(text.contains(&format!("ansatz resume {run}")), "{text}");
         succeed(folder.path(), &["resume", &run]);
-        assert_eq!(whole, bytes(folder.path(), &format!("{run}/last.safetensors")), "stopped after step {stop}");
+        let same = whole == bytes(folder.path(), &format!("{run}/last.safetensors"));
+        assert!(same, "other bits when stopped after step {stop}");
     }
     let lines = |run: &str| String::from_utf8(bytes(folder.path(), &format!("{run}/metrics.jsonl"))).expect("text");
     assert_eq!(lines("whole").lines().count(), 3);

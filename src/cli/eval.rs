@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::session::{self, Machine, Session};
+use super::session::{self, Machine, Measures, Session};
 use super::{Failure, progress};
 use crate::runtime::data::Split;
 use crate::runtime::train;
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let session = Session::open(&arguments.file, &arguments.set)?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
-    let mut trainer = session.trainer(&arguments.machine, false)?;
+    let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
     trainer.load_weights(&arguments.weights).map_err(|error| session.trainer_failure(error))?;
     let figures =
         train::evaluate(&mut trainer, split, session.training.batch).map_err(|error| session.loop_failure(error))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::session::{self, Machine, Session};
+use super::session::{self, Machine, Measures, Session};
 use super::{Failure, eval};
 use crate::model::{LiteralKind, Training};
 use crate::runtime::data::Plan;
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
             (&other, &other.dataset.train)
         }
     };
-    let mut trainer = session.trainer(&arguments.machine, false)?;
+    let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
     trainer.load_weights(&arguments.weights).map_err(|error| session.trainer_failure(error))?;
     let out: Box<dyn Write> = match &arguments.output {
         Some(path) => Box::new(std::fs::File::create(path)?),

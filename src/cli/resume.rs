@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::session::{Machine, Session};
+use super::session::{Machine, Measures, Session};
 use super::{Failure, train};
 use crate::runtime::record::{Record, StepLog};
 
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         return Err(Failure::Problem(words));
     }
     let session = Session::open(&command.model, &command.overrides)?;
-    let mut trainer = session.trainer(&arguments.machine, false)?;
+    let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
     trainer.restore(&checkpoint).map_err(|error| session.trainer_failure(error))?;
     let step = trainer.position().step;
     if step >= session.extent().total_steps {

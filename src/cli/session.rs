@@ -41,6 +41,15 @@ impl Machine {
     }
 }
 
+/// What a trainer measures beside the loss.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Measures {
+    /// The norm of each parameter's gradient.
+    pub gradient_norms: bool,
+    /// The time of each kernel.
+    pub profile: bool,
+}
+
 /// `KEY=VALUE`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
@@ -92,12 +101,13 @@ impl Session {
     }
 
     /// The compiled training step with first values.
-    pub(super) fn trainer(&self, machine: &Machine, gradient_norms: bool) -> Result<Trainer<'_>, Failure> {
+    pub(super) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer<'_>, Failure> {
         let extent = self.extent();
         let settings = Settings {
             threads: machine.threads(),
             level: machine.level()?,
-            gradient_norms,
+            gradient_norms: measures.gradient_norms,
+            profile: measures.profile,
             total_steps: extent.total_steps,
             steps_per_epoch: extent.steps_per_epoch,
         };

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 
 use super::Failure;
-use super::session::{self, Machine, Session};
+use super::session::{self, Machine, Measures, Session};
 use crate::runtime::record::{Command, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError};
 use crate::runtime::trainer::Trainer;
+use crate::schedule;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -40,6 +41,9 @@ pub(super) struct Arguments {
     /// Add the norm of each parameter's gradient to the log
     #[arg(long, requires = "log")]
     log_grads: bool,
+    /// Print the time of each kernel at the end
+    #[arg(long)]
+    profile: bool,
     /// Save and stop when this many steps are done; `resume` goes on
     #[arg(long, value_name = "STEPS")]
     stop_after: Option<u64>,
@@ -57,7 +61,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         no_shuffle: arguments.no_shuffle,
     };
     let session = Session::open(&arguments.file, &command.overrides)?;
-    let mut trainer = session.trainer(&arguments.machine, arguments.log_grads)?;
+    let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };
+    let mut trainer = session.trainer(&arguments.machine, measures)?;
     if let Some(weights) = &arguments.init {
         trainer.load_weights(weights).map_err(|error| session.trainer_failure(error))?;
     }
@@ -77,7 +82,40 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         no_shuffle: command.no_shuffle,
         stop_after: arguments.stop_after,
     };
-    go(&session, &mut trainer, &mut record, options)
+    go(&session, &mut trainer, &mut record, options)?;
+    if arguments.profile {
+        print!("{}", profile(&session, &trainer));
+    }
+    Ok(())
+}
+
+/// Milliseconds a full step for each kernel, the slowest first, with its arithmetic and its place in the model.
+fn profile(session: &Session, trainer: &Trainer<'_>) -> String {
+    let report = schedule::report(trainer.program(), &session.project.sources);
+    let nanoseconds = trainer.profile();
+    let total = nanoseconds.iter().sum::<u64>().max(1) as f64;
+    // Short last batches run another program; only full steps are in these times.
+    let (extent, samples) = (session.extent(), session.dataset.train.len());
+    let short = u64::from(!samples.is_multiple_of(session.training.batch));
+    let full = (extent.total_steps - extent.total_steps / extent.steps_per_epoch * short).max(1) as f64;
+    let mut order: Vec<usize> = (0..nanoseconds.len()).collect();
+    order.sort_by_key(|kernel| std::cmp::Reverse(nanoseconds[*kernel]));
+    let mut text = format!("{:>9}  {:>5}  {:>7}  {:>7}  kernel\n", "ms", "%", "Gflop/s", "GB/s");
+    for kernel in order {
+        let (time, row) = (nanoseconds[kernel] as f64, &report.kernels[kernel]);
+        let rate = |amount: u64| amount as f64 * full / time.max(1.0);
+        text.push_str(&format!(
+            "{:>9.4}  {:>5.1}  {:>7.1}  {:>7.1}  {kernel} {} {}  {}\n",
+            time / full * 1e-6,
+            100.0 * time / total,
+            rate(row.flops),
+            rate(row.bytes),
+            row.name,
+            row.shape,
+            row.place
+        ));
+    }
+    text
 }
 
 fn overrides(arguments: &Arguments) -> Vec<(String, String)> {

@@ -5,8 +5,7 @@
 //! whose checksum holds.
 //!
 //! Weights and buffers stand under their own names, as PyTorch and Hugging Face files have them; other states under
-//! `optimizer:…` and `metric:…`. The safetensors metadata holds the position as JSON under `ansatz` and a CRC-32 of
-//! all tensor bytes in name order under `crc32`.
+//! `optimizer:…` and `metric:…`. The safetensors metadata holds, as JSON under `ansatz`, the position and a CRC-32.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -33,6 +32,15 @@ pub struct Position {
     pub samples: u64,
     /// The best value of the kept metric so far.
     pub best: Option<f64>,
+}
+
+/// What a file says of itself, as JSON under `ansatz`.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    /// CRC-32 of all tensor bytes in name order.
+    crc32: u32,
+    /// Absent in a file of weights alone.
+    position: Option<Position>,
 }
 
 /// A tensor as a file holds it.
@@ -76,14 +84,10 @@ pub fn save(
     tensors: &BTreeMap<String, Tensor>,
     position: Option<&Position>,
 ) -> Result<(), CheckpointError> {
-    let mut metadata = HashMap::from([
-        ("format".to_string(), "pt".to_string()),
-        ("crc32".to_string(), format!("{:08x}", checksum(tensors.values().map(|t| t.bytes.as_slice())))),
-    ]);
-    if let Some(position) = position {
-        let text = serde_json::to_string(position).expect("a position is plain data");
-        metadata.insert("ansatz".to_string(), text);
-    }
+    let note = Note { crc32: checksum(tensors.values().map(|t| t.bytes.as_slice())), position: position.cloned() };
+    // One entry: the writer's order of several would differ from run to run.
+    let text = serde_json::to_string(&note).expect("a note is plain data");
+    let metadata = HashMap::from([("ansatz".to_string(), text)]);
     let views = tensors
         .iter()
         .map(|(name, tensor)| {
@@ -131,22 +135,22 @@ pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Option<Position>),
     let metadata = header.metadata().clone().unwrap_or_default();
     let mut raw: Vec<(String, TensorView<'_>)> = file.tensors();
     raw.sort_by(|a, b| a.0.cmp(&b.0));
-    if let Some(expected) = metadata.get("crc32") {
-        let actual = format!("{:08x}", checksum(raw.iter().map(|(_, view)| view.data())));
-        if *expected != actual {
-            return Err(error(path, format!("damaged: its checksum is {actual}, not {expected}")));
-        }
-    }
-    let position = match metadata.get("ansatz") {
-        Some(text) => Some(serde_json::from_str(text).map_err(|problem| error(path, problem))?),
+    let note: Option<Note> = match metadata.get("ansatz") {
+        Some(text) => Some(serde_json::from_str(text).map_err(|problem| damaged(&problem))?),
         None => None,
     };
+    if let Some(note) = &note {
+        let (expected, actual) = (note.crc32, checksum(raw.iter().map(|(_, view)| view.data())));
+        if expected != actual {
+            return Err(error(path, format!("damaged: its checksum is {actual:08x}, not {expected:08x}")));
+        }
+    }
     let mut tensors = BTreeMap::new();
     for (name, view) in raw {
         let tensor = convert(&view).map_err(|problem| error(path, format!("`{name}`: {problem}")))?;
         tensors.insert(name, tensor);
     }
-    Ok((tensors, position))
+    Ok((tensors, note.and_then(|note| note.position)))
 }
 
 fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {

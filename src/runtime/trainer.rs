@@ -14,7 +14,7 @@ use super::record::Figures;
 use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::{Diagnostic, suggest};
 use crate::graph::{ClockReading, DType, Feeds, Graph, StateKind, Tensor as Tensor64, evaluate};
-use crate::kernel::Buffer;
+use crate::kernel::{Buffer, Program};
 use crate::model::{BoundField, MetricSpec, Project, Training};
 use crate::pipeline::{self, Compiled};
 use crate::primitives::Level;
@@ -30,6 +30,8 @@ pub struct Settings {
     pub level: Level,
     /// Compute the norm of each parameter's gradient at each step.
     pub gradient_norms: bool,
+    /// Measure the time of each kernel.
+    pub profile: bool,
     /// Optimizer steps of the whole run.
     pub total_steps: u64,
     /// Optimizer steps in one pass over the training split.
@@ -137,7 +139,7 @@ impl<'p> Trainer<'p> {
     }
 
     fn options(&self) -> Options {
-        Options { level: self.settings.level, profile: false }
+        Options { level: self.settings.level, profile: self.settings.profile }
     }
 
     /// Where the run stands.
@@ -150,9 +152,14 @@ impl<'p> Trainer<'p> {
         &mut self.position
     }
 
-    /// The training step's program, for plans and profiles.
-    pub fn program(&self) -> &crate::kernel::Program {
+    /// The program of the training step for full batches.
+    pub fn program(&self) -> &Program {
         &self.compiled[&(StepKind::Train, self.training.batch)].program
+    }
+
+    /// Nanoseconds spent in each kernel of [`Trainer::program`] so far, if [`Settings::profile`].
+    pub fn profile(&self) -> Vec<u64> {
+        self.compiled[&(StepKind::Train, self.training.batch)].executable.profile()
     }
 
     /// Number of trained values.

@@ -88,7 +88,7 @@ def warmup_cosine(completed, warm=5, to=0.1):
 
 CASES = {
     "text_mlp": (TextMlp, (1000,), 64, 10, lambda p: torch.optim.SGD(p, lr=0.1), None),
-    "seed_cnn": (SeedCnn, (3, 32, 32), 16, 10, lambda p: torch.optim.Adam(p, lr=1e-3), None),
+    "seed_cnn": (SeedCnn, (3, 32, 32), 16, 10, lambda p: torch.optim.Adam(p, lr=1e-4), None),
     "small_cnn": (SmallCnn, (3, 13, 11), 24, 7,
                   lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=0.05), warmup_cosine),
 }
