@@ -5,6 +5,7 @@
 //! for all sizes that the model's `require` lines admit, or, with bound sizes, for those.
 
 mod apply;
+mod arguments;
 mod arithmetic;
 mod builtins;
 pub mod check;
@@ -22,6 +23,7 @@ mod lint;
 mod literal;
 mod lowering;
 mod metric;
+mod node;
 mod optimizer;
 mod project;
 mod reduction;

@@ -5,7 +5,7 @@
 //! factors that do not depend on a summed index are applied after it; more factors are contracted pair by pair.
 
 use super::arithmetic::as_number;
-use super::equation::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var};
+use super::node::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var};
 use super::expander::{Expander, Meaning, Outcome};
 use super::lowering::{affine_over, extent, natural, shape_over};
 use crate::diagnostics::Diagnostic;
