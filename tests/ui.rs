@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use ansatz::diagnostics::{Diagnostic, render};
 use ansatz::model::Project;
-use ansatz::model::check::{Hooks, check};
+use ansatz::runtime::check::check;
 
 /// Cases that are shorter to build than to store.
 const GENERATED: &[(&str, fn() -> String)] = &[
@@ -30,7 +30,7 @@ fn folder() -> PathBuf {
 fn findings(name: &str, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> String {
     let (project, file, mut found) = Project::load(Path::new(name), Some(Path::new("")), read);
     if !found.iter().any(Diagnostic::is_error) {
-        found.extend(check(&project, file, &Hooks::default()));
+        found.extend(check(&project, file));
     }
     render::human(&found, &project.sources, false)
 }

@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, fmt, open};
 use crate::diagnostics::{Diagnostic, render};
-use crate::model::{self, Project};
+use crate::model::Project;
+use crate::runtime;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -37,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     for path in &files {
         let (project, file, mut diagnostics) = Project::load(path, None, &|path| std::fs::read(path));
         if !diagnostics.iter().any(Diagnostic::is_error) {
-            diagnostics.extend(model::check::check(&project, file, &model::check::Hooks::default()));
+            diagnostics.extend(runtime::check::check(&project, file));
         }
         failed |= diagnostics.iter().any(|d| d.is_error() || arguments.deny_warnings);
         match arguments.format {

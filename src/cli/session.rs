@@ -8,6 +8,7 @@ use super::progress::Progress;
 use super::{Failure, open};
 use crate::model::{self, BoundField, Project, Training};
 use crate::primitives::{self, Level};
+use crate::runtime::check;
 use crate::runtime::data::{self, DataError, Dataset};
 use crate::runtime::train::{Extent, LoopError};
 use crate::runtime::trainer::{Settings, Trainer, TrainerError};
@@ -87,11 +88,7 @@ impl Session {
         let mut training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
         change(&mut training)?;
         let dataset = data::open(&training.data, training.seed).map_err(|error| data_failure(&project, error))?;
-        let fields = dataset.fields.iter().map(|field| {
-            let sizes = std::iter::once(training.batch).chain(field.sizes.iter().copied()).collect();
-            BoundField { name: field.name.clone(), sizes, dtype: field.dtype, classes: field.classes }
-        });
-        let fields = fields.collect();
+        let fields = check::bound_fields(&dataset.fields, training.batch);
         let source = project.sources.files().fold(FNV_OFFSET, |hash, (_, file)| fnv1a(hash, file.text.as_bytes()));
         Ok(Self { path: path.to_path_buf(), project, training, dataset, fields, source })
     }

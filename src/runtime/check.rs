@@ -1,0 +1,100 @@
+//! `ansatz check`: all that can be said about a model file without its data.
+//!
+//! Input: a loaded project and a file of it. Output: diagnostics. Invariant: no file is opened but the weights that a
+//! `loads` promise names, and those lie below the project's folder.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use super::{checkpoint, data};
+use crate::diagnostics::Diagnostic;
+use crate::graph::StateKind;
+use crate::model::check::{Hooks, without_duplicates};
+use crate::model::{self, BoundField, Expanded, ModelUse, Project, Training};
+use crate::pipeline;
+use crate::schedule::{self, Persistent};
+use crate::source::FileId;
+use crate::syntax::ast::{Expr, ExprKind, ItemKind};
+
+/// Checks all items of a file: models for all sizes, promises, and the training step for the data's sizes.
+pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
+    let hooks = Hooks { train_memory: Some(&train_memory), loads: Some(&loads) };
+    let mut found = model::check::check(project, file, &hooks);
+    let trains = project.tree(file).items.iter().any(|item| matches!(item.kind, ItemKind::Train(_)));
+    if trains && !found.iter().any(Diagnostic::is_error) {
+        found.extend(step(project, file, None).err().unwrap_or_default());
+    }
+    without_duplicates(found)
+}
+
+/// The bytes of the training step of the file's `train` item, for `batch` samples or the item's own number.
+fn step(project: &Project, file: FileId, batch: Option<usize>) -> Result<(Training, u64), Vec<Diagnostic>> {
+    let mut training = model::training(project, file, &[])?;
+    training.batch = batch.unwrap_or(training.batch);
+    let fields = bound_fields(&data::fields(&training.data)?, training.batch);
+    let graph = pipeline::training_graph(project, &training, training.batch, &fields, false)?;
+    let bytes = schedule::plan(&graph, &Persistent::of(&graph)).arena_bytes as u64;
+    Ok((training, bytes))
+}
+
+/// Data fields with the batch as their first size.
+pub fn bound_fields(fields: &[data::FieldInfo], batch: usize) -> Vec<BoundField> {
+    let bind = |field: &data::FieldInfo| BoundField {
+        name: field.name.clone(),
+        sizes: std::iter::once(batch).chain(field.sizes.iter().copied()).collect(),
+        dtype: field.dtype,
+        classes: field.classes,
+    };
+    fields.iter().map(bind).collect()
+}
+
+/// Bytes of all tensors of the training step: what `train_memory(N = 100)` means.
+fn train_memory(project: &Project, used: &ModelUse<'_>, sizes: &BTreeMap<String, i64>) -> Result<u64, String> {
+    let batch = match sizes.iter().next() {
+        None => None,
+        Some((_, size)) if sizes.len() == 1 => Some(usize::try_from(*size).map_err(|_| "the batch is negative")?),
+        Some(_) => return Err("`train_memory` takes one size, the batch; the others come from the data".into()),
+    };
+    let words = |findings: Vec<Diagnostic>| findings.into_iter().map(|finding| finding.message).next();
+    match step(project, used.file, batch) {
+        Ok((training, bytes)) if Some(training.model.as_str()) == model_name(used.model) => Ok(bytes),
+        Ok((training, _)) => Err(format!("the file trains `{}`, not this model", training.model)),
+        Err(findings) => Err(words(findings).unwrap_or_else(|| "the training step cannot be compiled".into())),
+    }
+}
+
+fn model_name(expr: &Expr) -> Option<&str> {
+    match &expr.kind {
+        ExprKind::Name(name) => Some(name),
+        ExprKind::Call { callee, .. } => model_name(callee),
+        _ => None,
+    }
+}
+
+/// Whether a safetensors file has exactly the model's parameters and buffers, shape by shape.
+fn loads(project: &Project, used: &ModelUse<'_>, expanded: &Expanded, path: &str) -> Result<(), String> {
+    let relative = Path::new(path);
+    if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(format!("`{path}` leaves the project's folder"));
+    }
+    let (tensors, _) = checkpoint::load(&project.folder(used.file).join(relative)).map_err(|error| error.to_string())?;
+    let graph = &expanded.graph;
+    let params = graph.params.iter().map(|param| (&param.name, &param.shape));
+    let buffers = graph.states.iter().filter(|state| state.kind == StateKind::Buffer);
+    let wanted: BTreeMap<_, _> = params.chain(buffers.map(|state| (&state.name, &state.shape))).collect();
+    for (name, shape) in &wanted {
+        let sizes: Option<Vec<usize>> = shape.iter().map(|dim| dim.as_const().map(|size| size as usize)).collect();
+        match (tensors.get(*name), sizes) {
+            (None, _) => return Err(format!("`{path}` has no `{name}`")),
+            (Some(tensor), Some(sizes)) if tensor.sizes != sizes => {
+                return Err(format!("`{name}` is {:?} in `{path}`, the model wants {sizes:?}", tensor.sizes));
+            }
+            (Some(_), Some(_)) => {}
+            (Some(_), None) => return Err(format!("the shape of `{name}` depends on the inputs' sizes")),
+        }
+    }
+    match tensors.keys().find(|name| !wanted.contains_key(name) && !name.ends_with("num_batches_tracked")) {
+        Some(name) => Err(format!("the model has no `{name}`, which `{path}` holds")),
+        None => Ok(()),
+    }
+}
