@@ -20,6 +20,8 @@ enum Along {
     Same,
     /// At consecutive elements.
     Contiguous,
+    /// At every second element, without conditions: two vectors, half of each.
+    Second,
     /// Anything else: one lane at a time.
     Scattered,
 }
@@ -134,6 +136,7 @@ impl NestEmitter<'_, '_> {
         match self.lane_step(&location.index) {
             0 => Along::Same,
             1 => Along::Contiguous,
+            2 if location.guards.is_empty() && location.indirect.is_empty() => Along::Second,
             _strided => Along::Scattered,
         }
     }
@@ -153,7 +156,11 @@ impl NestEmitter<'_, '_> {
                 sum = self.e.b.ins().iadd(sum, moved);
             }
         }
-        if i32::try_from(constant).is_ok() { (sum, constant) } else { (self.e.b.ins().iadd_imm_s(sum, constant), 0) }
+        if i32::try_from(constant + 16).is_ok() {
+            (sum, constant)
+        } else {
+            (self.e.b.ins().iadd_imm_s(sum, constant), 0)
+        }
     }
 
     /// The address of one lane of a scattered location.
@@ -170,7 +177,11 @@ impl NestEmitter<'_, '_> {
                 sum = self.e.b.ins().iadd(sum, moved);
             }
         }
-        if i32::try_from(constant).is_ok() { (sum, constant) } else { (self.e.b.ins().iadd_imm_s(sum, constant), 0) }
+        if i32::try_from(constant + 16).is_ok() {
+            (sum, constant)
+        } else {
+            (self.e.b.ins().iadd_imm_s(sum, constant), 0)
+        }
     }
 
     /// The address, or that of zero bytes where `condition` fails.
@@ -193,7 +204,8 @@ impl NestEmitter<'_, '_> {
             return self.load_scalar(dtype, flags, address);
         }
         match self.along(location, point) {
-            Along::Scattered => self.load_scattered(location, dtype, point, first, &conditions, flags),
+            Along::Second if dtype != DType::Bool => self.load_second(location, dtype, first, flags),
+            Along::Second | Along::Scattered => self.load_scattered(location, dtype, point, first, &conditions, flags),
             along @ (Along::Same | Along::Contiguous) => {
                 let any = conditions.lanes.map(|lanes| self.e.b.ins().vany_true(lanes));
                 let any = match (any, conditions.all) {
@@ -203,7 +215,7 @@ impl NestEmitter<'_, '_> {
                 let address = self.safe(first, any);
                 let value = match along {
                     Along::Contiguous => self.load_vector(dtype, flags, address),
-                    Along::Same | Along::Scattered => {
+                    Along::Same | Along::Second | Along::Scattered => {
                         let value = self.load_scalar(dtype, flags, address);
                         self.e.splat(value, dtype)
                     }
@@ -218,6 +230,53 @@ impl NestEmitter<'_, '_> {
                 }
             }
         }
+    }
+
+    /// Four elements two apart. A load of odd elements reads the same vectors as one of the even ones before them, where
+    /// that is known; at most one element behind the buffer is read and dropped.
+    fn load_second(&mut self, location: &Location, dtype: DType, first: (Value, i64), flags: MemFlagsData) -> Value {
+        let even = location.index.terms.iter().all(|(_, factor)| factor % 2 == 0);
+        let odd = even && location.index.offset % 2 == 1;
+        let address = (first.0, first.1 - if odd { 4 } else { 0 });
+        let low = self.load_vector(dtype, flags, address);
+        let high = self.load_vector(dtype, flags, (address.0, address.1 + 16));
+        let lanes = if odd { [1, 3, 5, 7] } else { [0, 2, 4, 6] };
+        self.shuffle(low, high, lanes)
+    }
+
+    /// Lanes of two vectors, counted 0 to 7.
+    fn shuffle(&mut self, low: Value, high: Value, lanes: [u8; 4]) -> Value {
+        let ty = self.e.b.func.dfg.value_type(low);
+        let (low, high) = (self.e.bits(I8X16, low), self.e.bits(I8X16, high));
+        let bytes: Vec<u8> = lanes.iter().flat_map(|lane| (0..4).map(move |byte| lane * 4 + byte)).collect();
+        let mask = self.e.b.func.dfg.immediates.push(bytes.into());
+        let mixed = self.e.b.ins().shuffle(low, high, mask);
+        self.e.bits(ty, mixed)
+    }
+
+    /// Whether two stores fill neighbouring elements in turn, so that both become whole vectors.
+    pub(super) fn interleaves(&self, store: &Store, next: &Store, point: &Point) -> bool {
+        let (a, b) = (&store.location, &next.location);
+        point.width == Width::Vector
+            && matches!(self.along(a, point), Along::Second)
+            && matches!(self.along(b, point), Along::Second)
+            && a.buffer == b.buffer
+            && a.index.terms == b.index.terms
+            && a.index.offset + 1 == b.index.offset
+            && !store.accumulate
+            && !next.accumulate
+            && self.program.buffer(a.buffer).dtype != DType::Bool
+    }
+
+    /// Two stores that [`NestEmitter::interleaves`] allows.
+    pub(super) fn store_pair(&mut self, store: &Store, next: &Store, point: &Point) {
+        let dtype = self.program.buffer(store.location.buffer).dtype;
+        let (even, odd) = (self.value(store.value, point), self.value(next.value, point));
+        let (address, offset) = self.address(&store.location, point);
+        let low = self.shuffle(even, odd, [0, 4, 1, 5]);
+        let high = self.shuffle(even, odd, [2, 6, 3, 7]);
+        self.store_whole(dtype, low, (address, offset), false, Width::Vector);
+        self.store_whole(dtype, high, (address, offset + 16), false, Width::Vector);
     }
 
     fn load_scattered(

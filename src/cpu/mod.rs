@@ -28,7 +28,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::default_libcall_names;
 
 pub use arena::Arena;
@@ -40,6 +40,9 @@ use crate::primitives::pool::Pool;
 use crate::primitives::product::ProductPlan;
 use context::{Clock, Context};
 use step::{Body, Work};
+
+/// Address space reserved for code, so that calls between functions reach 32 bits far; pages are taken as needed.
+const CODE_BYTES: usize = 256 << 20;
 
 /// How a program is compiled.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +147,11 @@ impl Executable {
         let prepared = prepare(program, options.level);
         let actions = step::actions(program, &prepared.works, options.profile);
         let isa = jit::isa(options.level, false)?;
-        let mut module = JITModule::new(JITBuilder::with_isa(isa.clone(), default_libcall_names()));
+        let memory = ArenaMemoryProvider::new_with_size(CODE_BYTES)
+            .map_err(|error| CodegenError { kernel: None, message: error.to_string() })?;
+        let mut builder = JITBuilder::with_isa(isa.clone(), default_libcall_names());
+        builder.memory_provider(Box::new(memory));
+        let mut module = JITModule::new(builder);
         let (jobs, works) = (&prepared.jobs, &prepared.works);
         let step = jit::define(&mut module, program, jobs, works, &actions, options.profile, &isa)?;
         let finished = module.finalize_definitions();

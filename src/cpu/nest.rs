@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use crate::cpu::context::Helper;
 use crate::cpu::emit::{Emitter, Width};
 use crate::cpu::plan::{Call, GRAIN, LANES, NestPlan, SLOT_BYTES, STRIP};
-use crate::kernel::{Node, NodeId, NodeOp, Program};
+use crate::kernel::{BufferId, Node, NodeId, NodeOp, Program};
 
 /// One point of the lane loop, or four from there on.
 #[derive(Clone, Copy)]
@@ -31,6 +31,8 @@ pub(super) struct Range {
     rest: Option<usize>,
     /// At most this many points.
     most: usize,
+    /// Exactly this many points from 0 on.
+    count: Option<usize>,
 }
 
 /// Some points that are emitted together: vectors from `start` on, or one scalar point.
@@ -167,7 +169,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         let number = plan.nest.parallel - 1;
         if plan.outer_lanes && number + 1 == plan.nest.outer.len() {
             self.vars.push(self.zero);
-            self.phases_outer(Range { from, to, rest, most: plan.nest.outer[number] });
+            self.phases_outer(Range { from, to, rest, most: plan.nest.outer[number], count: None });
         } else {
             let open = self.e.begin(from, to, 1);
             self.vars.push(open.index);
@@ -194,7 +196,13 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
 
     /// All of a lane loop.
     fn whole(&mut self, extent: usize) -> Range {
-        Range { from: self.zero, to: self.e.i64(extent as i64), rest: Some(extent % GRAIN), most: extent }
+        Range {
+            from: self.zero,
+            to: self.e.i64(extent as i64),
+            rest: Some(extent % GRAIN),
+            most: extent,
+            count: Some(extent),
+        }
     }
 
     /// A loop from 0 whose index is pushed for its body.
@@ -231,7 +239,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         let end = self.e.b.ins().iadd_imm_s(open.index, STRIP as i64);
         let to = self.e.b.ins().smin(end, range.to);
         self.strip_start(open.index);
-        body(self, Range { from: open.index, to, rest: range.rest, most: STRIP });
+        body(self, Range { from: open.index, to, rest: range.rest, most: STRIP, count: None });
         self.e.end(open);
     }
 
@@ -247,9 +255,17 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         (address, (slot * SLOT_BYTES) as i32 + point.ahead as i32 * 4)
     }
 
-    /// The points of a range, tile by tile: unrolled vectors, single vectors, scalars.
-    fn tiles(&mut self, range: Range, body: &mut dyn FnMut(&mut Self, Tile)) {
+    /// The points of a range, tile by tile: unrolled vectors, single vectors, and the rest as one vector that ends with
+    /// the range if points may run twice (`again`), otherwise as scalars.
+    fn tiles(&mut self, range: Range, again: bool, body: &mut dyn FnMut(&mut Self, Tile)) {
         let unroll = self.plan.phases[self.phase].unroll;
+        if let Some(count) = range.count.filter(|count| *count < LANES) {
+            for point in 0..count {
+                let start = self.e.i64(point as i64);
+                body(self, Tile { start, vectors: 0 });
+            }
+            return;
+        }
         let rest = range.rest.unwrap_or(GRAIN - 1);
         let mut from = range.from;
         let mut run = |this: &mut Self, vectors: usize, wanted: bool| {
@@ -257,6 +273,9 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
                 return;
             }
             let step = (vectors * LANES).max(1) as i64;
+            if range.count == Some(step as usize) {
+                return body(this, Tile { start: from, vectors });
+            }
             let limit = this.e.b.ins().iadd_imm_s(range.to, 1 - step);
             let open = this.e.begin(from, limit, step);
             body(this, Tile { start: open.index, vectors });
@@ -265,7 +284,44 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         };
         run(self, unroll, range.most >= unroll * LANES);
         run(self, 1, unroll > 1 && rest % (unroll * LANES) >= LANES);
-        run(self, 0, rest % LANES != 0);
+        match range.count {
+            _whole if rest % LANES == 0 => {}
+            Some(count) if again => {
+                let start = self.e.i64((count - LANES) as i64);
+                body(self, Tile { start, vectors: 1 });
+            }
+            Some(_) | None => run(self, 0, true),
+        }
+    }
+
+    /// Whether the stores of the phase at hand may run twice for a point: nothing is added to memory, and no load sees
+    /// what the phase stores.
+    fn repeatable(&self) -> bool {
+        let phase = &self.plan.nest.phases[self.phase];
+        let overlaps = |a: BufferId, b: BufferId| {
+            let (a, b) = (self.program.buffer(a), self.program.buffer(b));
+            a.offset < b.offset + b.bytes() && b.offset < a.offset + a.bytes()
+        };
+        phase.stores.iter().all(|store| {
+            let seen = phase.nodes.iter().any(|node| match &node.op {
+                NodeOp::Load(location) => overlaps(location.buffer, store.location.buffer),
+                NodeOp::Const(_)
+                | NodeOp::Index(_)
+                | NodeOp::Random { .. }
+                | NodeOp::Reduced { .. }
+                | NodeOp::Unary(..)
+                | NodeOp::Binary(..)
+                | NodeOp::Compare(..)
+                | NodeOp::Select(..)
+                | NodeOp::Cast(_) => false,
+            });
+            !store.accumulate && !seen
+        })
+    }
+
+    /// Whether the phase at hand reduces.
+    fn reduces(&self) -> bool {
+        !self.plan.nest.phases[self.phase].reductions.is_empty()
     }
 
     /// Emits at each point of a tile.
@@ -279,8 +335,15 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
     /// The stores of the phase at a point.
     fn stores(&mut self, point: &Point) {
         let plan = self.plan;
-        for store in &plan.nest.phases[self.phase].stores {
-            self.store(store, point);
+        let stores = &plan.nest.phases[self.phase].stores;
+        let mut position = 0;
+        while let Some(store) = stores.get(position) {
+            let pair = stores.get(position + 1).filter(|next| self.interleaves(store, next, point));
+            match pair {
+                Some(next) => self.store_pair(store, next, point),
+                None => self.store(store, point),
+            }
+            position += 1 + usize::from(pair.is_some());
         }
     }
 
@@ -302,16 +365,19 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
             if inner == 0 {
                 self.prepare_uniforms();
             }
-            return self.tiles(strip, &mut |this, tile| this.tile_outer(tile));
+            let again = self.repeatable();
+            return self.tiles(strip, again, &mut |this, tile| this.tile_outer(tile));
         }
         self.lane_innermost = true;
         if inner > 0 {
-            self.tiles(strip, &mut |this, tile| this.at_points(tile, &mut |this, _, point| this.clear_slots(point)));
+            let clear = &mut |this: &mut Self, _: usize, point: &Point| this.clear_slots(point);
+            self.tiles(strip, true, &mut |this, tile| this.at_points(tile, clear));
         }
         self.inner(0, inner, &mut |this| {
             this.prepare_uniforms();
             this.levels(strip);
-            this.tiles(strip, &mut |this, tile| {
+            let again = this.repeatable() && (inner == 0 || !this.reduces());
+            this.tiles(strip, again, &mut |this, tile| {
                 this.at_points(tile, &mut |this, _, point| {
                     this.accumulate_slots(point);
                     this.stores(point);
@@ -377,7 +443,8 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
             let range = this.whole(inner[last]);
             let mut strip = |this: &mut Self, strip: Range| {
                 this.levels(strip);
-                this.tiles(strip, &mut |this, tile| {
+                let again = this.repeatable() && !this.reduces();
+                this.tiles(strip, again, &mut |this, tile| {
                     this.at_points(tile, &mut |this, vector, point| {
                         let wide = point.width == Width::Vector;
                         this.accumulate(if wide { &vectors[vector] } else { &scalar }, point);
@@ -403,7 +470,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         let count = self.e.b.ins().isub(strip.to, strip.from);
         for level in &phase.levels {
             if level.iter().any(|id| phase.calls[id.0 as usize] != Some(Call::Random)) {
-                self.tiles(strip, &mut |this, tile| {
+                self.tiles(strip, true, &mut |this, tile| {
                     this.at_points(tile, &mut |this, _, point| this.arguments(level, point));
                 });
             }

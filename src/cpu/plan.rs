@@ -14,6 +14,8 @@ pub(super) const STRIP: usize = 512;
 pub(super) const SLOT_BYTES: usize = STRIP * 4 + 64;
 /// Lanes of a vector.
 pub(super) const LANES: usize = 4;
+/// Points of the leading loops that are enough to divide among threads; loops behind them stay whole.
+const ENOUGH_POINTS: usize = 64;
 /// Shares of threads are multiples of this many points where the lane loop itself is divided.
 pub(super) const GRAIN: usize = 16;
 
@@ -116,7 +118,8 @@ pub(super) fn operands(op: &NodeOp) -> Vec<NodeId> {
 
 /// Analyses a nest.
 pub(super) fn plan(nest: &Nest) -> NestPlan {
-    let nest = simplify(nest);
+    let mut nest = simplify(nest);
+    nest.parallel = divided_loops(&nest);
     let outer_lanes = nest.lanes == Lanes::Outer && !nest.outer.is_empty();
     // The first two slots hold the arguments of calls outside the lane loop.
     let mut slot = 2;
@@ -137,6 +140,18 @@ pub(super) fn plan(nest: &Nest) -> NestPlan {
         phases,
         nest,
     }
+}
+
+/// The fewest leading parallel loops that give enough points; a loop that is not divided costs no divisions.
+fn divided_loops(nest: &Nest) -> usize {
+    let mut points = 1;
+    for (number, extent) in nest.outer[..nest.parallel].iter().enumerate() {
+        points *= extent;
+        if points >= ENOUGH_POINTS {
+            return number + 1;
+        }
+    }
+    nest.parallel
 }
 
 fn plan_phase(nest: &Nest, phase: &Phase, outer_lanes: bool, slot: &mut usize) -> PhasePlan {

@@ -336,6 +336,27 @@ fn guarded_stores_and_strided_accesses_leave_the_rest_alone() {
     case.check(0.0);
 }
 
+/// Pooling and its gradient: every second element is read, and pairs of elements are written in turn.
+#[test]
+fn strides_of_two_agree_for_even_and_odd_offsets() {
+    for (rows, columns) in [(3, 1), (3, 3), (80, 4), (7, 14), (90, 50)] {
+        for odd in [0, 1] {
+            let mut case = Case::default();
+            let (a, y) = (case.floats(2 * rows * columns + 1), case.floats(2 * rows * columns + 1));
+            let wide = 2 * columns as i64;
+            let place = |buffer, offset| Location { index: linear(&[(0, wide), (1, 2)], offset), ..at(buffer, &[]) };
+            let mut code = Code::default();
+            let (x, z) = (code.load(place(a, odd)), code.load(place(a, 1 - odd)));
+            let (sum, product) = (code.binary(Binary::Add, x, z), code.binary(Binary::Mul, x, z));
+            let sum = code.binary(Binary::Sub, sum, z);
+            code.store(place(y, odd), sum);
+            code.store(place(y, odd + 1), product);
+            case.nest(&[rows, columns], 2, Lanes::Outer, vec![code.phase(&[])]);
+            case.check(EXACT);
+        }
+    }
+}
+
 /// Rows of a table by index, some of them out of range, and their gradient.
 #[test]
 fn gather_and_scatter_skip_indices_out_of_range() {
