@@ -95,9 +95,8 @@ fn check(case: &Case) {
         .expect("the binary runs");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
 
-    let reference = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parity/{}.json", case.name)),
-    );
+    let reference =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parity/{}.json", case.name)));
     let reference: Value = serde_json::from_str(&reference.expect("a reference file")).expect("JSON");
     let log = std::fs::read_to_string(at("steps.jsonl")).expect("a log");
     let losses: Vec<f64> = log

@@ -13,8 +13,11 @@ use ansatz::diagnostics::{Diagnostic, render};
 use ansatz::model::Project;
 use ansatz::runtime::check::check;
 
+/// A name and what makes the text.
+type Generated = (&'static str, fn() -> String);
+
 /// Cases that are shorter to build than to store.
-const GENERATED: &[(&str, fn() -> String)] = &[
+const GENERATED: &[Generated] = &[
     ("generated_deep_parentheses", || format!("model M {{\n  return {}x\n}}\n", "(".repeat(10_000))),
     ("generated_deep_blocks", || format!("model M {{\n{}\n}}\n", "if a { ".repeat(10_000))),
     ("generated_long_sum", || format!("fn f(x) = {}1\n", "x + ".repeat(10_000))),

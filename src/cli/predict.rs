@@ -57,9 +57,9 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         let outputs = trainer.predict(&batch).map_err(|error| session.trainer_failure(error))?;
         for row in 0..batch.rows {
             let mut line = serde_json::Map::from_iter([("sample".to_string(), sample.into())]);
-            for (name, _, values) in outputs.iter().filter(|(_, sizes, _)| sizes.first() == Some(&batch.rows)) {
-                let length = values.len() / batch.rows;
-                let values = &values[row * length..(row + 1) * length];
+            for output in outputs.iter().filter(|output| output.sizes.first() == Some(&batch.rows)) {
+                let (name, length) = (&output.name, output.values.len() / batch.rows);
+                let values = &output.values[row * length..(row + 1) * length];
                 let best = (0..length).reduce(|best, i| if values[i] > values[best] { i } else { best });
                 if let Some(best) = best.filter(|_| length > 1) {
                     line.insert(format!("{name}.argmax"), best.into());

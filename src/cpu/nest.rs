@@ -285,7 +285,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         run(self, unroll, range.most >= unroll * LANES);
         run(self, 1, unroll > 1 && rest % (unroll * LANES) >= LANES);
         match range.count {
-            _whole if rest % LANES == 0 => {}
+            _whole if rest.is_multiple_of(LANES) => {}
             Some(count) if again => {
                 let start = self.e.i64((count - LANES) as i64);
                 body(self, Tile { start, vectors: 1 });

@@ -276,7 +276,7 @@ impl Printer<'_> {
                 Some(_) | None => conditions.push((affine.clone(), letter.clone())),
             }
         }
-        let mut spare = self.letters[indices.len()..].to_vec().into_iter();
+        let mut spare = self.letters[indices.len()..].iter().cloned();
         let mut summed = Vec::new();
         let places: Vec<term::Place> = names
             .into_iter()

@@ -303,12 +303,12 @@ impl Expander<'_> {
     /// `a op b` for tensors of the same shape; types are promoted.
     pub(crate) fn elementwise(&mut self, op: BinaryOp, a: ValueId, b: ValueId, span: Span) -> Outcome<ValueId> {
         let types = (self.graph.value(a).dtype, self.graph.value(b).dtype);
-        if let BinaryOp::And | BinaryOp::Or = op {
-            if types != (DType::Bool, DType::Bool) {
-                let (left, right) = (self.describe(&Meaning::Tensor(a)), self.describe(&Meaning::Tensor(b)));
-                let message = format!("`{}` needs truth values, found {left} and {right}", symbol(op));
-                return self.fail(Diagnostic::error("type-mismatch", span, message));
-            }
+        if let BinaryOp::And | BinaryOp::Or = op
+            && types != (DType::Bool, DType::Bool)
+        {
+            let (left, right) = (self.describe(&Meaning::Tensor(a)), self.describe(&Meaning::Tensor(b)));
+            let message = format!("`{}` needs truth values, found {left} and {right}", symbol(op));
+            return self.fail(Diagnostic::error("type-mismatch", span, message));
         }
         let common = match (types, op) {
             ((DType::Bool, DType::Bool), BinaryOp::And | BinaryOp::Or | BinaryOp::Eq | BinaryOp::Ne) => DType::Bool,
@@ -353,7 +353,7 @@ impl Expander<'_> {
         }
         let half = self.whole_power(x, exponent / 2, span);
         let square = self.graph.binary(Binary::Mul, half, half, span);
-        if exponent % 2 == 0 { square } else { self.graph.binary(Binary::Mul, square, x, span) }
+        if exponent.is_multiple_of(2) { square } else { self.graph.binary(Binary::Mul, square, x, span) }
     }
 
     /// Truth values as 0 and 1; numbers as they are.

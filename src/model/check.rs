@@ -12,7 +12,9 @@ use super::{Expanded, Mode, lint};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::source::{FileId, Span};
-use crate::syntax::ast::{self, Argument, BinaryOp, DefinitionKind, Expr, ExprKind, ItemKind, StatementKind, Suffix, UnaryOp};
+use crate::syntax::ast::{
+    self, Argument, BinaryOp, DefinitionKind, Expr, ExprKind, ItemKind, StatementKind, Suffix, UnaryOp,
+};
 
 /// Bytes that training a model with bound sizes needs.
 pub type TrainMemory<'a> = dyn Fn(&Project, &ModelUse<'_>, &BTreeMap<String, i64>) -> Result<u64, String> + 'a;
@@ -196,7 +198,9 @@ impl Judge<'_> {
                     | BinaryOp::Eq
                     | BinaryOp::Ne
                     | BinaryOp::And
-                    | BinaryOp::Or => return Err(Diagnostic::error("bad-assertion", expr.span, "a number is needed here")),
+                    | BinaryOp::Or => {
+                        return Err(Diagnostic::error("bad-assertion", expr.span, "a number is needed here"));
+                    }
                 };
                 let shown: Vec<String> = [a.shown, b.shown].into_iter().flatten().collect();
                 Ok(Measure { value, shown: (!shown.is_empty()).then(|| shown.join(", ")) })
@@ -233,9 +237,8 @@ impl Judge<'_> {
         let graph = if sizes.is_empty() {
             &self.expanded.graph
         } else {
-            bound = expand_use(self.project, self.used, Mode::Eval, &sizes)
-                .map_err(|errors| first_error(errors, span))?
-                .0;
+            bound =
+                expand_use(self.project, self.used, Mode::Eval, &sizes).map_err(|errors| first_error(errors, span))?.0;
             self.known_sizes(&sizes, span)?;
             &bound.graph
         };
@@ -273,9 +276,10 @@ impl Judge<'_> {
         for input in &self.expanded.graph.inputs {
             input.shape.iter().for_each(|dim| known.extend(dim.vars()));
         }
-        for name in sizes.keys().filter(|name| !known.contains(*name)) {
+        if let Some(name) = sizes.keys().find(|name| !known.contains(*name)) {
             let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-            let problem = Diagnostic::error("unknown-argument", span, format!("the model's inputs have no size `{name}`"));
+            let problem =
+                Diagnostic::error("unknown-argument", span, format!("the model's inputs have no size `{name}`"));
             return Err(problem.hint(format!("its sizes are {}", names.join(", "))));
         }
         Ok(())
@@ -295,7 +299,8 @@ fn unbound(name: &str, dim: &Dim, span: Span) -> Diagnostic {
 }
 
 fn not_a_condition(span: Span) -> Diagnostic {
-    Diagnostic::error("bad-assertion", span, "this is not a condition").hint("write a comparison such as `params < 2 M`")
+    Diagnostic::error("bad-assertion", span, "this is not a condition")
+        .hint("write a comparison such as `params < 2 M`")
 }
 
 /// What a suffix multiplies by, where it counts things or bytes.

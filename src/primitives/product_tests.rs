@@ -109,7 +109,7 @@ impl Case {
         // Rounding grows like the root of the number of terms, each below 1; eight standard errors.
         let tolerance = 8.0 * (depth as f64 + 1.0).sqrt() * f64::from(f32::EPSILON);
         for level in Level::available() {
-            let got = self.run(level, |parts| vec![0..parts]);
+            let got = self.run(level, |parts| std::iter::once(0..parts).collect());
             for (i, (&got, &expected)) in got.iter().zip(&expected).enumerate() {
                 let equal = (f64::from(got) - expected).abs() <= tolerance || (got.is_nan() && expected.is_nan());
                 assert!(equal, "{level}: element {i} is {got}, not {expected}; {:?}", self.product);
@@ -251,7 +251,7 @@ fn results_are_the_same_bits_for_any_partition_and_order() {
     for case in cases {
         for level in Level::available() {
             let bits = |arena: Vec<f32>| arena.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-            let whole = bits(case.run(level, |parts| vec![0..parts]));
+            let whole = bits(case.run(level, |parts| std::iter::once(0..parts).collect()));
             let reversed = bits(case.run(level, |parts| (0..parts).rev().map(|i| i..i + 1).collect()));
             let thirds = bits(
                 case.run(level, |parts| [2, 0, 1].map(|i| parts * i / 3..parts * (i + 1) / 3).into_iter().collect()),

@@ -75,7 +75,7 @@ pub(crate) struct ColumnBlocks {
 impl ColumnBlocks {
     /// Number of blocks.
     pub fn count(&self) -> usize {
-        if self.segment == 0 { 0 } else { self.extent / self.segment * self.per_segment }
+        self.extent.checked_div(self.segment).map_or(0, |segments| segments * self.per_segment)
     }
 
     /// The columns of a block.
@@ -261,7 +261,7 @@ impl<'a> Estimate<'a> {
 
     /// Whether parts of so many columns copy A: not if it streams in place, or if one panel alone reads it.
     fn packs_a(&self, columns: usize) -> bool {
-        !self.a_along_k && !(self.a_in_one_run && columns <= self.machine.max_vectors * self.machine.lanes)
+        !self.a_along_k && (!self.a_in_one_run || columns > self.machine.max_vectors * self.machine.lanes)
     }
 
     fn packs_b(&self, rows: usize) -> bool {

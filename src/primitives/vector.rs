@@ -324,8 +324,8 @@ unsafe fn positive_power<V: Lanes>(x: V, y: V) -> V {
     let t = s.mul_add(low, t.mul_add(high, s.mul_add(high, p.xor(negative))));
     let s = p.mul_add(series, t.mul_add(series, low));
     let r = high.add(high);
-    let t = V::splat(0.693_147_2).mul_add(i, r);
-    let p = V::splat(-0.693_147_2).mul_add(i, t);
+    let t = V::splat(std::f32::consts::LN_2).mul_add(i, r);
+    let p = V::splat(-std::f32::consts::LN_2).mul_add(i, t);
     let s = V::splat(-1.904_654_2e-9).mul_add(i, V::splat(2.0).mul_add(s, r.sub(p)));
     let log_high = t.add(s);
     let log_low = t.sub(log_high).add(s);

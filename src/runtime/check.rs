@@ -77,7 +77,8 @@ fn loads(project: &Project, used: &ModelUse<'_>, expanded: &Expanded, path: &str
     if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(format!("`{path}` leaves the project's folder"));
     }
-    let (tensors, _) = checkpoint::load(&project.folder(used.file).join(relative)).map_err(|error| error.to_string())?;
+    let (tensors, _) =
+        checkpoint::load(&project.folder(used.file).join(relative)).map_err(|error| error.to_string())?;
     let graph = &expanded.graph;
     let params = graph.params.iter().map(|param| (&param.name, &param.shape));
     let buffers = graph.states.iter().filter(|state| state.kind == StateKind::Buffer);

@@ -140,14 +140,14 @@ pub fn run(
     let plan = if run.no_shuffle { plan.in_order() } else { plan };
     let mut batches = run.dataset.train.batches(plan, trainer.position().step, extent.total_steps)?;
     while let Some(batch) = batches.next() {
-        if trainer.position().step % extent.steps_per_epoch == 0 {
+        if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
             trainer.reset_metrics();
         }
         step(trainer, run, &batch, events)?;
         batches.recycle(batch);
         let done = trainer.position().step;
         let stopped = run.stop.load(Ordering::Relaxed) || run.stop_after == Some(done);
-        if done % extent.steps_per_epoch == 0 || done == extent.total_steps {
+        if done.is_multiple_of(extent.steps_per_epoch) || done == extent.total_steps {
             finish_pass(trainer, run, extent, began, events)?;
         }
         if stopped && done < extent.total_steps {

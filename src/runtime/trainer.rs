@@ -70,6 +70,17 @@ pub struct StepReport {
     pub seconds: f64,
 }
 
+/// One output of the model for a batch.
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    /// Its name.
+    pub name: String,
+    /// Its sizes; the batch comes first in outputs that have one.
+    pub sizes: Vec<usize>,
+    /// Its values, row-major.
+    pub values: Vec<f32>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum StepKind {
     Train,
@@ -233,11 +244,7 @@ impl<'p> Trainer<'p> {
     }
 
     fn clock(&self, step: u64) -> ClockReading {
-        ClockReading {
-            step,
-            total_steps: self.settings.total_steps,
-            steps_per_epoch: self.settings.steps_per_epoch,
-        }
+        ClockReading { step, total_steps: self.settings.total_steps, steps_per_epoch: self.settings.steps_per_epoch }
     }
 
     /// The learning rate of a step, counted from 1.
@@ -336,16 +343,17 @@ impl<'p> Trainer<'p> {
         buffers.map(|buffer| (buffer.clone(), self.arena.f32(buffer).to_vec())).collect()
     }
 
-    /// The model's outputs for a batch: name, sizes with the batch first, values.
+    /// The model's outputs for a batch.
     ///
     /// # Errors
     /// As [`Trainer::step`].
-    pub fn predict(&mut self, batch: &Batch) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, TrainerError> {
+    pub fn predict(&mut self, batch: &Batch) -> Result<Vec<Prediction>, TrainerError> {
         self.run(StepKind::Predict, batch)?;
         let program = &self.compiled[&(StepKind::Predict, batch.rows)].program;
         let outputs = program.buffers.iter().filter_map(|buffer| {
             let name = buffer.name.strip_prefix("output:")?;
-            Some((name.to_string(), buffer.sizes.clone(), self.arena.f32(buffer).to_vec()))
+            let values = self.arena.f32(buffer).to_vec();
+            Some(Prediction { name: name.to_string(), sizes: buffer.sizes.clone(), values })
         });
         Ok(outputs.collect())
     }

@@ -97,7 +97,7 @@ impl<'s> Reader<'s> {
                     newlines += 1;
                     between |= ends(token);
                     let commented = line.comment.is_some();
-                    if line.pieces.is_empty() && !commented || !commented && self.joins(next) {
+                    if !commented && (line.pieces.is_empty() || self.joins(next)) {
                         continue;
                     }
                     let carried = if commented { None } else { self.carried(&mut line, next) };

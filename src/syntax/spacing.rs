@@ -148,7 +148,7 @@ impl View<'_> {
         };
         match self.before(word) {
             "->" | "(" | "{" | "[" | "input" | "param" | "state" => true,
-            "," => !self.open.last().is_none_or(|open| self.text(*open) == "{") || !self.in_return(word),
+            "," => self.open.last().is_some_and(|open| self.text(*open) != "{") || !self.in_return(word),
             _ => self.starts[word],
         }
     }

@@ -170,7 +170,7 @@ fn damaged_idx_files_are_refused_without_panic() {
     let body = "source = idx(images = \"i\", labels = \"l\")\n image: u8[2, 2]\n label: class[3]";
     let good = idx(&[3, 2, 2], &[1; 12]);
     let labels = idx(&[3], &[0, 1, 2]);
-    let zipped = gzip(&idx(&[500, 2, 2], &(0..2000u32).map(|x| (x * 7919 >> 3) as u8).collect::<Vec<_>>()));
+    let zipped = gzip(&idx(&[500, 2, 2], &(0..2000u32).map(|x| ((x * 7919) >> 3) as u8).collect::<Vec<_>>()));
     let cases: [(&str, Vec<u8>, Vec<u8>, &str); 12] = [
         ("magic", b"PNG!".to_vec(), labels.clone(), "i: is not an IDX file: it begins with [50, 4e, 47, 21]"),
         ("empty", vec![], labels.clone(), "i: is not an IDX file"),
