@@ -266,6 +266,10 @@ impl Expander<'_> {
             Meaning::Tensor(id) => Ok(*id),
             Meaning::Number(number) => Ok(self.graph.constant(*number, shape, dtype, span)),
             Meaning::Flag(flag) => Ok(self.graph.constant(scalar::truth(*flag), shape, dtype, span)),
+            Meaning::Size(dim) if dtype == DType::I32 && dim.as_const().is_some_and(|n| i32::try_from(n).is_err()) => {
+                let message = format!("{dim} does not fit an integer of 32 bits");
+                self.fail(Diagnostic::error("size-overflow", span, message))
+            }
             Meaning::Size(dim) => Ok(match dim.as_const() {
                 Some(number) => self.graph.constant(number as f64, shape, dtype, span),
                 None => self.graph.size(dim.clone(), shape, dtype, span),

@@ -428,3 +428,50 @@ fn a_schedule_scales_the_step() {
         close(*a, b);
     }
 }
+
+#[test]
+fn definitions_of_the_file_take_the_place_of_the_librarys() {
+    let own =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/training.ansatz")).expect("text");
+    let lines = program(
+        "  loss = cross_entropy(label, smoothing = 0.1)\n  optimizer = adamw(lr = 0.01)\n  schedule = cosine(to = 0.1)\n  length = 3 epochs\n  metrics = accuracy",
+    );
+    let step = expanded(&format!("{own}\n{lines}"), Mode::Train, 4);
+    let rows: Vec<[f64; 3]> = logits().iter().map(log_softmax).collect();
+    let expected: f64 =
+        (0..4).map(|n| -0.9 * rows[n][LABEL[n] as usize] - 0.1 * rows[n].iter().sum::<f64>() / 3.0).sum::<f64>() / 4.0;
+    close(graph::evaluate(&step.graph, &feeds()).output("loss").expect("a loss").data[0], expected);
+}
+
+#[test]
+fn several_outputs_are_visible_in_the_loss() {
+    let text = "model Auto {\n  input x: [N, 4]\n  code = x -> Linear(2)\n  rebuilt = code -> Linear(4)\n  logits = code -> Linear(3)\n  return logits, rebuilt\n}\n\
+                data d {\n  source = csv(\"d.csv\")\n  x: f32[4]\n  label: class[3]\n}\n\
+                train Auto on d {\n  loss = cross_entropy(logits, label) + 0.1 * mse(rebuilt, x)\n  optimizer = adam\n  length = 2 epochs\n  metrics = accuracy, rmse(rebuilt, x), r2(rebuilt, x)\n}\n";
+    let (project, training) = good(text, &[]);
+    let fields = vec![
+        BoundField { name: "x".into(), sizes: vec![5, 4], dtype: DType::F32, classes: None },
+        BoundField { name: "label".into(), sizes: vec![5], dtype: DType::I32, classes: Some(3) },
+    ];
+    let step = forward(&project, &training, 5, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
+    let names: Vec<_> = step.graph.outputs.iter().map(|output| output.name.as_str()).collect();
+    assert_eq!(names, ["logits", "rebuilt", "metric:accuracy", "loss"]);
+    let states: Vec<_> = step.graph.states.iter().map(|state| state.name.as_str()).collect();
+    assert_eq!(states[..2], ["rmse(rebuilt, x).total", "rmse(rebuilt, x).count"]);
+}
+
+#[test]
+fn language_models_have_a_label_for_each_place() {
+    let gpt = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/gpt.ansatz")).expect("text");
+    let text = format!(
+        "{gpt}\ndata d {{\n  source = csv(\"d.csv\")\n  tokens: i32[8]\n  next: i32[8]\n}}\n\
+         train Gpt(V = 30, T = 8, C = 12, depth = 2, heads = 3) on d {{\n  loss = cross_entropy(next)\n  optimizer = adamw(lr = 1e-3)\n  length = 10 steps\n  metrics = accuracy, perplexity\n}}\n"
+    );
+    let (project, training) = good(&text, &[]);
+    let field = |name: &str| BoundField { name: name.into(), sizes: vec![2, 8], dtype: DType::I32, classes: None };
+    let fields = [field("tokens"), field("next")];
+    for mode in [Mode::Train, Mode::Eval] {
+        let step = forward(&project, &training, 2, mode, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
+        assert_eq!(step.graph.shape(step.loss), []);
+    }
+}
