@@ -13,6 +13,8 @@ mod condition;
 mod declare;
 mod equation;
 #[cfg(test)]
+mod equation_random_tests;
+#[cfg(test)]
 mod equation_tests;
 mod expand;
 mod expander;
