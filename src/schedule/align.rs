@@ -33,19 +33,22 @@ fn has_reductions(draft: &Draft) -> bool {
 
 /// Loops of `a` and of `b` that run through the same dim of a value that `a` stores and `b` loads.
 fn pairs(a: &Draft, b: &Draft) -> impl Iterator<Item = (usize, usize)> {
-    let index = |coord: &Coord| match coord {
-        Coord::Linear(linear) => linear.as_index(),
-        Coord::Node(_) => None,
-    };
     let mut pairs = Vec::new();
     for store in a.stores() {
         for element in b.loads().filter(|element| Dest::Value(element.value) == store.dest) {
             if let (At::Dims(written), At::Dims(read)) = (&store.at, &element.at) {
-                pairs.extend(written.iter().zip(read).filter_map(|(written, read)| Some((index(written)?, index(read)?))));
+                pairs.extend(written.iter().zip(read).flat_map(|(written, read)| dim_pairs(written, read)));
             }
         }
     }
     pairs.into_iter()
+}
+
+/// Loops of equal stride in two coordinates of one dim.
+fn dim_pairs(written: &Coord, read: &Coord) -> Vec<(usize, usize)> {
+    let (Coord::Linear(written), Coord::Linear(read)) = (written, read) else { return Vec::new() };
+    let partner = |stride: i64| read.terms.iter().find(|term| term.1 == stride).map(|term| term.0);
+    written.terms.iter().filter_map(|&(index, stride)| Some((index, partner(stride)?))).collect()
 }
 
 /// The loops of a nest in the order in which the first ones are those of `outer`: by the pairs (own loop, loop of

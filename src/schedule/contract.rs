@@ -117,14 +117,28 @@ pub(super) fn lower(form: &mut Form, contract: &Contract, sizes: &[usize], args:
     }
     let operands: Vec<Vec<Linear>> =
         contract.operands.iter().map(|access| access.iter().map(linear).collect()).collect();
-    let output: Vec<Option<Linear>> = contract.output.iter().map(|affine| Some(linear(affine))).collect();
-    match invert(&domain, &output, sizes) {
+    let output: Vec<Linear> = contract.output.iter().map(linear).collect();
+    written(form, &domain, operands, output, sizes, args, span)
+}
+
+/// A contraction over a domain without empty ranges.
+pub(super) fn written(
+    form: &mut Form,
+    domain: &[usize],
+    operands: Vec<Vec<Linear>>,
+    output: Vec<Linear>,
+    sizes: &[usize],
+    args: &[Id],
+    span: Span,
+) -> Id {
+    let output: Vec<Option<Linear>> = output.into_iter().map(Some).collect();
+    match invert(domain, &output, sizes) {
         Some(inverse) => {
             let operands = operands.iter().map(|access| substitute(access, &inverse.indices)).collect();
-            let task = Task { sizes: sizes.to_vec(), summed: inverse.summed, operands, guards: inverse.guards, padding: Vec::new(), span };
-            gathered(form, task, args)
+            let (summed, guards) = (inverse.summed, inverse.guards);
+            gathered(form, Task { sizes: sizes.to_vec(), summed, operands, guards, padding: Vec::new(), span }, args)
         }
-        None => scattered(form, &domain, operands, &output, sizes, args, span),
+        None => scattered(form, domain, operands, &output, sizes, args, span),
     }
 }
 

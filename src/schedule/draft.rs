@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::code::{At, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Stage};
+use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Element, Stage};
 use super::form::{Form, FormOp, GatherIndex, Id, ProductForm};
 use super::inline::{Inliner, flatten, in_memory, unflatten};
 use crate::graph::{Binary, Compare, DType};
@@ -112,28 +112,27 @@ fn item(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Item {
 
 /// Points of a reduction up to which it is straight-line code: windows of pooling, taps, leaves.
 const FEW_POINTS: usize = 16;
+/// The same where the points are a row of a tensor.
+const SHORT_ROW: usize = 4;
 /// Nodes of a straight-line reduction.
 const FEW_NODES: usize = 100;
 
-/// Loops for the dims larger than 1, numbered from `first`: their extents, and one coordinate per dim.
-fn loops(sizes: &[usize], first: usize) -> (Vec<usize>, Vec<Coord>) {
+/// Loops over dims divided like this, numbered from `first`: their extents, and one coordinate per dim.
+fn loops(factors: &[Vec<usize>], first: usize) -> (Vec<usize>, Vec<Coord>) {
     let mut extents = Vec::new();
     let mut coords = Vec::new();
-    for &size in sizes {
-        coords.push(Coord::Linear(match size {
-            1 => Linear::constant(0),
-            _ => Linear::index(first + extents.len()),
-        }));
-        if size != 1 {
-            extents.push(size);
-        }
+    for dim in factors {
+        let start = first + extents.len();
+        let terms = row_major(dim).into_iter().enumerate().map(|(place, stride)| (start + place, stride));
+        coords.push(Coord::Linear(Linear { terms: terms.collect(), offset: 0 }));
+        extents.extend(dim);
     }
     (extents, coords)
 }
 
 fn elementwise(form: &Form, roots: &mut BTreeSet<Id>, id: Id, dest: Dest) -> Draft {
     let value = form.value(id);
-    let (outer, coords) = loops(&value.sizes, 0);
+    let (outer, coords) = loops(&form.factors[id.0 as usize], 0);
     let at = At::Dims(coords);
     let mut stage = Stage::default();
     if value.elements() > 0 {
@@ -177,14 +176,15 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     let FormOp::Reduce(kind) = value.op else { unreachable!("called for reductions") };
     let arg = value.args[0];
     let rank = value.sizes.len();
-    let (outer, coords) = loops(&value.sizes, 0);
-    let (inner, inner_coords) = loops(&form.sizes(arg)[rank..], outer.len());
+    let (outer, coords) = loops(&form.factors[arg.0 as usize][..rank], 0);
+    let (inner, inner_coords) = loops(&form.factors[arg.0 as usize][rank..], outer.len());
     let mut inliner = Inliner::new(form, roots, [&outer[..], &inner[..]].concat());
     let node = inliner.element(arg, &At::Dims([&coords[..], &inner_coords[..]].concat()), &[]);
     let points: usize = inner.iter().product();
     let mut stages = Vec::new();
     let mut write = Stage::default();
-    let node = if points <= FEW_POINTS && points * inliner.code.nodes.len() <= FEW_NODES {
+    let most = if reads_rows(&inliner.code, &outer, &inner) { SHORT_ROW } else { FEW_POINTS };
+    let node = if points <= most && points * inliner.code.nodes.len() <= FEW_NODES {
         let mut inliner = Inliner::new(form, roots, outer.clone());
         let node = straight_line(&mut inliner, kind, arg, &coords);
         write.code = inliner.code;
@@ -199,6 +199,32 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     stages.push(write);
     let parallel = outer.len();
     Draft { outer, parallel, stages, zero: None, scatter: None, title: title(&value.op), span: value.span }
+}
+
+/// True if something is read row by row: rows stay loops, so that what else happens to a row can join.
+fn reads_rows(code: &Code, outer: &[usize], inner: &[usize]) -> bool {
+    let (Some(last), [row]) = (outer.len().checked_sub(1), inner) else { return false };
+    let is_row = |linear: &Linear| {
+        linear.coefficient(last) == *row as i64 && linear.coefficient(outer.len()) == 1
+    };
+    code.nodes.iter().any(|(op, _)| match op {
+        CodeOp::Load(Element { at: At::Flat(flat), .. }) => is_row(flat),
+        CodeOp::Load(Element { at: At::Dims(coords), .. }) => match &coords[..] {
+            [.., Coord::Linear(before), Coord::Linear(at)] => {
+                before.coefficient(last) == 1 && at.as_index() == Some(outer.len())
+            }
+            _ => false,
+        },
+        CodeOp::Const(_)
+        | CodeOp::Index(_)
+        | CodeOp::Random { .. }
+        | CodeOp::Reduced(_)
+        | CodeOp::Unary(..)
+        | CodeOp::Binary(..)
+        | CodeOp::Compare(..)
+        | CodeOp::Select(..)
+        | CodeOp::Cast(_) => false,
+    })
 }
 
 /// A reduction of few points without loops, in row-major order.

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use super::code::{At, Code, CodeOp, CodeStore, Coord, Dest, Draft, Stage};
 use super::draft::ProductItem;
 use super::form::{Form, Id};
+use crate::graph::Binary;
 use crate::kernel::linear::row_major;
 use crate::kernel::{
     BufferId, IndirectTerm, Kernel, KernelKind, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Product,
-    ProductLoop, Reduction, Store,
+    ProductLoop, Reduction, ReductionKind, Store,
 };
 
 /// Where things lie.
@@ -214,16 +215,39 @@ const SHORT_ROW: usize = 4;
 /// Nodes of an unrolled phase.
 const UNROLLED_NODES: usize = 200;
 
-/// Where the last loop is too short for lanes and the loop before it is not, the last one becomes straight-line code.
+/// Where the last loop is too short for lanes and the loop before it is not, the last one becomes straight-line code:
+/// the last inner loop of each phase, and the last outer loop where there are no inner ones.
 fn unroll_short_rows(nest: &mut Nest) {
-    let [.., before, last] = nest.outer[..] else { return };
-    let [phase] = &mut nest.phases[..] else { return };
-    let is_map = phase.inner.is_empty() && phase.reductions.is_empty() && nest.parallel == nest.outer.len();
-    let accumulates = phase.stores.iter().any(|store| store.accumulate);
-    if !is_map || accumulates || last > SHORT_ROW || before < 2 * SHORT_ROW || phase.nodes.len() * last > UNROLLED_NODES {
-        return;
+    let outer = nest.outer.len();
+    for phase in &mut nest.phases {
+        if let [.., before, last] = phase.inner[..]
+            && let Some(unrolled) = unrolled(phase, outer + phase.inner.len() - 1, before, last)
+        {
+            let inner = phase.inner[..phase.inner.len() - 1].to_vec();
+            *phase = Phase { inner, ..unrolled };
+        }
     }
-    let index = nest.outer.len() - 1;
+    let [phase] = &mut nest.phases[..] else { return };
+    let is_map = phase.inner.is_empty() && phase.reductions.is_empty() && nest.parallel == outer;
+    if let [.., before, last] = nest.outer[..]
+        && is_map
+        && let Some(unrolled) = unrolled(phase, outer - 1, before, last)
+    {
+        *phase = unrolled;
+        nest.outer.pop();
+        nest.parallel -= 1;
+    }
+}
+
+/// A phase without its last loop, the points of that loop written out; none where that does not pay or, for an
+/// arg-maximum, would change the numbers of points.
+fn unrolled(phase: &Phase, index: usize, before: usize, last: usize) -> Option<Phase> {
+    let accumulates = phase.stores.iter().any(|store| store.accumulate);
+    let counts = phase.reductions.iter().any(|reduction| reduction.kind == ReductionKind::ArgMax);
+    let long = last > SHORT_ROW || before < SHORT_ROW || phase.nodes.len() * last > UNROLLED_NODES;
+    if accumulates || counts || long {
+        return None;
+    }
     let mut unrolled = Phase { inner: Vec::new(), nodes: Vec::new(), reductions: Vec::new(), stores: Vec::new() };
     for point in 0..last as i64 {
         let mut copy = phase.clone();
@@ -233,12 +257,10 @@ fn unroll_short_rows(nest: &mut Nest) {
         }
         append(&mut unrolled, copy);
     }
-    *phase = unrolled;
-    nest.outer.pop();
-    nest.parallel -= 1;
+    Some(unrolled)
 }
 
-/// Adds the nodes and stores of a phase to another; equal nodes exist once.
+/// Adds the nodes and stores of a phase to another; equal nodes exist once; reductions take both phases' nodes.
 fn append(target: &mut Phase, phase: Phase) {
     let mut names: Vec<NodeId> = Vec::with_capacity(phase.nodes.len());
     for mut node in phase.nodes {
@@ -248,6 +270,21 @@ fn append(target: &mut Phase, phase: Phase) {
             target.nodes.push(node);
             target.nodes.len() - 1
         }) as u32));
+    }
+    for (place, reduction) in phase.reductions.into_iter().enumerate() {
+        let node = names[reduction.node.0 as usize];
+        let Some(before) = target.reductions.get_mut(place) else {
+            target.reductions.push(Reduction { node, ..reduction });
+            continue;
+        };
+        let op = match reduction.kind {
+            ReductionKind::Sum => Binary::Add,
+            ReductionKind::Max => Binary::Max,
+            ReductionKind::ArgMax => unreachable!("an arg-maximum is not unrolled"),
+        };
+        let dtype = target.nodes[node.0 as usize].dtype;
+        target.nodes.push(Node { op: NodeOp::Binary(op, before.node, node), dtype });
+        before.node = NodeId(target.nodes.len() as u32 - 1);
     }
     for mut store in phase.stores {
         store.value = names[store.value.0 as usize];

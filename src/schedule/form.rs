@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::contract::Limits;
+use super::factors::Factors;
 use crate::graph::{Binary, Compare, DType, InputId, ParamId, ScalarId, StateId, Target, Unary};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
@@ -106,6 +107,8 @@ pub(super) struct Form {
     pub outputs: Vec<(String, Id)>,
     pub updates: Vec<(Target, Id)>,
     pub limits: Limits,
+    /// How dims are divided into loops; filled once the form is complete.
+    pub factors: Factors,
     known: HashMap<Key, Id>,
 }
 
@@ -127,7 +130,12 @@ impl Form {
     }
 
     pub fn push(&mut self, op: FormOp, args: &[Id], sizes: &[usize], dtype: DType, span: Span) -> Id {
-        let key = (op, args.to_vec(), sizes.to_vec(), dtype);
+        let mut args = args.to_vec();
+        if matches!(op, FormOp::Binary(Binary::Add | Binary::Mul)) {
+            // a + b and b + a are the same bits.
+            args.sort_unstable();
+        }
+        let key = (op, args, sizes.to_vec(), dtype);
         if let Some(&id) = self.known.get(&key) {
             return id;
         }

@@ -104,21 +104,48 @@ fn addresses(form: &mut Form, indirect: &Indirect, domain: &[usize], args: &[Id]
             IndirectIndex::Tensor { arg, access } => {
                 let span = form.value(args[*arg]).span;
                 let access = access.iter().map(linear).collect();
-                operands.push(form.view(args[*arg], domain, access, &[], span));
-                GatherIndex::Tensor(operands.len() - 1)
+                let tensor = form.view(args[*arg], domain, access, &[], span);
+                match counted(form, tensor) {
+                    Some(linear) => GatherIndex::Linear(linear),
+                    None => {
+                        operands.push(tensor);
+                        GatherIndex::Tensor(operands.len() - 1)
+                    }
+                }
             }
         });
     }
     (index, operands)
 }
 
+/// The value as a linear function of its place, if it is one: `range(S)` as an index tensor.
+fn counted(form: &Form, id: Id) -> Option<Linear> {
+    let value = form.value(id);
+    match &value.op {
+        FormOp::Index { axis } => Some(Linear::index(*axis)),
+        FormOp::View(view) if view.guards.is_empty() => {
+            Some(counted(form, value.args[0])?.compose(|dim| view.access[dim].clone()))
+        }
+        FormOp::Source(_)
+        | FormOp::Const(_)
+        | FormOp::Random { .. }
+        | FormOp::Unary(_)
+        | FormOp::Binary(_)
+        | FormOp::Compare(_)
+        | FormOp::Select
+        | FormOp::Cast
+        | FormOp::Reshape
+        | FormOp::View(_)
+        | FormOp::Gather(_)
+        | FormOp::Reduce(_)
+        | FormOp::Scatter { .. }
+        | FormOp::Product(_) => None,
+    }
+}
+
 fn gather(form: &mut Form, indirect: &Indirect, sizes: &[usize], args: &[Id], span: Span) -> Id {
     let (index, operands) = addresses(form, indirect, sizes, args);
-    let linear = |index: &GatherIndex| match index {
-        GatherIndex::Linear(linear) => Some(linear.clone()),
-        GatherIndex::Tensor(_) => None,
-    };
-    match index.iter().map(linear).collect::<Option<Vec<Linear>>>() {
+    match affine(&index) {
         Some(access) => form.view(args[0], sizes, access, &[], span),
         None if form.sizes(args[0]).contains(&0) => form.constant(0.0, sizes, form.value(args[0]).dtype, span),
         None => {
@@ -138,7 +165,22 @@ fn scatter(form: &mut Form, indirect: &Indirect, sizes: &[usize], args: &[Id], s
     if let Some(value) = scatter_as_select(form, &index, &operands, sizes, span) {
         return value;
     }
-    form.push(FormOp::Scatter { index, injective: false }, &operands, sizes, dtype, span)
+    match affine(&index) {
+        Some(output) => {
+            let identity = (0..domain.len()).map(Linear::index).collect();
+            contract::written(form, &domain, vec![identity], output, sizes, &operands, span)
+        }
+        None => form.push(FormOp::Scatter { index, injective: false }, &operands, sizes, dtype, span),
+    }
+}
+
+/// The address, if no part of it depends on data.
+fn affine(index: &[GatherIndex]) -> Option<Vec<Linear>> {
+    let linear = |index: &GatherIndex| match index {
+        GatherIndex::Linear(linear) => Some(linear.clone()),
+        GatherIndex::Tensor(_) => None,
+    };
+    index.iter().map(linear).collect()
 }
 
 /// Where the output's affine dims give back every domain index, an element has one possible source:

@@ -4,18 +4,20 @@
 //! Output: a [`Program`]. Invariant: the program depends on the graph alone, never on the machine or its threads.
 //!
 //! 1. `lower`, `contract`: graph → `form`, in which contractions are views, reductions, scatters or products.
-//! 2. `roots`: which values are stored; everything else is computed where it is read.
-//! 3. `draft`, `inline`: a kernel for each stored value, with what it reads inlined.
-//! 4. `merge`, `align`: nests over the same points become one.
-//! 5. `order`: kernels in an order in which updates happen in place after the last read.
-//! 6. `memory`: temporaries share bytes.
-//! 7. `emit`: addresses, joined loops, vector lanes.
+//! 2. `factors`: which loops run over each dim, the same on both sides of a reshape.
+//! 3. `roots`: which values are stored; everything else is computed where it is read.
+//! 4. `draft`, `inline`: a kernel for each stored value, with what it reads inlined.
+//! 5. `merge`, `align`: nests over the same points become one.
+//! 6. `order`: kernels in an order in which updates happen in place after the last read.
+//! 7. `memory`: temporaries share bytes.
+//! 8. `emit`: addresses, joined loops, vector lanes.
 
 mod align;
 mod code;
 mod contract;
 mod draft;
 mod emit;
+mod factors;
 mod form;
 mod inline;
 mod lower;
@@ -52,7 +54,8 @@ pub fn plan(graph: &Graph, persistent: &Persistent) -> Program {
 
 /// As [`plan`] with other limits, for tests: every way of lowering is tried on small sizes.
 pub fn plan_within(graph: &Graph, persistent: &Persistent, limits: Limits) -> Program {
-    let form = lower::lower(graph, limits);
+    let mut form = lower::lower(graph, limits);
+    form.factors = factors::factors(&form);
     let mut roots = roots::choose(&form);
     // The second round loads what the first found to be needed in memory instead of computing it again.
     draft::items(&form, &mut roots);

@@ -34,7 +34,7 @@ pub(super) fn order(form: &Form, items: Vec<Item>) -> Ordered {
         copied.extend(updates(item).filter(|&update| overwritten[update].is_some_and(|id| !keeps_old(draft, update, id))));
     }
     loop {
-        match try_order(&items, &overwritten, &copied) {
+        match try_order(form, &items, &overwritten, &copied) {
             Ok(order) => {
                 let mut slots: Vec<Option<Item>> = items.into_iter().map(Some).collect();
                 let items = order.into_iter().filter_map(|position| slots[position].take()).collect();
@@ -86,20 +86,26 @@ pub(super) fn same_outer_point(outer: usize, store: &CodeStore, at: &At) -> bool
     let mut named = BTreeSet::new();
     for (written, read) in written.iter().zip(read) {
         let Coord::Linear(linear) = written else { return false };
-        let outer_loops: Vec<usize> = linear.terms.iter().map(|term| term.0).filter(|index| *index < outer).collect();
-        if outer_loops.is_empty() {
+        let loops = linear.terms.iter().map(|term| term.0);
+        if loops.clone().all(|index| index >= outer) {
             continue;
         }
-        if linear.as_index().is_none() || written != read {
+        // The loops of one dim number its elements row-major: equal functions of them have equal loops.
+        if loops.clone().any(|index| index >= outer) || written != read {
             return false;
         }
-        named.extend(outer_loops);
+        named.extend(loops);
     }
     named.len() == outer
 }
 
 /// Positions in order, or an update that is in the way.
-fn try_order(items: &[Item], overwritten: &[Option<Id>], copied: &BTreeSet<usize>) -> Result<Vec<usize>, usize> {
+fn try_order(
+    form: &Form,
+    items: &[Item],
+    overwritten: &[Option<Id>],
+    copied: &BTreeSet<usize>,
+) -> Result<Vec<usize>, usize> {
     let reads: Vec<BTreeSet<Id>> = items.iter().map(Item::reads).collect();
     let mut writers: BTreeMap<Id, usize> = BTreeMap::new();
     for (position, item) in items.iter().enumerate() {
@@ -124,7 +130,7 @@ fn try_order(items: &[Item], overwritten: &[Option<Id>], copied: &BTreeSet<usize
     }
     let mut waiting = vec![0usize; items.len()];
     after.iter().flatten().for_each(|&next| waiting[next] += 1);
-    let keys: Vec<(Option<Id>, bool, usize)> = items.iter().enumerate().map(|(n, item)| key(item, &reads[n], n)).collect();
+    let keys: Vec<(Option<Id>, bool, usize)> = items.iter().enumerate().map(|(n, item)| key(form, item, &reads[n], n)).collect();
     let mut ready: BTreeSet<_> = (0..items.len()).filter(|&n| waiting[n] == 0).map(|n| keys[n]).collect();
     let mut order = Vec::with_capacity(items.len());
     while let Some((_, _, next)) = ready.pop_first() {
@@ -144,14 +150,15 @@ fn try_order(items: &[Item], overwritten: &[Option<Id>], copied: &BTreeSet<usize
     Err(update.expect("only updates in place can make a cycle"))
 }
 
-/// Values in the order of the form; a sink right behind the last value that it reads.
-fn key(item: &Item, reads: &BTreeSet<Id>, position: usize) -> (Option<Id>, bool, usize) {
+/// Values in the order of the form; a sink right behind the last computed value that it reads.
+fn key(form: &Form, item: &Item, reads: &BTreeSet<Id>, position: usize) -> (Option<Id>, bool, usize) {
     let written = item.writes().into_iter().filter_map(|dest| match dest {
         Dest::Value(id) => Some(id),
         Dest::Update(_) | Dest::Output(_) => None,
     });
+    let computed = reads.iter().copied().filter(|id| !matches!(form.value(*id).op, FormOp::Source(_)));
     match written.max() {
         Some(id) => (Some(id), false, position),
-        None => (reads.last().copied(), true, position),
+        None => (computed.max(), true, position),
     }
 }

@@ -439,6 +439,38 @@ fn embedding_gathers_and_scatters() {
 }
 
 #[test]
+fn counted_positions_need_no_indirection() {
+    let mut bench = Bench::new();
+    let table = bench.param("table", &[6, 8]);
+    let upstream = bench.input("upstream", &[3, 5, 8]);
+    let range = bench.graph.index(0, &dims(&[5]), span());
+    let index = vec![
+        IndirectIndex::Tensor { arg: 1, access: plain(&[1]) },
+        IndirectIndex::Affine(Affine::index(2)),
+    ];
+    let indirect = Indirect { domain: dims(&[3, 5, 8]), index };
+    let rows = bench.graph.gather(indirect.clone(), &[table, range], span());
+    let gradient = bench.graph.scatter(indirect, &[upstream, range], &dims(&[6, 8]), span());
+    bench.output("rows", rows);
+    bench.output("gradient", gradient);
+    let program = bench.check();
+    assert!(!program.kernels.iter().any(|kernel| matches!(kernel.kind, KernelKind::Zero(_))));
+}
+
+#[test]
+fn values_on_both_sides_of_a_reshape_share_a_nest() {
+    let mut bench = Bench::new();
+    let x = bench.input("x", &[4, 16, 6, 6]);
+    let flat = bench.graph.reshape(x, &dims(&[4, 16, 36]), span());
+    let (y, mean, _) = normalise(&mut bench, flat, &[4, 16, 36], &[0, 2]);
+    let y = bench.graph.reshape(y, &dims(&[4, 16, 6, 6]), span());
+    let y = bench.relu(y);
+    bench.output("y", y);
+    bench.output("mean", mean);
+    assert_eq!(bench.check().kernels.len(), 1);
+}
+
+#[test]
 fn adam_updates_in_place() {
     let mut bench = Bench::new();
     let sizes = [8, 4];
