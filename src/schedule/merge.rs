@@ -26,15 +26,18 @@ const SMALL_WORK: usize = 16_384;
 /// Inner points of a nest beyond which a row does not stay in cache.
 const LONG_ROW: usize = 1 << 18;
 
+/// How often all items are tried.
+const ROUNDS: usize = 4;
+
 /// Merges what can be merged, earlier items first.
 pub(super) fn merge(form: &Form, items: Vec<Item>) -> Vec<Item> {
     let overwritten: Vec<Option<Id>> = (0..form.updates.len()).map(|update| overwritten(form, update)).collect();
     let mut groups = Groups::new(form, items, overwritten);
-    for position in 0..groups.items.len() {
-        for candidate in groups.candidates(position) {
-            if groups.try_join(candidate, position) {
-                break;
-            }
+    // A merge may open the way for an earlier one: moments of an optimizer join once the parameter that reads them has.
+    for _ in 0..ROUNDS {
+        let joined = (0..groups.items.len()).filter(|&position| groups.join_one(position)).count();
+        if joined == 0 {
+            break;
         }
     }
     let mut items: Vec<Item> = groups.items.into_iter().flatten().collect();
@@ -107,6 +110,11 @@ impl<'a> Groups<'a> {
             })
             .collect();
         producers.into_iter().rev().chain(siblings.into_iter().rev()).filter(|&other| other != position).collect()
+    }
+
+    /// Joins the item to the first candidate that takes it.
+    fn join_one(&mut self, position: usize) -> bool {
+        self.candidates(position).into_iter().any(|candidate| self.try_join(candidate, position))
     }
 
     fn try_join(&mut self, first: usize, second: usize) -> bool {
@@ -188,6 +196,10 @@ fn is_worthwhile(a: &Draft, b: &Draft) -> bool {
 
 /// `b` after `a` in one nest; none where `b` needs more of `a` than its own outer point.
 fn join(form: &Form, a: &Draft, b: &Draft) -> Option<Draft> {
+    let backwards = |element: &Element| b.stores().any(|store| store.dest == Dest::Value(element.value));
+    if a.loads().any(backwards) {
+        return None;
+    }
     let mut joined = a.clone();
     for stage in &b.stages {
         place(form, &mut joined, stage)?;
