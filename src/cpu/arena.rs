@@ -144,15 +144,15 @@ impl Arena {
 
     /// The bytes of a buffer of any type (checkpoints).
     pub fn raw(&self, buffer: &Buffer) -> &[u8] {
-        let end = buffer.offset + buffer_bytes(buffer);
+        let end = buffer.offset + buffer.bytes();
         assert!(end <= self.bytes, "buffer `{}` lies inside the arena", buffer.name);
         // SAFETY: in bounds, and all bytes are initialised.
-        unsafe { std::slice::from_raw_parts(self.block.as_ptr().add(PADDING + buffer.offset), buffer_bytes(buffer)) }
+        unsafe { std::slice::from_raw_parts(self.block.as_ptr().add(PADDING + buffer.offset), buffer.bytes()) }
     }
 
     /// The bytes of a buffer of any type, for writing.
     pub fn raw_mut(&mut self, buffer: &Buffer) -> &mut [u8] {
-        let (start, count) = (self.raw(buffer).as_ptr().cast_mut(), buffer_bytes(buffer));
+        let (start, count) = (self.raw(buffer).as_ptr().cast_mut(), buffer.bytes());
         // SAFETY: as in `raw`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(start, count) }
     }
@@ -163,19 +163,6 @@ impl Drop for Arena {
         // SAFETY: allocated by `with_bytes` with the same layout.
         unsafe { dealloc(self.block.as_ptr(), Self::layout(self.bytes)) }
     }
-}
-
-/// Bytes of one element in memory.
-pub(super) fn element_bytes(dtype: DType) -> usize {
-    match dtype {
-        DType::F32 | DType::I32 => 4,
-        DType::Bool => 1,
-    }
-}
-
-/// Bytes of a whole buffer.
-pub(super) fn buffer_bytes(buffer: &Buffer) -> usize {
-    buffer.sizes.iter().product::<usize>() * element_bytes(buffer.dtype)
 }
 
 #[cfg(test)]

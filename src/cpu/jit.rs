@@ -258,7 +258,7 @@ fn written(program: &Program, kernel: usize) -> Vec<bool> {
         .buffers
         .iter()
         .map(|buffer| {
-            let end = buffer.offset + crate::cpu::arena::buffer_bytes(buffer);
+            let end = buffer.offset + buffer.bytes();
             writes.iter().any(|range| range.start < end && buffer.offset < range.end)
         })
         .collect()

@@ -7,11 +7,12 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8, I8X16, I16X8, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 
-use crate::cpu::arena::{PADDING, element_bytes};
+use crate::cpu::arena::PADDING;
 use crate::cpu::emit::{Width, constant_memory, memory};
 use crate::cpu::nest::{NestEmitter, Point};
 use crate::cpu::plan::LANES;
 use crate::graph::DType;
+use crate::kernel::interpret::element_bytes;
 use crate::kernel::{Linear, Location, NodeId, Store};
 
 /// How a location moves along the lanes of a point.

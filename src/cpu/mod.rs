@@ -39,7 +39,7 @@ use crate::primitives::flush;
 use crate::primitives::pool::Pool;
 use crate::primitives::product::ProductPlan;
 use context::{Clock, Context};
-use step::{Body, Work};
+use step::{BYTE_GRAIN, Body, Thresholds, Work};
 
 /// Address space reserved for code, so that calls between functions reach 32 bits far; pages are taken as needed.
 const CODE_BYTES: usize = 256 << 20;
@@ -89,6 +89,8 @@ pub struct Executable {
     scratch_bytes: usize,
     arena_bytes: usize,
     kernels: usize,
+    /// Whether any kernel is divided among threads.
+    divided: bool,
     options: Options,
     clock: Mutex<Option<Clock>>,
     /// Owns the code; `None` only while dropping.
@@ -103,14 +105,15 @@ struct Prepared {
     scratch_bytes: usize,
 }
 
-fn prepare(program: &Program, level: Level) -> Prepared {
+fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared {
     let mut prepared = Prepared { jobs: Vec::new(), works: Vec::new(), products: Vec::new(), scratch_bytes: 0 };
     let buffer = |id: crate::kernel::BufferId| &program.buffers[id.0 as usize];
     for (position, kernel) in program.kernels.iter().enumerate() {
         let work = match &kernel.kind {
             KernelKind::Nest(nest) => {
                 let plan = plan::plan(nest);
-                let work = step::nest_work(prepared.jobs.len(), plan.total, plan.grain, plan.work);
+                let body = Body::Nest(prepared.jobs.len());
+                let work = Work::new(body, plan.total, plan.grain, plan.work, thresholds.nest);
                 prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes);
                 prepared.jobs.push(jit::NestJob { kernel: position, plan });
                 work
@@ -118,15 +121,20 @@ fn prepare(program: &Program, level: Level) -> Prepared {
             KernelKind::Product(product) => {
                 let offset = |(id, _): (crate::kernel::BufferId, i64)| buffer(id).offset;
                 let plan = ProductPlan::new(product, offset(product.a), offset(product.b), offset(product.c), level);
-                let work = step::product_work(prepared.products.len(), plan.parts(), plan.multiply_adds());
+                let body = Body::Product(prepared.products.len());
+                let work = Work::new(body, plan.parts(), 1, plan.multiply_adds(), thresholds.product);
                 prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes());
                 prepared.products.push(plan);
                 work
             }
-            KernelKind::Zero(id) => step::bytes_work(Body::Zero(buffer(*id).offset), arena::buffer_bytes(buffer(*id))),
+            KernelKind::Zero(id) => {
+                let bytes = buffer(*id).bytes();
+                Work::new(Body::Zero(buffer(*id).offset), bytes, BYTE_GRAIN, bytes, thresholds.bytes)
+            }
             KernelKind::Copy { from, to } => {
-                let body = Body::Copy { from: buffer(*from).offset, to: buffer(*to).offset };
-                step::bytes_work(body, arena::buffer_bytes(buffer(*to)))
+                let (body, bytes) =
+                    (Body::Copy { from: buffer(*from).offset, to: buffer(*to).offset }, buffer(*to).bytes());
+                Work::new(body, bytes, BYTE_GRAIN, bytes, thresholds.bytes)
             }
         };
         prepared.works.push(work);
@@ -140,11 +148,15 @@ impl Executable {
     /// # Errors
     /// Where the machine lacks the level or Cranelift refuses a function.
     pub fn load(program: &Program, options: &Options) -> Result<Executable, CodegenError> {
+        Self::load_dividing(program, options, Thresholds::MEASURED)
+    }
+
+    fn load_dividing(program: &Program, options: &Options, thresholds: Thresholds) -> Result<Executable, CodegenError> {
         if !options.level.is_available() {
             let message = format!("this machine has no {} instructions", options.level);
             return Err(CodegenError { kernel: None, message });
         }
-        let prepared = prepare(program, options.level);
+        let prepared = prepare(program, options.level, thresholds);
         let actions = step::actions(program, &prepared.works, options.profile);
         let isa = jit::isa(options.level, false)?;
         let memory = ArenaMemoryProvider::new_with_size(CODE_BYTES)
@@ -164,13 +176,14 @@ impl Executable {
             scratch_bytes: prepared.scratch_bytes,
             arena_bytes: program.arena_bytes,
             kernels: program.kernels.len(),
+            divided: prepared.works.iter().any(|work| work.split),
             options: *options,
             clock: Mutex::new(None),
             module: Mutex::new(Some(module)),
         })
     }
 
-    /// Runs one step on all threads of the pool.
+    /// Runs one step on the threads of the pool, on the calling one alone where no kernel is worth dividing.
     ///
     /// # Panics
     /// If the arena is not the program's.
@@ -200,13 +213,15 @@ impl Executable {
             functions: context::functions(self.options.level),
         };
         let context = &context;
-        pool.run(&|thread| {
+        let job = |thread: usize| {
             flush::with_flush_to_zero(|| {
                 // SAFETY: the code was compiled for this level, whose instructions the machine has; the arena is as
                 // large as the program asks and borrowed mutably for the whole run; the context outlives the run.
                 unsafe { (self.step)(context, thread) }
             });
-        });
+        };
+        // A small step runs whole on thread 0, without barriers: the other threads may sleep on.
+        if self.divided || self.options.profile { pool.run(&job) } else { job(0) }
     }
 
     /// Nanoseconds per kernel, summed over the runs since loading; empty without [`Options::profile`].

@@ -236,7 +236,7 @@ fn unroll(phase: &Phase, varying: &[bool], lane: Option<usize>) -> usize {
     }
 }
 
-/// Node evaluations, with calls counted tenfold.
+/// Node evaluations, with calls counted tenfold, and fourfold where points run one at a time.
 fn work(nest: &Nest) -> usize {
     let outer: usize = nest.outer.iter().product();
     let inner: usize = nest
@@ -247,5 +247,9 @@ fn work(nest: &Nest) -> usize {
             (nodes + phase.stores.len()) * phase.inner.iter().product::<usize>()
         })
         .sum();
-    outer.saturating_mul(inner)
+    let lanes = match nest.lanes {
+        Lanes::None => LANES,
+        Lanes::Inner | Lanes::Outer => 1,
+    };
+    outer.saturating_mul(inner).saturating_mul(lanes)
 }

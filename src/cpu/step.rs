@@ -8,19 +8,31 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{FuncRef, InstBuilder, Value};
 
-use crate::cpu::arena::buffer_bytes;
 use crate::cpu::context::{Helper, field};
 use crate::cpu::emit::Emitter;
 use crate::kernel::{Buffer, BufferId, KernelKind, Location, NodeOp, Program};
 
-/// Node evaluations below which a nest is not worth a barrier; some microseconds.
-const SPLIT_WORK: usize = 16 * 1024;
-/// Bytes below which a copy is not worth a barrier.
-const SPLIT_BYTES: usize = 128 * 1024;
-/// Multiply-adds below which a product is not worth a barrier.
-const SPLIT_PRODUCTS: usize = 128 * 1024;
+/// From which size on a kernel is worth a barrier.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Thresholds {
+    /// Cost of a nest: some 20 node evaluations of four lanes a nanosecond.
+    pub nest: usize,
+    /// Bytes copied or zeroed.
+    pub bytes: usize,
+    /// Multiply-adds of a product.
+    pub product: usize,
+}
+
+impl Thresholds {
+    /// A few microseconds each.
+    pub(super) const MEASURED: Self = Self { nest: 128 * 1024, bytes: 128 * 1024, product: 256 * 1024 };
+    /// Everything that can be divided is.
+    #[cfg(test)]
+    pub(super) const NONE: Self = Self { nest: 0, bytes: 0, product: 0 };
+}
+
 /// Bytes that copies are divided by.
-const BYTE_GRAIN: usize = 4096;
+pub(super) const BYTE_GRAIN: usize = 4096;
 
 /// What a kernel's code is called with.
 #[derive(Clone, Copy, Debug)]
@@ -62,20 +74,11 @@ pub(super) enum Action {
     Barrier,
 }
 
-/// Decides whether the threads share a kernel of `units` grains and this cost.
-pub(super) fn nest_work(number: usize, total: usize, grain: usize, cost: usize) -> Work {
-    let split = total > grain && cost >= SPLIT_WORK;
-    Work { body: Body::Nest(number), total, grain, split }
-}
-
-/// As [`nest_work`], for a product.
-pub(super) fn product_work(number: usize, parts: usize, multiplications: usize) -> Work {
-    Work { body: Body::Product(number), total: parts, grain: 1, split: parts > 1 && multiplications >= SPLIT_PRODUCTS }
-}
-
-/// As [`nest_work`], for bytes.
-pub(super) fn bytes_work(body: Body, bytes: usize) -> Work {
-    Work { body, total: bytes, grain: BYTE_GRAIN, split: bytes >= SPLIT_BYTES }
+impl Work {
+    /// The work of `total` points, parts or bytes, divided among threads if its cost reaches the threshold.
+    pub(super) fn new(body: Body, total: usize, grain: usize, cost: usize, threshold: usize) -> Self {
+        Self { body, total, grain, split: total > grain && cost >= threshold }
+    }
 }
 
 /// A byte range of the arena.
@@ -89,7 +92,7 @@ fn overlap(a: &[Bytes], b: &[Bytes]) -> bool {
 pub(super) fn accesses(program: &Program, kind: &KernelKind) -> (Vec<Bytes>, Vec<Bytes>) {
     let range = |id: BufferId| {
         let buffer: &Buffer = &program.buffers[id.0 as usize];
-        buffer.offset..buffer.offset + buffer_bytes(buffer)
+        buffer.offset..buffer.offset + buffer.bytes()
     };
     match kind {
         KernelKind::Nest(nest) => {

@@ -1,5 +1,6 @@
 //! Machine code against the loop IR's interpreter, at every level and several numbers of threads.
 
+use crate::cpu::step::Thresholds;
 use crate::cpu::{Arena, Executable, Options, StepInput};
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::interpret::{self, interpret};
@@ -73,7 +74,8 @@ impl Case {
     /// The arena's bytes after one step.
     fn run(&self, level: Level, threads: usize) -> Arena {
         let options = Options { level, profile: false };
-        let executable = Executable::load(&self.program, &options).expect("the program compiles");
+        // Small cases too are divided among threads.
+        let executable = Executable::load_dividing(&self.program, &options, Thresholds::NONE).expect("it compiles");
         let mut arena = Arena::new(&self.program);
         for (buffer, data) in self.program.buffers.iter().zip(&self.data) {
             match buffer.dtype {
