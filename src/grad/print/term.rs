@@ -71,7 +71,11 @@ pub(super) fn affine(affine: &Affine, places: &[Place]) -> Term {
     for &(index, coefficient) in &affine.terms {
         let size = coefficient.unsigned_abs();
         let place = places[index].term();
-        let factor = if size == 1 { place.above(PRODUCT) } else { format!("{size}*{}", place.above(SIGN)) };
+        let factor = match size {
+            1 if text.is_empty() && coefficient > 0 => place.text.clone(),
+            1 => place.above(PRODUCT),
+            _ => format!("{size}*{}", place.above(SIGN)),
+        };
         level = match (text.is_empty(), size == 1, coefficient < 0) {
             (true, true, false) => place.level,
             (true, false, false) => PRODUCT,
