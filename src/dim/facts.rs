@@ -394,7 +394,12 @@ impl Facts {
                 map.insert(name.clone(), Dim::constant(*period) * Dim::var(name) + start);
             }
             let shift = |dims: &[Dim]| dims.iter().map(|dim| dim.substitute(&map)).collect();
-            let shifted = Facts { nonnegative: shift(&self.nonnegative), zero: shift(&self.zero), nonzero: Vec::new(), ..Facts::default() };
+            let shifted = Facts {
+                nonnegative: shift(&self.nonnegative),
+                zero: shift(&self.zero),
+                nonzero: Vec::new(),
+                ..Facts::default()
+            };
             test(&shifted, &dim.substitute(&map))
         })
     }

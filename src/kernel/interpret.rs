@@ -147,9 +147,9 @@ impl Machine<'_> {
                 DType::F32 => *number,
             },
             NodeOp::Index(linear) => linear.at(point) as f64,
-            NodeOp::Load(location) => self
-                .position(location, point, values)
-                .map_or(0.0, |position| self.load(location.buffer, position)),
+            NodeOp::Load(location) => {
+                self.position(location, point, values).map_or(0.0, |position| self.load(location.buffer, position))
+            }
             NodeOp::Random { stream, element } => {
                 f64::from(philox::uniform(self.seed, self.step, *stream, element.at(point) as u64))
             }
@@ -211,8 +211,7 @@ impl Machine<'_> {
         for batch in extents(&product.batch) {
             for m in extents(&product.m) {
                 for n in extents(&product.n) {
-                    let outer =
-                        [(&product.batch[..], &batch[..]), (&product.m[..], &m[..]), (&product.n[..], &n[..])];
+                    let outer = [(&product.batch[..], &batch[..]), (&product.m[..], &m[..]), (&product.n[..], &n[..])];
                     let c = address(product.c.1, &outer, |each| each.c);
                     let mut sum = if product.accumulate { self.load(product.c.0, c) } else { 0.0 };
                     for k in extents(&product.k) {

@@ -7,9 +7,9 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::{LayerCall, lint};
 use super::declare::show;
 use super::expander::{Definition, Expander, Given, Inputs, LayerInstance, Meaning, Outcome, Scope, Stage};
+use super::{LayerCall, lint};
 use crate::diagnostics::{Diagnostic, Label};
 use crate::dim::Dim;
 use crate::graph::{Binary, DType, ValueId};
@@ -30,8 +30,12 @@ impl Expander<'_> {
             Stage::Template(definition) => {
                 let name = &definition.ast.name.name;
                 self.fail(
-                    Diagnostic::error("not-callable", span, format!("`{name}` is a layer that has no place for its weights here"))
-                        .hint(format!("bind it first: `stage = {name}`")),
+                    Diagnostic::error(
+                        "not-callable",
+                        span,
+                        format!("`{name}` is a layer that has no place for its weights here"),
+                    )
+                    .hint(format!("bind it first: `stage = {name}`")),
                 )
             }
             Stage::Partial { callee, arguments, .. } => {
@@ -282,7 +286,8 @@ impl Expander<'_> {
                 Some(argument) => format!("`{}` has no input `{}`", name.name, argument.name),
                 None => format!("more flows into `{}` than it has inputs", name.name),
             };
-            return self.fail(Diagnostic::error("too-many-inputs", extra.span, message).label(name.span, "defined here"));
+            return self
+                .fail(Diagnostic::error("too-many-inputs", extra.span, message).label(name.span, "defined here"));
         }
         match result {
             Some(meaning) => Ok(meaning),

@@ -113,19 +113,21 @@ impl Expander<'_> {
             (_, _) => {
                 let (a, b) = (self.describe(&a), self.describe(&b));
                 return self.fail(
-                    Diagnostic::error("not-static", left.span.to(right.span), "these cannot be compared before run time")
-                        .at(format!("{a} and {b}")),
+                    Diagnostic::error(
+                        "not-static",
+                        left.span.to(right.span),
+                        "these cannot be compared before run time",
+                    )
+                    .at(format!("{a} and {b}")),
                 );
             }
         };
         match relation {
             Relation::Eq => Ok(equal),
             Relation::Ne => Ok(equal.map(|equal| !equal)),
-            Relation::Ge | Relation::Gt | Relation::Le | Relation::Lt => self.fail(Diagnostic::error(
-                "not-static",
-                left.span.to(right.span),
-                "only `==` and `!=` compare these",
-            )),
+            Relation::Ge | Relation::Gt | Relation::Le | Relation::Lt => {
+                self.fail(Diagnostic::error("not-static", left.span.to(right.span), "only `==` and `!=` compare these"))
+            }
         }
     }
 

@@ -34,8 +34,12 @@ impl Expander<'_> {
             "i32" => Ok(DType::I32),
             "bool" => Ok(DType::Bool),
             other => self.fail(
-                Diagnostic::error("unknown-type", element.span, format!("`{other}` is not an element type of a tensor"))
-                    .hint("tensors hold `f32`, `i32` or `bool`"),
+                Diagnostic::error(
+                    "unknown-type",
+                    element.span,
+                    format!("`{other}` is not an element type of a tensor"),
+                )
+                .hint("tensors hold `f32`, `i32` or `bool`"),
             ),
         }
     }
@@ -54,7 +58,9 @@ impl Expander<'_> {
         let meaning = self.expression(scope, expr)?;
         let Some(dim) = meaning.as_dim() else {
             let what = self.describe(&meaning);
-            return self.fail(Diagnostic::error("not-a-size", expr.span, "a size is needed here").at(format!("this is {what}")));
+            return self.fail(
+                Diagnostic::error("not-a-size", expr.span, "a size is needed here").at(format!("this is {what}")),
+            );
         };
         if dim.is_overflow() {
             return self.fail(Diagnostic::error("too-large", expr.span, "this size is too large, or divides by zero"));
@@ -97,8 +103,12 @@ impl Expander<'_> {
                     let positional = flow.iter().position(|given| given.name.is_none());
                     let Some(given) = named.or(positional).and_then(|index| flow.remove(index)) else {
                         return self.fail(
-                            Diagnostic::error("missing-input", name.span, format!("nothing flows into `{}`", name.name))
-                                .hint("a layer with several inputs is called with all of them: `layer(a, b)`"),
+                            Diagnostic::error(
+                                "missing-input",
+                                name.span,
+                                format!("nothing flows into `{}`", name.name),
+                            )
+                            .hint("a layer with several inputs is called with all of them: `layer(a, b)`"),
                         );
                     };
                     let value = self.expect_tensor(&given)?;
@@ -200,7 +210,8 @@ impl Expander<'_> {
                 (_, Some(example)) => ("shape-mismatch", format!("{expected}: fails at {example}")),
                 (_, None) => ("shape-mismatch", expected),
             };
-            let mut diagnostic = self.mismatch(code, site, message, declared, value).at(format!("needs {}", show(wanted)));
+            let mut diagnostic =
+                self.mismatch(code, site, message, declared, value).at(format!("needs {}", show(wanted)));
             if verdict == Verdict::Undecided {
                 diagnostic = diagnostic.hint(format!("add `require {dim} == {wanted_dim}` to the model"));
             }
@@ -247,7 +258,10 @@ impl Expander<'_> {
             Meaning::Tensor(value) => Ok(*value),
             other => {
                 let what = self.describe(other);
-                self.fail(Diagnostic::error("not-a-tensor", given.span, "a tensor is needed here").at(format!("this is {what}")))
+                self.fail(
+                    Diagnostic::error("not-a-tensor", given.span, "a tensor is needed here")
+                        .at(format!("this is {what}")),
+                )
             }
         }
     }
@@ -265,13 +279,19 @@ impl Expander<'_> {
             }
             Meaning::Text(_) | Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_) => {
                 let what = self.describe(meaning);
-                return self.fail(Diagnostic::error("not-a-tensor", span, "a tensor is needed here").at(format!("this is {what}")));
+                return self.fail(
+                    Diagnostic::error("not-a-tensor", span, "a tensor is needed here").at(format!("this is {what}")),
+                );
             }
         };
         let found = self.graph.value(value).dtype;
         if found != dtype && (found == DType::Bool || dtype == DType::Bool) {
             let (wanted, found) = (type_name(dtype), type_name(found));
-            return self.fail(Diagnostic::error("type-mismatch", span, format!("this needs {wanted} elements, not {found}")));
+            return self.fail(Diagnostic::error(
+                "type-mismatch",
+                span,
+                format!("this needs {wanted} elements, not {found}"),
+            ));
         }
         let value = self.graph.cast(value, dtype, span);
         if self.graph.shape(value).is_empty() && !shape.is_empty() {
@@ -312,7 +332,8 @@ impl Expander<'_> {
         self.check_elements(&shape, ty.span)?;
         let Some(init) = init else {
             return self.fail(
-                Diagnostic::error("missing-init", ty.span, "a parameter needs an initialisation").hint("add `~ zeros` or another"),
+                Diagnostic::error("missing-init", ty.span, "a parameter needs an initialisation")
+                    .hint("add `~ zeros` or another"),
             );
         };
         let init = self.init(scope, init)?;
@@ -467,7 +488,9 @@ impl Expander<'_> {
             return Ok(f64::NAN);
         }
         let what = self.describe(meaning);
-        self.fail(Diagnostic::error("not-static", span, "an initialisation needs numbers").at(format!("this is {what}")))
+        self.fail(
+            Diagnostic::error("not-static", span, "an initialisation needs numbers").at(format!("this is {what}")),
+        )
     }
 
     /// True for arithmetic on constants and sizes of which at least one is free.
@@ -530,7 +553,10 @@ const INITIALISERS: &[(&str, Parameters, Build)] = &[
     ("constant", &[("value", None)], |v| Init::Constant(v[0])),
     ("uniform", &[("low", None), ("high", None)], |v| Init::Uniform { low: v[0], high: v[1] }),
     ("normal", &[("mean", Some(0.0)), ("std", Some(1.0))], |v| Init::Normal { mean: v[0], std: v[1] }),
-    ("truncated_normal", &[("mean", Some(0.0)), ("std", Some(1.0))], |v| Init::TruncatedNormal { mean: v[0], std: v[1] }),
+    ("truncated_normal", &[("mean", Some(0.0)), ("std", Some(1.0))], |v| Init::TruncatedNormal {
+        mean: v[0],
+        std: v[1],
+    }),
     ("xavier", GAIN, |v| Init::Xavier { gain: v[0], normal: false }),
     ("xavier_uniform", GAIN, |v| Init::Xavier { gain: v[0], normal: false }),
     ("xavier_normal", GAIN, |v| Init::Xavier { gain: v[0], normal: true }),

@@ -103,9 +103,10 @@ fn find_model(expander: &mut Expander<'_>, file: FileId, name: &str, span: Span)
                 .label(definition.ast.name.span, "defined here"),
         );
     }
-    let models = project.visible_names(file).into_iter().filter(|name| {
-        project.find(file, name).is_some_and(|definition| definition.ast.kind == DefinitionKind::Model)
-    });
+    let models = project
+        .visible_names(file)
+        .into_iter()
+        .filter(|name| project.find(file, name).is_some_and(|definition| definition.ast.kind == DefinitionKind::Model));
     let diagnostic = Diagnostic::error("unknown-name", span, format!("there is no model `{name}`"));
     let diagnostic = match crate::diagnostics::suggest::nearest(name, models) {
         Some(other) => diagnostic.hint(format!("did you mean `{other}`?")).fix(span, other),

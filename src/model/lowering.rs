@@ -5,8 +5,8 @@
 //! contraction with one operand; every value carries the span of its part of the equation.
 
 use super::arithmetic::{as_number, number_type};
-use super::node::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var, union};
 use super::expander::{Expander, Given, Meaning, Outcome, Stage};
+use super::node::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var, union};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Relation, Verdict};
 use crate::graph::print::shape_text;

@@ -32,12 +32,12 @@ mod reduction;
 mod stage;
 mod statement;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 mod train_item;
 mod training;
 #[cfg(test)]
 mod training_tests;
-#[cfg(test)]
-mod tests;
 
 use crate::graph::{DType, Graph, ValueId};
 use crate::source::Span;

@@ -244,7 +244,16 @@ impl<'r> Loader<'r> {
             sources.add(*name, *text);
         }
         let files = library::files().iter().cloned().map(Some).collect();
-        Loader { root, read, sources, files, known: HashMap::new(), unreadable: HashSet::new(), open: Vec::new(), diagnostics: Vec::new() }
+        Loader {
+            root,
+            read,
+            sources,
+            files,
+            known: HashMap::new(),
+            unreadable: HashSet::new(),
+            open: Vec::new(),
+            diagnostics: Vec::new(),
+        }
     }
 
     fn finish(self, file: FileId) -> (Project, FileId, Vec<Diagnostic>) {
@@ -337,7 +346,8 @@ impl<'r> Loader<'r> {
     /// The imported file's path relative to the root, if it is an allowed one.
     fn target(&mut self, relative: &Path, import: &ast::Use) -> Option<PathBuf> {
         let written = &import.path;
-        let refuse = |why: &str| Diagnostic::error("bad-path", import.path_span, format!("`{}` {why}", written.escape_debug()));
+        let refuse =
+            |why: &str| Diagnostic::error("bad-path", import.path_span, format!("`{}` {why}", written.escape_debug()));
         let path = Path::new(written);
         let problem = if written.is_empty() {
             Some(refuse("names no file"))

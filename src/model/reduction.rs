@@ -5,9 +5,9 @@
 //! factors that do not depend on a summed index are applied after it; more factors are contracted pair by pair.
 
 use super::arithmetic::as_number;
-use super::node::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var};
 use super::expander::{Expander, Meaning, Outcome};
 use super::lowering::{affine_over, extent, natural, shape_over};
+use super::node::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{Affine, Binary, Contract, DType, Unary, ValueId};

@@ -68,7 +68,9 @@ impl Expander<'_> {
         let target = self.expression(scope, callee)?;
         let Meaning::Stage(stage) = target else {
             let what = self.describe(&target);
-            return self.fail(Diagnostic::error("not-callable", callee.span, "this cannot be called").at(format!("it is {what}")));
+            return self.fail(
+                Diagnostic::error("not-callable", callee.span, "this cannot be called").at(format!("it is {what}")),
+            );
         };
         if let Stage::Template(definition) = &*stage {
             let name = written_name(callee).unwrap_or(&definition.ast.name.name).to_owned();
@@ -112,7 +114,8 @@ impl Expander<'_> {
                 None => self.names_layer(scope, name),
             },
             ExprKind::Call { callee, .. } => {
-                self.is_stage_word(scope, callee) || matches!(&callee.kind, ExprKind::Name(_)) && self.is_stage(scope, callee)
+                self.is_stage_word(scope, callee)
+                    || matches!(&callee.kind, ExprKind::Name(_)) && self.is_stage(scope, callee)
             }
             ExprKind::Residual(_) | ExprKind::Repeat { .. } => true,
             ExprKind::Pipeline { head: None, .. } => true,
@@ -248,7 +251,8 @@ impl Expander<'_> {
                 let Meaning::Stage(stage) = meaning else {
                     let what = self.describe(&meaning);
                     return self.fail(
-                        Diagnostic::error("not-a-stage", expr.span, "nothing can flow through this").at(format!("this is {what}")),
+                        Diagnostic::error("not-a-stage", expr.span, "nothing can flow through this")
+                            .at(format!("this is {what}")),
                     );
                 };
                 match &*stage {
@@ -289,7 +293,9 @@ impl Expander<'_> {
         let target = self.expression(scope, callee)?;
         let Meaning::Stage(stage) = target else {
             let what = self.describe(&target);
-            return self.fail(Diagnostic::error("not-a-stage", span, "nothing can flow through this").at(format!("this is {what}")));
+            return self.fail(
+                Diagnostic::error("not-a-stage", span, "nothing can flow through this").at(format!("this is {what}")),
+            );
         };
         let given = self.given(scope, arguments)?;
         if let Stage::Template(definition) = &*stage {
@@ -327,7 +333,8 @@ impl Expander<'_> {
             Naming::Label(label) => {
                 if let Some(first) = scope.children.get(&label.name) {
                     let message = format!("`{}` already names a stage or a weight of this body", label.name);
-                    return self.fail(Diagnostic::error("duplicate-name", label.span, message).label(*first, "first use"));
+                    return self
+                        .fail(Diagnostic::error("duplicate-name", label.span, message).label(*first, "first use"));
                 }
                 label.name.clone()
             }
@@ -419,7 +426,14 @@ impl Expander<'_> {
     }
 
     /// `repeat(n) stage`.
-    fn repeat(&mut self, scope: &mut Scope, count: &Expr, body: &Expr, span: Span, naming: Naming) -> Outcome<Rc<Stage>> {
+    fn repeat(
+        &mut self,
+        scope: &mut Scope,
+        count: &Expr,
+        body: &Expr,
+        span: Span,
+        naming: Naming,
+    ) -> Outcome<Rc<Stage>> {
         let meaning = self.expression(scope, count)?;
         let times = match meaning.as_number() {
             Some(times) if times.fract() == 0.0 && times >= 0.0 => times,
@@ -447,7 +461,13 @@ impl Expander<'_> {
     }
 
     /// `mean_over(H, W)`: the axes at which these sizes were first bound.
-    fn over(&mut self, scope: &mut Scope, reduction: &'static str, arguments: &[Argument], span: Span) -> Outcome<Rc<Stage>> {
+    fn over(
+        &mut self,
+        scope: &mut Scope,
+        reduction: &'static str,
+        arguments: &[Argument],
+        span: Span,
+    ) -> Outcome<Rc<Stage>> {
         let mut axes = Vec::with_capacity(arguments.len());
         for argument in arguments {
             let axis = match &argument.value.kind {
@@ -457,10 +477,16 @@ impl Expander<'_> {
             let Some(axis) = axis.filter(|_| argument.name.is_none() && argument.label.is_none()) else {
                 let known: Vec<String> = scope.axes.keys().map(|name| format!("`{name}`")).collect();
                 return self.fail(
-                    Diagnostic::error("not-an-axis", argument.value.span, "the name of an axis is needed here").hint(format!(
-                        "axes are named where a shape binds their sizes; here {}",
-                        if known.is_empty() { "none is".into() } else { format!("these are: {}", sorted(known).join(", ")) }
-                    )),
+                    Diagnostic::error("not-an-axis", argument.value.span, "the name of an axis is needed here").hint(
+                        format!(
+                            "axes are named where a shape binds their sizes; here {}",
+                            if known.is_empty() {
+                                "none is".into()
+                            } else {
+                                format!("these are: {}", sorted(known).join(", "))
+                            }
+                        ),
+                    ),
                 );
             };
             if axes.contains(&axis) {
@@ -470,7 +496,8 @@ impl Expander<'_> {
             axes.push(axis);
         }
         if axes.is_empty() {
-            return self.fail(Diagnostic::error("missing-argument", span, "which axes?").hint("name them: `mean_over(H, W)`"));
+            return self
+                .fail(Diagnostic::error("missing-argument", span, "which axes?").hint("name them: `mean_over(H, W)`"));
         }
         axes.sort_unstable();
         Ok(Rc::new(Stage::Over { reduction, axes, span }))
@@ -486,15 +513,18 @@ impl Expander<'_> {
         }
         members.reverse();
         let owner = self.expression(scope, root)?;
-        let unknown = |what: &str| Diagnostic::error("unknown-member", name.span, format!("{what} has no `{}`", name.name));
+        let unknown =
+            |what: &str| Diagnostic::error("unknown-member", name.span, format!("{what} has no `{}`", name.name));
         match &owner {
-            Meaning::Tuple(results) if members.len() == 1 => match results.iter().find(|(result, _)| *result == name.name) {
-                Some((_, value)) => Ok(Meaning::Tensor(*value)),
-                None => {
-                    let known: Vec<String> = results.iter().map(|(result, _)| format!("`{result}`")).collect();
-                    self.fail(unknown("this").hint(format!("its results are {}", known.join(", "))))
+            Meaning::Tuple(results) if members.len() == 1 => {
+                match results.iter().find(|(result, _)| *result == name.name) {
+                    Some((_, value)) => Ok(Meaning::Tensor(*value)),
+                    None => {
+                        let known: Vec<String> = results.iter().map(|(result, _)| format!("`{result}`")).collect();
+                        self.fail(unknown("this").hint(format!("its results are {}", known.join(", "))))
+                    }
                 }
-            },
+            }
             Meaning::Stage(stage) => {
                 let path = match &**stage {
                     Stage::Layer(layer) => &layer.path,

@@ -35,15 +35,15 @@ impl Expander<'_> {
         }
         if let Some(definition) = self.project.find(scope.file, name) {
             return match definition.ast.kind {
-                DefinitionKind::Layer | DefinitionKind::Model => Ok(Meaning::Stage(Rc::new(Stage::Template(definition)))),
+                DefinitionKind::Layer | DefinitionKind::Model => {
+                    Ok(Meaning::Stage(Rc::new(Stage::Template(definition))))
+                }
                 DefinitionKind::Fn | DefinitionKind::Loss | DefinitionKind::Metric => {
                     Ok(Meaning::Stage(Rc::new(Stage::Function(definition))))
                 }
-                DefinitionKind::Optimizer | DefinitionKind::Schedule => self.fail(Diagnostic::error(
-                    "not-a-value",
-                    span,
-                    format!("`{name}` belongs into a `train` block"),
-                )),
+                DefinitionKind::Optimizer | DefinitionKind::Schedule => {
+                    self.fail(Diagnostic::error("not-a-value", span, format!("`{name}` belongs into a `train` block")))
+                }
             };
         }
         if let Some(meaning) = constant(name) {
@@ -72,9 +72,8 @@ impl Expander<'_> {
             }
             self.work = u32::MAX - 1;
             return self.fail(
-                Diagnostic::error("too-large", span, "the model expands to too many values").hint(format!(
-                    "the limits are {MAX_WORK} uses of stages and functions and {MAX_VALUES} values"
-                )),
+                Diagnostic::error("too-large", span, "the model expands to too many values")
+                    .hint(format!("the limits are {MAX_WORK} uses of stages and functions and {MAX_VALUES} values")),
             );
         }
         Ok(())
@@ -145,11 +144,16 @@ impl Expander<'_> {
                 self.statements(scope, branch)
             }
             StatementKind::Expression { value, .. } => self.fail(
-                Diagnostic::error("unused-value", value.span, "this value goes nowhere").hint("bind it to a name, or `return` it"),
+                Diagnostic::error("unused-value", value.span, "this value goes nowhere")
+                    .hint("bind it to a name, or `return` it"),
             ),
             StatementKind::Field { name, .. } => self.fail(
-                Diagnostic::error("misplaced-field", name.span, format!("`{}` is declared like a data field", name.name))
-                    .hint(format!("write `input {}: …`, or `param {0}: … ~ …`", name.name)),
+                Diagnostic::error(
+                    "misplaced-field",
+                    name.span,
+                    format!("`{}` is declared like a data field", name.name),
+                )
+                .hint(format!("write `input {}: …`, or `param {0}: … ~ …`", name.name)),
             ),
         }
     }
@@ -169,9 +173,11 @@ impl Expander<'_> {
     fn bind(&mut self, scope: &mut Scope, target: &[Ident], value: &Expr) -> Outcome<()> {
         let [name] = target else {
             let span = target.first().map_or(value.span, |first| first.span);
-            return self.fail(
-                Diagnostic::error("misplaced-key", span, "a dotted key belongs into a `data` or `train` block"),
-            );
+            return self.fail(Diagnostic::error(
+                "misplaced-key",
+                span,
+                "a dotted key belongs into a `data` or `train` block",
+            ));
         };
         if name.name == "training" {
             return self.fail(Diagnostic::error("duplicate-name", name.span, "`training` cannot be bound"));
@@ -292,7 +298,9 @@ impl Expander<'_> {
                 Stage::Template(definition) => format!("the layer `{}`", definition.ast.name.name),
                 Stage::Builtin(name) => format!("the function `{name}`"),
                 Stage::Layer(layer) => format!("the layer `{}`", layer.definition.ast.name.name),
-                Stage::Over { .. } | Stage::Sequence { .. } | Stage::Partial { .. } | Stage::Waypoint { .. } => "a stage".into(),
+                Stage::Over { .. } | Stage::Sequence { .. } | Stage::Partial { .. } | Stage::Waypoint { .. } => {
+                    "a stage".into()
+                }
             },
         }
     }

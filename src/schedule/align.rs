@@ -53,11 +53,7 @@ fn dim_pairs(written: &Coord, read: &Coord) -> Vec<(usize, usize)> {
 
 /// The loops of a nest in the order in which the first ones are those of `outer`: by the pairs (own loop, loop of
 /// `outer`) where there are any, else as they are. None where extents do not fit.
-fn loop_order(
-    own: &[usize],
-    outer: &[usize],
-    pairs: impl Iterator<Item = (usize, usize)>,
-) -> Option<Vec<usize>> {
+fn loop_order(own: &[usize], outer: &[usize], pairs: impl Iterator<Item = (usize, usize)>) -> Option<Vec<usize>> {
     let mut order: Vec<Option<usize>> = vec![None; outer.len()];
     let mut paired = false;
     for (mine, theirs) in pairs.filter(|pair| pair.1 < outer.len()) {
@@ -87,7 +83,11 @@ fn split(draft: &Draft, order: &[usize], outer: usize) -> Draft {
     let place = |index: usize| order.iter().position(|&each| each == index).expect("every loop has a place");
     let is_same = order.iter().enumerate().all(|(place, &index)| place == index);
     let stages = draft.stages.iter().map(|stage| {
-        let moved = if is_same { stage.clone() } else { renumbered(stage, &|linear| linear.compose(|l| Linear::index(place(l)))) };
+        let moved = if is_same {
+            stage.clone()
+        } else {
+            renumbered(stage, &|linear| linear.compose(|l| Linear::index(place(l))))
+        };
         Stage { inner: extents[outer..].to_vec(), ..moved }
     });
     Draft { outer: extents[..outer].to_vec(), parallel: outer, stages: stages.collect(), ..draft.clone() }
@@ -107,7 +107,8 @@ fn renumbered(stage: &Stage, change: &impl Fn(&Linear) -> Linear) -> Stage {
                 .collect(),
         ),
     };
-    let change_guards = |guards: &[(Linear, i64)]| guards.iter().map(|(linear, extent)| (change(linear), *extent)).collect();
+    let change_guards =
+        |guards: &[(Linear, i64)]| guards.iter().map(|(linear, extent)| (change(linear), *extent)).collect();
     let mut code = Code::default();
     let mut names: Vec<NodeId> = Vec::new();
     for (op, dtype) in &stage.code.nodes {

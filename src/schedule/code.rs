@@ -71,9 +71,11 @@ impl CodeOp {
     pub fn renamed(&self, name: &impl Fn(NodeId) -> NodeId) -> CodeOp {
         match self {
             CodeOp::Const(_) | CodeOp::Index(_) | CodeOp::Random { .. } | CodeOp::Reduced(_) => self.clone(),
-            CodeOp::Load(element) => {
-                CodeOp::Load(Element { value: element.value, at: element.at.renamed(name), guards: element.guards.clone() })
-            }
+            CodeOp::Load(element) => CodeOp::Load(Element {
+                value: element.value,
+                at: element.at.renamed(name),
+                guards: element.guards.clone(),
+            }),
             CodeOp::Unary(op, x) => CodeOp::Unary(*op, name(*x)),
             CodeOp::Cast(x) => CodeOp::Cast(name(*x)),
             CodeOp::Binary(op, a, b) => CodeOp::Binary(*op, name(*a), name(*b)),

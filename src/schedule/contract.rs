@@ -54,7 +54,8 @@ pub(super) struct Inverse {
 /// Turns the output access around; `None` entries of `output` give no index back.
 /// None where an output dim has only indices that cannot be expressed, or the inverse visits far more points.
 pub(super) fn invert(domain: &[usize], output: &[Option<Linear>], sizes: &[usize]) -> Option<Inverse> {
-    let plain: Vec<Option<Linear>> = output.iter().map(|each| each.as_ref().map(|l| without_units(l, domain))).collect();
+    let plain: Vec<Option<Linear>> =
+        output.iter().map(|each| each.as_ref().map(|l| without_units(l, domain))).collect();
     let mut solved: Vec<Option<usize>> = vec![None; domain.len()];
     for (dim, linear) in plain.iter().enumerate() {
         let Some(linear) = linear else { continue };
@@ -62,9 +63,10 @@ pub(super) fn invert(domain: &[usize], output: &[Option<Linear>], sizes: &[usize
             continue;
         }
         let others = |index: usize| {
-            plain.iter().enumerate().any(|(other, each)| {
-                other != dim && each.as_ref().is_some_and(|each| each.coefficient(index) != 0)
-            })
+            plain
+                .iter()
+                .enumerate()
+                .any(|(other, each)| other != dim && each.as_ref().is_some_and(|each| each.coefficient(index) != 0))
         };
         let candidates = linear.terms.iter().filter(|term| term.1.abs() == 1 && !others(term.0));
         let best = candidates.max_by_key(|term| (domain[term.0], std::cmp::Reverse(term.0)))?;
@@ -335,7 +337,8 @@ fn plain_operand(form: &mut Form, task: &Task, operand: usize, arg: Id) -> (Id, 
                 access.iter().any(mentions) || open.iter().any(|guard| mentions(&guard.0))
             })
             .collect();
-        let place = |index: usize| used.iter().position(|&each| each == index).map_or(Linear::constant(0), Linear::index);
+        let place =
+            |index: usize| used.iter().position(|&each| each == index).map_or(Linear::constant(0), Linear::index);
         let view_sizes: Vec<usize> = used.iter().map(|&index| extents[index]).collect();
         let guards: Vec<Guard> = open.iter().map(|(linear, extent)| (linear.compose(place), *extent)).collect();
         let access = access.iter().map(|linear| linear.compose(place)).collect();

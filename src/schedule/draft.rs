@@ -204,9 +204,7 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
 /// True if something is read row by row: rows stay loops, so that what else happens to a row can join.
 fn reads_rows(code: &Code, outer: &[usize], inner: &[usize]) -> bool {
     let (Some(last), [row]) = (outer.len().checked_sub(1), inner) else { return false };
-    let is_row = |linear: &Linear| {
-        linear.coefficient(last) == *row as i64 && linear.coefficient(outer.len()) == 1
-    };
+    let is_row = |linear: &Linear| linear.coefficient(last) == *row as i64 && linear.coefficient(outer.len()) == 1;
     code.nodes.iter().any(|(op, _)| match op {
         CodeOp::Load(Element { at: At::Flat(flat), .. }) => is_row(flat),
         CodeOp::Load(Element { at: At::Dims(coords), .. }) => match &coords[..] {
@@ -357,13 +355,7 @@ fn product_item(form: &Form, roots: &mut BTreeSet<Id>, id: Id, product: &Product
 }
 
 /// Follows views without guards and reshapes down to memory; what is computed on the way becomes a root.
-fn operand(
-    form: &Form,
-    roots: &mut BTreeSet<Id>,
-    id: Id,
-    access: Vec<Linear>,
-    extents: &[usize],
-) -> (Id, Linear) {
+fn operand(form: &Form, roots: &mut BTreeSet<Id>, id: Id, access: Vec<Linear>, extents: &[usize]) -> (Id, Linear) {
     let (mut id, mut access) = (id, access);
     loop {
         let value = form.value(id);

@@ -144,7 +144,13 @@ fn agree_lists(factors: &mut Factors, a: &[(Id, usize)], b: &[(Id, usize)]) -> b
 fn common(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let ends = |list: &[usize]| {
         let mut product = 1;
-        list.iter().rev().map(|extent| { product *= extent; product }).collect::<Vec<usize>>()
+        list.iter()
+            .rev()
+            .map(|extent| {
+                product *= extent;
+                product
+            })
+            .collect::<Vec<usize>>()
     };
     let mut all = [ends(a), ends(b)].concat();
     all.sort_unstable();

@@ -297,7 +297,8 @@ impl<'a> Inliner<'a> {
         for (node, extent) in conditions {
             self.range_conditions(*node, *extent, true, true, &mut holds);
         }
-        let Some(condition) = holds.into_iter().reduce(|a, b| self.code.push(CodeOp::Binary(Binary::And, a, b), DType::Bool))
+        let Some(condition) =
+            holds.into_iter().reduce(|a, b| self.code.push(CodeOp::Binary(Binary::And, a, b), DType::Bool))
         else {
             return inside;
         };

@@ -71,7 +71,8 @@ mod tests {
                 assert!(offsets[a] + requests[a].bytes <= total);
                 for b in 0..a {
                     let together = requests[a].first <= requests[b].last && requests[b].first <= requests[a].last;
-                    let apart = offsets[a] + requests[a].bytes <= offsets[b] || offsets[b] + requests[b].bytes <= offsets[a];
+                    let apart =
+                        offsets[a] + requests[a].bytes <= offsets[b] || offsets[b] + requests[b].bytes <= offsets[a];
                     assert!(!together || apart, "{:?} and {:?}", requests[a], requests[b]);
                 }
             }

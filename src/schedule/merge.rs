@@ -100,13 +100,15 @@ impl<'a> Groups<'a> {
     fn candidates(&self, position: usize) -> Vec<usize> {
         let Some(draft) = self.nest(position) else { return Vec::new() };
         let elements: HashSet<(Id, &At)> = large_loads(self.form, draft).collect();
-        let producers: BTreeSet<usize> = self.reads[position].iter().filter_map(|id| self.writer.get(id)).copied().collect();
+        let producers: BTreeSet<usize> =
+            self.reads[position].iter().filter_map(|id| self.writer.get(id)).copied().collect();
         let readers = elements.iter().filter_map(|(id, _)| self.readers.get(id)).flatten();
         let siblings: BTreeSet<usize> = readers
             .copied()
             .filter(|other| *other < position && !producers.contains(other))
             .filter(|&other| {
-                self.nest(other).is_some_and(|other| large_loads(self.form, other).any(|element| elements.contains(&element)))
+                self.nest(other)
+                    .is_some_and(|other| large_loads(self.form, other).any(|element| elements.contains(&element)))
             })
             .collect();
         producers.into_iter().rev().chain(siblings.into_iter().rev()).filter(|&other| other != position).collect()

@@ -31,7 +31,9 @@ pub(super) fn order(form: &Form, items: Vec<Item>) -> Ordered {
     let mut copied: BTreeSet<usize> = BTreeSet::new();
     for item in &items {
         let Item::Nest(draft) = item else { continue };
-        copied.extend(updates(item).filter(|&update| overwritten[update].is_some_and(|id| !keeps_old(draft, update, id))));
+        copied.extend(
+            updates(item).filter(|&update| overwritten[update].is_some_and(|id| !keeps_old(draft, update, id))),
+        );
     }
     loop {
         match try_order(form, &items, &overwritten, &copied) {
@@ -123,14 +125,17 @@ fn try_order(
     }
     for (position, item) in items.iter().enumerate() {
         for old in updates(item).filter(|update| !copied.contains(update)).filter_map(|update| overwritten[update]) {
-            for (reader, _) in reads.iter().enumerate().filter(|(reader, read)| *reader != position && read.contains(&old)) {
+            for (reader, _) in
+                reads.iter().enumerate().filter(|(reader, read)| *reader != position && read.contains(&old))
+            {
                 after[reader].insert(position);
             }
         }
     }
     let mut waiting = vec![0usize; items.len()];
     after.iter().flatten().for_each(|&next| waiting[next] += 1);
-    let keys: Vec<(Option<Id>, bool, usize)> = items.iter().enumerate().map(|(n, item)| key(form, item, &reads[n], n)).collect();
+    let keys: Vec<(Option<Id>, bool, usize)> =
+        items.iter().enumerate().map(|(n, item)| key(form, item, &reads[n], n)).collect();
     let mut ready: BTreeSet<_> = (0..items.len()).filter(|&n| waiting[n] == 0).map(|n| keys[n]).collect();
     let mut order = Vec::with_capacity(items.len());
     while let Some((_, _, next)) = ready.pop_first() {

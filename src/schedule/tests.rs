@@ -332,10 +332,7 @@ fn cross_entropy(bench: &mut Bench, logits: ValueId, label: ValueId, n: usize, c
     let log = bench.unary(Unary::Log, total);
     let log = bench.spread(log, &[n, c], &[1]);
     let logp = bench.sub(shifted, log);
-    let index = vec![
-        IndirectIndex::Affine(Affine::index(0)),
-        IndirectIndex::Tensor { arg: 1, access: plain(&[0]) },
-    ];
+    let index = vec![IndirectIndex::Affine(Affine::index(0)), IndirectIndex::Tensor { arg: 1, access: plain(&[0]) }];
     let indirect = Indirect { domain: dims(&[n]), index };
     let picked = bench.graph.gather(indirect.clone(), &[logp, label], span());
     let sum = bench.sum(picked, &[0]);
@@ -425,10 +422,7 @@ fn embedding_gathers_and_scatters() {
     let mut bench = Bench::new();
     let table = bench.param("table", &[11, 48]);
     let tokens = bench.labels("tokens", &[2, 3], &[0, 10, 4, 4, -2, 11]);
-    let index = vec![
-        IndirectIndex::Tensor { arg: 1, access: plain(&[0, 1]) },
-        IndirectIndex::Affine(Affine::index(2)),
-    ];
+    let index = vec![IndirectIndex::Tensor { arg: 1, access: plain(&[0, 1]) }, IndirectIndex::Affine(Affine::index(2))];
     let indirect = Indirect { domain: dims(&[2, 3, 48]), index };
     let rows = bench.graph.gather(indirect.clone(), &[table, tokens], span());
     let rows = bench.unary(Unary::Exp, rows);
@@ -444,10 +438,7 @@ fn counted_positions_need_no_indirection() {
     let table = bench.param("table", &[6, 8]);
     let upstream = bench.input("upstream", &[3, 5, 8]);
     let range = bench.graph.index(0, &dims(&[5]), span());
-    let index = vec![
-        IndirectIndex::Tensor { arg: 1, access: plain(&[1]) },
-        IndirectIndex::Affine(Affine::index(2)),
-    ];
+    let index = vec![IndirectIndex::Tensor { arg: 1, access: plain(&[1]) }, IndirectIndex::Affine(Affine::index(2))];
     let indirect = Indirect { domain: dims(&[3, 5, 8]), index };
     let rows = bench.graph.gather(indirect.clone(), &[table, range], span());
     let gradient = bench.graph.scatter(indirect, &[upstream, range], &dims(&[6, 8]), span());

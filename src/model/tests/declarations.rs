@@ -98,7 +98,11 @@ fn one_mistake_gives_one_diagnostic_and_three_give_three() {
 
 #[test]
 fn functions_own_no_weights_and_no_state() {
-    one_error("fn f(x) {\n  y = x -> Linear(3)\n  return y\n}\nmodel M {\n  input x: [N, 4]\n  return f(x)\n}\n", "weights-in-function", "Linear(3)");
+    one_error(
+        "fn f(x) {\n  y = x -> Linear(3)\n  return y\n}\nmodel M {\n  input x: [N, 4]\n  return f(x)\n}\n",
+        "weights-in-function",
+        "Linear(3)",
+    );
     let text = "fn f(x) {\n  state s = 0\n  return x + s\n}\nmodel M {\n  input x: [N, 4]\n  return f(x)\n}\n";
     one_error(text, "state-in-function", "s");
 }

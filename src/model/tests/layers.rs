@@ -84,9 +84,10 @@ fn library_layers_agree_with_pytorch() {
 fn each_convolution_is_one_contraction_of_two_operands() {
     for stage in ["Conv(4, 3, pad = 1)", "Conv(4, 3, stride = 2)", "Conv(4, 3, pad = 1, groups = 2)"] {
         let expanded = super::good(&format!("model M {{\n  input x: [N, 2, 9, 9]\n  return x -> {stage}\n}}\n"));
-        let products = expanded.graph.values().filter(|(_, value)| {
-            matches!(value.op, crate::graph::Op::Contract(_)) && value.args.len() == 2
-        });
+        let products = expanded
+            .graph
+            .values()
+            .filter(|(_, value)| matches!(value.op, crate::graph::Op::Contract(_)) && value.args.len() == 2);
         assert_eq!(products.count(), 1, "{stage}");
     }
 }

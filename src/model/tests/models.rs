@@ -101,7 +101,9 @@ fn the_residual_network_has_the_names_of_the_published_weights() {
     let (project, file) = project(RESNET);
     let expanded = expand(&project, file, "M", &[], Mode::Eval, &BTreeMap::new()).expect("expands").0;
     let names: Vec<&str> = expanded.graph.params.iter().map(|param| param.name.as_str()).collect();
-    for name in ["conv1.weight", "layer1.0.bn1.bias", "layer2.0.downsample.0.weight", "layer4.1.conv2.weight", "fc.bias"] {
+    for name in
+        ["conv1.weight", "layer1.0.bn1.bias", "layer2.0.downsample.0.weight", "layer4.1.conv2.weight", "fc.bias"]
+    {
         assert!(names.contains(&name), "{name} is not among {names:?}");
     }
     assert_eq!(names.len(), 62);

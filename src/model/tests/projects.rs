@@ -25,7 +25,10 @@ fn an_import_is_found_relative_to_the_importing_file() {
         "m/a.ansatz",
         &[
             ("m/a.ansatz", b"use Mid from \"parts/mid.ansatz\"\n"),
-            ("m/parts/mid.ansatz", b"use Block from \"../block.ansatz\"\nlayer Mid {\n  input x: [N, K]\n  return x -> Block(3)\n}\n"),
+            (
+                "m/parts/mid.ansatz",
+                b"use Block from \"../block.ansatz\"\nlayer Mid {\n  input x: [N, K]\n  return x -> Block(3)\n}\n",
+            ),
             ("m/block.ansatz", BLOCK),
         ],
     );

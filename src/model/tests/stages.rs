@@ -132,7 +132,8 @@ fn expansions_without_end_are_refused() {
 
 #[test]
 fn named_axes_are_reduced_where_their_sizes_were_bound() {
-    let text = "model M {\n  input x: [N, 3, H, W]\n  return x -> Conv(8, 3, stride = 2, pad = 1) -> mean_over(H, W)\n}\n";
+    let text =
+        "model M {\n  input x: [N, 3, H, W]\n  return x -> Conv(8, 3, stride = 2, pad = 1) -> mean_over(H, W)\n}\n";
     assert_eq!(output_shape(&good(text)), "[N, 8]");
     one_error("model M {\n  input x: [N, 3]\n  return x -> mean_over(Q)\n}\n", "not-an-axis", "Q");
 }
