@@ -156,7 +156,7 @@ fn broadcast(rows: usize, columns: usize, parallel: usize) -> Case {
 
 #[test]
 fn rows_of_any_length_divide_among_threads() {
-    for (rows, columns) in [(3, 10), (200, 33), (64, 32), (1, 70), (150, 4), (2000, 7)] {
+    for (rows, columns) in [(3, 10), (200, 33), (64, 32), (1, 70), (150, 4), (2000, 7), (300, 2), (9, 3)] {
         for parallel in 0..=2 {
             broadcast(rows, columns, parallel).check(EXACT);
         }
