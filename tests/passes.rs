@@ -288,3 +288,57 @@ fn symbolic_sizes_pass_through_all_passes() {
     ansatz::passes::run(&mut graph);
     assert_eq!(graph.shape(graph.outputs[0].value), shape);
 }
+
+#[test]
+fn a_quotient_by_repeated_elements_divides_before_they_are_repeated() {
+    let mut case = Case::new();
+    let (x, y) = (case.param(&[3, 17]), case.param(&[3]));
+    let positive = case.graph.unary(Unary::Exp, y, span());
+    let wide = case.graph.broadcast(positive, &dims(&[3, 17]), &[0], span());
+    let quotient = case.graph.binary(Binary::Div, x, wide, span());
+    let graph = case.simplified(&[quotient]);
+    let divisions = graph.values().filter(|(_, value)| value.op == Op::Binary(Binary::Div));
+    assert!(divisions.map(|(_, value)| value.shape.clone()).eq([dims(&[3])]));
+}
+
+#[test]
+fn a_factor_that_a_sum_does_not_touch_leaves_it() {
+    let mut case = Case::new();
+    let (x, y) = (case.param(&[3, 17]), case.param(&[3]));
+    let wide = case.graph.broadcast(y, &dims(&[3, 17]), &[0], span());
+    let product = case.graph.binary(Binary::Mul, x, wide, span());
+    let sum = case.graph.sum(product, &[1], span());
+    let graph = case.simplified(&[sum]);
+    let products = graph.values().filter(|(_, value)| value.op == Op::Binary(Binary::Mul));
+    assert!(products.map(|(_, value)| value.shape.clone()).eq([dims(&[3])]));
+}
+
+#[test]
+fn repeated_factors_and_constants_of_a_product_meet_before_they_are_repeated() {
+    let mut case = Case::new();
+    let (x, a, b) = (case.param(&[3, 17]), case.param(&[3]), case.param(&[3]));
+    let shape = dims(&[3, 17]);
+    let (a, b) = (case.graph.broadcast(a, &shape, &[0], span()), case.graph.broadcast(b, &shape, &[0], span()));
+    let half = case.constant(0.5, &[3, 17]);
+    let first = case.graph.binary(Binary::Mul, x, a, span());
+    let second = case.graph.binary(Binary::Mul, first, half, span());
+    let third = case.graph.binary(Binary::Mul, b, second, span());
+    let graph = case.simplified(&[third]);
+    let wide = graph.values().filter(|(_, value)| value.op == Op::Binary(Binary::Mul) && value.shape == shape);
+    assert_eq!(wide.count(), 1);
+}
+
+#[test]
+fn a_product_without_a_sum_is_elementwise() {
+    let mut case = Case::new();
+    let (a, b) = (case.param(&[3]), case.param(&[5, 3]));
+    let contract = Contract {
+        domain: dims(&[5, 3]),
+        operands: vec![vec![Affine::index(1)], vec![Affine::index(0), Affine::index(1)]],
+        output: vec![Affine::index(0), Affine::index(1)],
+    };
+    let y = case.graph.contract(contract, &[a, b], &dims(&[5, 3]), span());
+    let graph = case.simplified(&[y]);
+    assert_eq!(count(&graph, &Op::Binary(Binary::Mul)), 1);
+    assert!(contracts(&graph).iter().all(|(contract, _)| contract.operands.len() == 1));
+}

@@ -177,9 +177,13 @@ fn power(graph: &mut Graph, exponent: f64, value: Value) -> ValueId {
     graph.push(value)
 }
 
-/// `a ± (−b)` and `(−a) · (−b)`, neither a constant.
+/// `a ± (−b)`, `(−a) · (−b)` and `a + a`, neither a constant.
 fn signs(graph: &mut Graph, op: Binary, value: Value) -> ValueId {
     let (a, b) = (value.args[0], value.args[1]);
+    if op == Binary::Add && a == b && value.dtype == DType::F32 {
+        let two = constant(graph, &value, 2.0);
+        return scale(graph, 2.0, Value { op: Op::Binary(Binary::Mul), args: vec![a, two], ..value });
+    }
     let (left, right) = (operand_of(graph, Unary::Neg, a), operand_of(graph, Unary::Neg, b));
     let (op, args) = match (op, left, right) {
         (Binary::Add, _, Some(right)) => (Binary::Sub, vec![a, right]),

@@ -2,13 +2,15 @@
 //!
 //! Input and output: a graph. For each contraction:
 //! indices of extent 1 vanish; an index that nothing reads or writes becomes a factor; a constant operand and a
-//! constant factor of an operand become a factor of the result; a contraction that changes nothing is its operand;
+//! constant factor of an operand become a factor of the result; a factor that is independent of what is summed leaves
+//! the sum; a product without a sum is elementwise; a contraction that changes nothing is its operand;
 //! indices are numbered in the order of the output, then of the operands.
 //! Invariant: no element is multiplied or added more often than before.
 
-use super::access::{all_in_range, is_bijective, mentions, substituted_access, volume};
+use super::access::{all_in_range, as_view, is_bijective, is_plain, mentions, substituted_access, volume};
 use crate::dim::Dim;
-use crate::graph::{Affine, Binary, Contract, DType, Graph, Op, Unary, Value, ValueId};
+use crate::graph::build::identity_access;
+use crate::graph::{Access, Affine, Binary, Contract, DType, Graph, Op, Unary, Value, ValueId};
 
 /// Runs the pass.
 pub fn run(graph: &mut Graph) {
@@ -120,7 +122,40 @@ impl Form {
         self.keep(&order);
     }
 
-    fn emit(self, graph: &mut Graph, value: Value) -> ValueId {
+    fn emit(mut self, graph: &mut Graph, value: Value) -> ValueId {
+        let repeated = self.pull_repeated(graph, &value);
+        let result = self.without_factors(graph, &value);
+        repeated.into_iter().fold(result, |result, factor| graph.binary(Binary::Mul, result, factor, value.span))
+    }
+
+    /// `Σ a · r` with r independent of the summed indices is `r · Σ a`: replaces the operand by a and gives r,
+    /// repeated over the result.
+    fn pull_repeated(&mut self, graph: &mut Graph, value: &Value) -> Option<ValueId> {
+        let Contract { domain, operands, output } = &self.contract;
+        let ([read], [arg]) = (operands.as_slice(), self.args.as_slice()) else { return None };
+        let product = graph.value(*arg);
+        let sums = is_plain(output, domain, &value.shape) && !is_bijective(output, domain, &value.shape);
+        let simple = self.single[0] && product.op == Op::Binary(Binary::Mul) && value.dtype == DType::F32;
+        if !sums || !simple || !is_plain(read, domain, &product.shape) {
+            return None;
+        }
+        let place = |axis: &Affine| {
+            let index = read[axis.as_index()?].as_index()?;
+            output.iter().position(|affine| affine.as_index() == Some(index)).map(Affine::index)
+        };
+        let [a, b] = product.args[..] else { return None };
+        let (kept, source, access) = [(a, b), (b, a)].into_iter().find_map(|(kept, factor)| {
+            let view = as_view(graph, factor)?;
+            let whole = is_plain(&view.read, &product.shape, graph.shape(view.source));
+            let access: Option<Access> = view.read.iter().map(place).collect();
+            access.filter(|_| whole).map(|access| (kept, view.source, access))
+        })?;
+        self.args[0] = kept;
+        Some(read_as(graph, source, access, value))
+    }
+
+    /// `factor · contract(args)`.
+    fn without_factors(self, graph: &mut Graph, value: &Value) -> ValueId {
         let Self { contract, args, factor, .. } = self;
         let moves = args.len() == 1 && is_bijective(&contract.output, &contract.domain, &value.shape);
         let source = graph.value(args[0]);
@@ -131,9 +166,12 @@ impl Form {
             return graph.constant(number * factor, &value.shape, value.dtype, value.span);
         }
         let same = moves && contract.operands[0] == contract.output && source.shape == value.shape;
-        let result = match same {
-            true => args[0],
-            false => graph.push(Value { op: Op::Contract(contract), args, ..value.clone() }),
+        let result = if same {
+            args[0]
+        } else if args.len() == 2 && is_bijective(&contract.output, &contract.domain, &value.shape) {
+            multiplied(graph, contract, &args, value)
+        } else {
+            graph.push(Value { op: Op::Contract(contract), args, ..value.clone() })
         };
         if factor == 1.0 {
             return result;
@@ -141,6 +179,33 @@ impl Form {
         let factor = graph.constant(factor, &value.shape, DType::F32, value.span);
         graph.binary(Binary::Mul, result, factor, value.span)
     }
+}
+
+/// A product without a sum is elementwise: `x[read] · y[read]`.
+fn multiplied(graph: &mut Graph, contract: Contract, args: &[ValueId], value: &Value) -> ValueId {
+    let mut place = vec![Affine::constant(0); contract.domain.len()];
+    for (axis, affine) in contract.output.iter().enumerate() {
+        if let Some(index) = affine.as_index() {
+            place[index] = Affine::index(axis);
+        }
+    }
+    let mut reads = contract.operands.iter().zip(args).map(|(operand, &arg)| {
+        let read = substituted_access(operand, &place);
+        read_as(graph, arg, read, value)
+    });
+    let (a, b) = (reads.next().expect("two operands"), reads.next().expect("two operands"));
+    drop(reads);
+    graph.binary(Binary::Mul, a, b, value.span)
+}
+
+/// `source[read]` over the shape of `like`; itself where that changes nothing.
+fn read_as(graph: &mut Graph, source: ValueId, read: Access, like: &Value) -> ValueId {
+    let output = identity_access(like.shape.len());
+    if read == output && graph.shape(source) == like.shape {
+        return source;
+    }
+    let contract = Contract { domain: like.shape.clone(), operands: vec![read], output };
+    graph.contract(contract, &[source], &like.shape, like.span)
 }
 
 /// `(x, c)` for a value that is `c · x`.
