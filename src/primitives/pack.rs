@@ -12,8 +12,8 @@ use std::ops::Range;
 
 /// Elements that packing may write behind a block.
 pub(crate) const SPARE: usize = 16;
-/// The widest panel: three vectors of 16 lanes.
-const MAX_PANEL: usize = 48;
+/// The widest panel: four vectors of 16 lanes.
+const MAX_PANEL: usize = 64;
 /// How many rows of k ahead a copy asks for: about the latency of L3.
 const ROWS_AHEAD: usize = 12;
 /// How many elements ahead a transposing copy asks for in each of its streams.

@@ -16,7 +16,7 @@ use super::axis::{Axis, Run};
 use super::lanes::Portable;
 use super::pack::{KBlock, SPARE, pack};
 use super::shape::{Orientation, Shape, choose};
-use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, next_panel};
+use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
 use crate::kernel;
 use std::ops::Range;
 
@@ -292,11 +292,12 @@ enum Target {
 #[inline(always)]
 unsafe fn pack_panels<V: Tiles>(part: &Part<'_>, k: KBlock<'_>) {
     let (operands, shape) = (&part.plan.operands, &part.plan.shape);
+    let full = full_panel(part.columns.len().div_ceil(V::COUNT), V::MAX_VECTORS);
     let mut to = part.scratch.b;
     let mut start = part.columns.start;
     while start < part.columns.end {
         let left = (part.columns.end - start).div_ceil(V::COUNT);
-        let width = next_panel(left, V::MAX_VECTORS) * V::COUNT;
+        let width = next_panel(left, full) * V::COUNT;
         let end = (start + width).min(part.columns.end);
         pack::<V>(shape.copy_b, part.b, &operands.n[0], start..end, k, to, width);
         to = to.add(width * k.offsets.len());
@@ -313,8 +314,7 @@ unsafe fn multiply<V: Tiles>(
     accumulate: bool,
 ) {
     let (operands, shape) = (&part.plan.operands, &part.plan.shape);
-    let vectors = part.columns.len().div_ceil(V::COUNT);
-    let most = V::max_packed_rows(next_panel(vectors, V::MAX_VECTORS));
+    let most = V::max_packed_rows(full_panel(part.columns.len().div_ceil(V::COUNT), V::MAX_VECTORS));
     let most = if shape.pack_a { most } else { most.min(MAX_DIRECT_ROWS) };
     let tiles = part.rows.len().div_ceil(most);
     let mut tile = Tile {
@@ -364,11 +364,12 @@ unsafe fn multiply<V: Tiles>(
 #[inline(always)]
 unsafe fn row_of_tiles<V: Tiles>(part: &Part<'_>, tile: &mut Tile, height: usize, b_block: KBlock<'_>, target: Target) {
     let operands = &part.plan.operands;
+    let full = full_panel(part.columns.len().div_ceil(V::COUNT), V::MAX_VECTORS);
     let mut panel = part.scratch.b as *const f32;
     let mut start = part.columns.start;
     while start < part.columns.end {
         let left = (part.columns.end - start).div_ceil(V::COUNT);
-        let vectors = next_panel(left, V::MAX_VECTORS);
+        let vectors = next_panel(left, full);
         let width = vectors * V::COUNT;
         let end = (start + width).min(part.columns.end);
         let last = end - start - (vectors - 1) * V::COUNT;

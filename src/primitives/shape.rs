@@ -8,7 +8,7 @@ use super::axis::Axis;
 use super::lanes::Portable;
 use super::pack::Copying;
 use super::product::Operands;
-use super::tile::{MAX_DIRECT_ROWS, Tiles, next_panel};
+use super::tile::{MAX_DIRECT_ROWS, Tiles, full_panel, next_panel};
 use crate::kernel;
 use std::ops::Range;
 
@@ -18,6 +18,8 @@ const MAX_K_BLOCK: usize = 320;
 const MAX_COLUMNS: usize = 512;
 /// Columns of a part if C's runs of columns are at least so long: parts then follow the runs.
 const MIN_RUN: usize = 192;
+/// Bytes of an operand that stay in L2 from one part to the next.
+const MAX_RESIDENT: usize = 512 << 10;
 /// Bytes of a stage that stay in L2 beside the block of B.
 const MAX_STAGE: usize = 256 << 10;
 /// Fewest rows of a part.
@@ -178,7 +180,7 @@ fn shape(operands: &Operands, level: Level) -> (Shape, f64) {
     let segment_vectors = segment.div_ceil(machine.lanes).max(1);
     let fewest = segment.div_ceil(MAX_COLUMNS).max(1);
     let divide = estimate.multiply_adds() >= MIN_CYCLES_TO_DIVIDE;
-    let most_columns = if divide { (segment_vectors / machine.max_vectors).clamp(fewest, fewest + 32) } else { fewest };
+    let most_columns = if divide { (segment_vectors / 3).clamp(fewest, fewest + 32) } else { fewest };
     let most_rows = if divide { (m / MIN_ROWS).clamp(1, 64) } else { 1 };
     let mut best: Option<(f64, usize, usize)> = None;
     for per_segment in fewest..=most_columns {
@@ -246,7 +248,7 @@ impl<'a> Estimate<'a> {
             segment,
             copy_a: Copying::of(m_a, k_a),
             copy_b: Copying::of(n_b, k_b),
-            a_along_k: k_a.step() == 1 && k_a.run() >= 4.min(k),
+            a_along_k: k_a.step().abs() == 1 && k_a.run() >= 4.min(k),
             a_in_one_run: k_a.run() == k,
             b_is_direct: (n <= 1 || (n_b.step() == 1 && n_b.run() % segment.max(1) == 0)) && k_b.run() == k,
             stage,
@@ -261,7 +263,9 @@ impl<'a> Estimate<'a> {
 
     /// Whether parts of so many columns copy A: not if it streams in place, or if one panel alone reads it.
     fn packs_a(&self, columns: usize) -> bool {
-        !self.a_along_k && (!self.a_in_one_run || columns > self.machine.max_vectors * self.machine.lanes)
+        let vectors = columns.div_ceil(self.machine.lanes);
+        let one_panel = vectors <= full_panel(vectors, self.machine.max_vectors);
+        !self.a_along_k && (!self.a_in_one_run || !one_panel)
     }
 
     fn packs_b(&self, rows: usize) -> bool {
@@ -282,6 +286,8 @@ impl<'a> Estimate<'a> {
         };
         let stage_fits = rows * columns * size_of::<f32>() <= MAX_STAGE;
         let stage = if self.stage == 0.0 || stage_fits { self.stage } else { self.stage + 1.0 };
+        // What a part reads of A comes from L3 if it does not fit L2.
+        let copy_a = if rows * self.k * size_of::<f32>() > MAX_RESIDENT { copy_a + 0.25 } else { copy_a };
         let copy_b = if self.packs_b(rows) { self.copy_b.1 } else { 0.1 };
         let part = self.tiles(rows, vectors)
             + k * (copy_a * rows as f64 + copy_b * columns as f64)
@@ -296,7 +302,8 @@ impl<'a> Estimate<'a> {
         const LATENCY: f64 = 4.0;
         /// A tile's calls and its registers' way to memory, per vector of C.
         const PER_VECTOR: f64 = 4.0;
-        let most = (self.machine.max_rows)(next_panel(vectors.max(1), self.machine.max_vectors));
+        let full = full_panel(vectors.max(1), self.machine.max_vectors);
+        let most = (self.machine.max_rows)(full);
         let most = if self.packs_a(vectors * self.machine.lanes) { most } else { most.min(MAX_DIRECT_ROWS) };
         let tiles = rows.div_ceil(most).max(1) as f64;
         let height = rows as f64 / tiles;
@@ -304,7 +311,7 @@ impl<'a> Estimate<'a> {
         let mut cycles = 0.0;
         let mut left = vectors;
         while left > 0 {
-            let panel = next_panel(left, self.machine.max_vectors);
+            let panel = next_panel(left, full);
             // The loads of B and half of those of A do not hide behind the multiply-adds of a narrow tile.
             let multiply_add = (height * panel as f64 + 0.1 * (height + panel as f64)).max(LATENCY);
             cycles += multiply_add * self.k as f64 + PER_VECTOR * height * panel as f64 * k_blocks;

@@ -56,12 +56,22 @@ pub(crate) trait Tiles: Lanes {
     fn direct(rows: usize, vectors: usize) -> TileFn;
 }
 
-/// The vectors of the next panel of a row of `left` vectors (at least 1): as wide as tiles go, but no single vector is
-/// left over if that can be helped, since narrow tiles load more per multiply-add.
-pub(crate) fn next_panel(left: usize, max_vectors: usize) -> usize {
-    match (left, max_vectors) {
+/// The vectors of a full panel of a block of `vectors` (at least 1): three where tiles reach so far, four where that
+/// leaves nothing over.
+pub(crate) fn full_panel(vectors: usize, max_vectors: usize) -> usize {
+    match max_vectors {
+        4 if vectors % 4 == 0 && vectors % 3 != 0 => 4,
+        4 => vectors.min(3),
+        _ => vectors.min(max_vectors),
+    }
+}
+
+/// The vectors of the next panel where `left` (at least 1) remain. No single vector is left over if that can be helped,
+/// since narrow tiles load more per multiply-add.
+pub(crate) fn next_panel(left: usize, full_panel: usize) -> usize {
+    match (left, full_panel) {
         (4, 3) => 2,
-        _ => left.min(max_vectors),
+        _ => left.min(full_panel),
     }
 }
 
@@ -174,13 +184,14 @@ mod x86 {
 
     impl Tiles for __m512 {
         type Narrow = __m256;
-        const MAX_VECTORS: usize = 3;
+        const MAX_VECTORS: usize = 4;
 
         fn max_packed_rows(vectors: usize) -> usize {
             match vectors {
                 1 => 14,
                 2 => 12,
-                _ => 8,
+                3 => 8,
+                _ => 6,
             }
         }
 
@@ -189,6 +200,7 @@ mod x86 {
                 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
                 2: 1 2 3 4 5 6 7 8 9 10 11 12;
                 3: 1 2 3 4 5 6 7 8;
+                4: 1 2 3 4 5 6;
             })
         }
 
@@ -197,6 +209,7 @@ mod x86 {
                 1: 1 2 3 4 5 6 7 8;
                 2: 1 2 3 4 5 6 7 8;
                 3: 1 2 3 4 5 6 7 8;
+                4: 1 2 3 4 5 6;
             })
         }
     }
