@@ -137,7 +137,7 @@ fn specs_from(
 }
 
 /// The fields as declared, before preparation.
-fn declared_fields(training: &Training) -> Vec<BoundField> {
+pub(super) fn declared_fields(training: &Training) -> Vec<BoundField> {
     let field = |field: &super::FieldSpec| {
         let class = field.element == "class";
         let own = if class { &[][..] } else { field.sizes.as_slice() };

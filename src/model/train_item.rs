@@ -75,7 +75,7 @@ pub(super) fn find(
     }
     let place = train.model.span;
     for (key, text) in overrides.iter().filter(|(key, _)| key != "train.item") {
-        if let Err(words) = apply(&mut item, key, text, place) {
+        if let Err(words) = apply(project, &mut item, key, text, place) {
             problems.push(Diagnostic::error("bad-setting", place, format!("the setting `{key}={text}`: {words}")));
         }
     }
@@ -141,7 +141,7 @@ pub(super) fn suggest(diagnostic: Diagnostic, name: &str, span: Span, known: &[&
     }
 }
 
-fn apply(item: &mut TrainItem, key: &str, text: &str, place: Span) -> Result<(), String> {
+fn apply(project: &Project, item: &mut TrainItem, key: &str, text: &str, place: Span) -> Result<(), String> {
     let mut value = crate::syntax::parse_expression(place.file, text)
         .map_err(|found| found.first().map_or_else(|| "cannot be read".into(), |first| first.message.clone()))?;
     relocate(&mut value, place);
@@ -149,7 +149,10 @@ fn apply(item: &mut TrainItem, key: &str, text: &str, place: Span) -> Result<(),
     match key.split_once('.') {
         None if KEYS.contains(&key) => set(item, ident(key), value),
         Some(("train", key)) if KEYS.contains(&key) => set(item, ident(key), value),
-        Some(("model", argument)) => set_argument(&mut item.model, ident(argument), value),
+        Some(("model", argument)) => {
+            let position = position(project, item.file, &item.model, argument);
+            set_argument(&mut item.model, ident(argument), value, position);
+        }
         Some((call @ ("optimizer" | "loss" | "schedule"), argument)) => {
             let Some((_, line)) = item.entries.iter_mut().find(|(name, _)| name.name == call) else {
                 return Err(format!("the `train` item has no `{call}`"));
@@ -157,7 +160,9 @@ fn apply(item: &mut TrainItem, key: &str, text: &str, place: Span) -> Result<(),
             if !matches!(line.kind, ExprKind::Name(_) | ExprKind::Call { .. }) {
                 return Err(format!("`{call}` is not one call"));
             }
-            set_argument(line, ident(argument), value);
+            // What flows into a loss comes before the arguments as written, so their positions say nothing.
+            let position = (call != "loss").then(|| position(project, item.file, line, argument)).flatten();
+            set_argument(line, ident(argument), value, position);
         }
         Some(("data", path)) => {
             let target: Vec<Ident> = path.split('.').map(ident).collect();
@@ -186,13 +191,28 @@ fn set(item: &mut TrainItem, name: Ident, value: Expr) {
     item.entries.push((name, value));
 }
 
-/// Sets a named argument of a call; a bare name becomes a call.
-fn set_argument(call: &mut Expr, name: Ident, value: Expr) {
+/// The position of a parameter in the definition that a call names.
+fn position(project: &Project, file: FileId, call: &Expr, argument: &str) -> Option<usize> {
+    let definition = project.find(file, model_name(call))?;
+    definition.ast.parameters.iter().position(|parameter| parameter.name.name == argument)
+}
+
+/// Sets a named argument of a call, in place of the one by position; a bare name becomes a call.
+fn set_argument(call: &mut Expr, name: Ident, value: Expr, position: Option<usize>) {
     if let ExprKind::Name(_) = call.kind {
         let callee = Box::new(call.clone());
         call.kind = ExprKind::Call { callee, arguments: Vec::new() };
     }
     if let ExprKind::Call { arguments, .. } = &mut call.kind {
+        let mut unnamed = 0;
+        let given_by_position = arguments.iter_mut().find(|argument| {
+            unnamed += usize::from(argument.name.is_none());
+            argument.name.is_none() && position == Some(unnamed - 1)
+        });
+        if let Some(argument) = given_by_position {
+            argument.value = value;
+            return;
+        }
         arguments.retain(|argument| argument.name.as_ref().is_none_or(|known| known.name != name.name));
         arguments.push(ast::Argument { name: Some(name), label: None, value });
     }

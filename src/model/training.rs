@@ -3,12 +3,15 @@
 //! Input: a project, a file and settings of the command line. Output: [`Training`].
 //! Invariant: every key of the item was read or reported.
 
+use super::forward::forward;
 use super::literal::{data, figure_name, number, whole};
-use super::metric::metric_specs;
+use super::metric::{declared_fields, metric_specs};
+use super::optimizer::apply_optimizer;
 use super::project::Project;
 use super::train_item::{self, TrainItem, model_name};
-use super::{Keep, Length, Training};
+use super::{Keep, Length, Mode, Training};
 use crate::diagnostics::Diagnostic;
+use crate::graph::Graph;
 use crate::source::FileId;
 use crate::syntax::ast::{Expr, ExprKind, Suffix};
 
@@ -48,7 +51,21 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
     if !problems.is_empty() {
         return Err(problems);
     }
-    training.metrics = metric_specs(project, &training, &item)?;
+    match metric_specs(project, &training, &item) {
+        Ok(metrics) => training.metrics = metrics,
+        Err(found) => {
+            // Loss and optimizer are independent of the metrics, so their mistakes are told at once.
+            let forward = forward(project, &training, training.batch, Mode::Eval, &declared_fields(&training)).err();
+            let optimizer = apply_optimizer(project, &training, &mut Graph::default(), &[]).err();
+            problems = found;
+            for problem in forward.into_iter().chain(optimizer).flatten() {
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+            return Err(problems);
+        }
+    }
     if let Some(best) = &training.keep.best {
         let figure = best.split_once('.').map_or(best.as_str(), |(_, figure)| figure);
         if figure != "loss" && !training.metrics.iter().any(|metric| metric.name == figure) {

@@ -121,6 +121,9 @@ fn settings_of_the_command_line_replace_lines_and_arguments() {
     assert_eq!(graph.scalars[0].expr.evaluate(&clock(1)), 0.01);
     let found = forward(&project, &training, 8, Mode::Train, &fields(8)).expect_err("four logits for three classes");
     assert_eq!(found[0].code, "data-mismatch");
+    let (project, training) = good(&lines("sgd(0.1, 0.9)", ""), &[("optimizer.momentum", "0")]);
+    let mut graph = Graph::default();
+    apply_optimizer(&project, &training, &mut graph, &[]).expect("an argument by position is replaced");
     assert!(codes(&text, &[("train.bach", "8")])[0].contains("did you mean `train.batch`?"));
     assert!(codes(&text, &[("train.batch", "8 +")])[0].starts_with("bad-setting"));
 }
@@ -134,6 +137,13 @@ fn misspelled_and_missing_keys_are_errors() {
     assert!(codes(&lines("sgd", "  keep = best(valid.accuracy)"), &[])[0].starts_with("unknown-name"));
     assert!(codes(&lines("sgd", "  length = 3 epochs"), &[])[0].starts_with("duplicate-name"));
     assert!(codes("fn f(x) = x\n", &[])[0].starts_with("no-training"));
+    let found = codes(
+        &program(
+            "  loss = cross_entropy(labl)\n  optimizer = adam(beta3 = 1)\n  length = 1 epoch\n  metrics = recall(makro)",
+        ),
+        &[],
+    );
+    assert_eq!(found.len(), 3, "{found:#?}");
 }
 
 #[test]
