@@ -1,5 +1,6 @@
 //! Tests of expansion: rules one by one, and the models of the design whole.
 
+mod check;
 mod declarations;
 mod layers;
 mod models;

@@ -1,0 +1,108 @@
+use super::super::check::{Hooks, bytes_text, check, grouped};
+use super::super::{BoundField, Project, Training};
+use super::project;
+use crate::diagnostics::Diagnostic;
+use crate::graph::DType;
+
+const MLP: &str = "model M(width = 8) {\n  input x: [N, 4]\n  return x -> Linear(width) -> relu -> Linear(2)\n}\n";
+
+fn found(text: &str, hooks: &Hooks<'_>) -> Vec<Diagnostic> {
+    let (project, file) = project(text);
+    check(&project, file, hooks)
+}
+
+fn codes(text: &str) -> Vec<&'static str> {
+    found(text, &Hooks::default()).iter().map(|diagnostic| diagnostic.code).collect()
+}
+
+#[test]
+fn assertions_that_hold_say_nothing() {
+    let text = format!(
+        "{MLP}assert M {{\n  params == 58\n  params < 1 k, \"small\"\n  macs(N = 10) == 480 and flops(N = 10) == 2 * 480\n  not params > 100\n  params / 2 <= 29\n}}\nassert M(width = 16) {{ params == 114 }}\n"
+    );
+    assert_eq!(codes(&text), [""; 0]);
+}
+
+#[test]
+fn an_assertion_that_fails_shows_its_words_and_the_value() {
+    let found = found(&format!("{MLP}assert M {{ params < 50, \"must fit the board\" }}\n"), &Hooks::default());
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].code, "assert-failed");
+    assert_eq!(found[0].message, "must fit the board");
+    assert_eq!(found[0].labels[0].text, "params is 58");
+}
+
+#[test]
+fn assertions_without_a_meaning_are_errors() {
+    let line = |line: &str| codes(&format!("{MLP}assert M {{ {line} }}\n"));
+    assert_eq!(line("parms < 3"), ["unknown-name"]);
+    assert_eq!(line("params"), ["bad-assertion"]);
+    assert_eq!(line("macs < 3 k"), ["undecided"]);
+    assert_eq!(line("macs(Q = 3, N = 1) < 3 k"), ["unknown-argument"]);
+    assert_eq!(line("macs(N = 0) < 3 k"), ["bad-size"]);
+    assert_eq!(line("params < 3 epochs"), ["bad-assertion"]);
+    assert_eq!(line("loads(\"w.safetensors\")"), ["unsupported"]);
+    assert_eq!(line("train_memory(N = 1) < 1 GiB"), ["unsupported"]);
+    assert_eq!(codes("assert Nobody { params < 3 }\n"), ["unknown-name"]);
+}
+
+#[test]
+fn hooks_answer_what_later_stages_know() {
+    let text = format!("{MLP}assert M {{\n  train_memory(N = 7) == 7 KiB\n  loads(\"w.safetensors\")\n}}\n");
+    let loads = |_: &Project, _: &super::super::ModelUse<'_>, _: &super::super::Expanded, path: &str| {
+        assert_eq!(path, "w.safetensors");
+        Err("`fc.weight` is missing".to_owned())
+    };
+    let hooks = Hooks { train_memory: Some(&|_, _, sizes| Ok(1024 * sizes["N"] as u64)), loads: Some(&loads), fields: None };
+    let found = found(&text, &hooks);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].labels[0].text, "`fc.weight` is missing");
+}
+
+#[test]
+fn names_that_nothing_reads_are_warned_about() {
+    let text = "model M(spare = 3) {\n  input x: [N, 4]\n  y = x * 2\n  _meant = x * 3\n  return x\n}\n";
+    let found = found(text, &Hooks::default());
+    let names: Vec<&str> = found.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
+    assert_eq!(names, ["the argument `spare` is never used", "the name `y` is never used"]);
+    assert!(found.iter().all(|diagnostic| !diagnostic.is_error()));
+}
+
+#[test]
+fn one_mistake_is_reported_once_for_both_modes() {
+    assert_eq!(codes("model M {\n  input x: [N, 4]\n  return x -> Liner(3)\n}\n"), ["unknown-name"]);
+}
+
+#[test]
+fn a_training_is_checked_with_the_sizes_of_its_fields() {
+    let text = format!(
+        "{MLP}data d {{\n  source = csv(\"d.csv\")\n  x: f32[4] = columns(0, 3)\n  label: class[2]\n}}\n\
+         train M on d {{\n  loss = cross_entropy(label)\n  optimizer = sgd(lr = 0.1)\n  batch = 4\n  length = 1 epochs\n}}\n"
+    );
+    let fields = |width: usize| {
+        move |training: &Training| {
+            let field = |name: &str, sizes: &[usize], dtype, classes| BoundField {
+                name: name.into(),
+                sizes: sizes.to_vec(),
+                dtype,
+                classes,
+            };
+            Ok(vec![
+                field("x", &[training.batch, width], DType::F32, None),
+                field("label", &[training.batch], DType::I32, Some(2)),
+            ])
+        }
+    };
+    let with = |width| found(&text, &Hooks { fields: Some(&fields(width)), ..Hooks::default() });
+    assert!(with(4).is_empty(), "{:#?}", with(4));
+    assert_eq!(with(5).iter().map(|diagnostic| diagnostic.code).collect::<Vec<_>>(), ["data-mismatch"]);
+    let wrong = text.replace("sgd(lr", "sgd(rate");
+    assert!(found(&wrong, &Hooks { fields: Some(&fields(4)), ..Hooks::default() }).iter().any(Diagnostic::is_error));
+    assert_eq!(codes(&text.replace("length =", "lenght =")).first(), Some(&"unknown-key"));
+}
+
+#[test]
+fn counts_are_shown_in_groups_and_bytes_in_units() {
+    assert_eq!(["11_689_512", "58", "-1_000"].map(str::to_owned), [grouped(11_689_512), grouped(58), grouped(-1000)]);
+    assert_eq!(["512.0 MiB", "1.5 KiB", "12 B"].map(str::to_owned), [bytes_text(512 << 20), bytes_text(1536), bytes_text(12)]);
+}
