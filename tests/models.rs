@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ansatz::model::check::{Hooks, check};
-use ansatz::model::{BoundField, Mode, Project, Training, forward, training};
+use ansatz::model::{BoundField, Mode, Project, forward, training};
 use ansatz::runtime::data;
 
 fn programs() -> Vec<PathBuf> {
@@ -25,11 +25,7 @@ fn load(path: &Path) -> (Project, ansatz::source::FileId) {
 fn every_program_checks_without_a_finding() {
     assert!(programs().len() >= 6);
     // Memory is the schedule's to say; here only its assertion's form is checked.
-    let fields = |training: &Training| {
-        let fields = data::fields(&training.data)?;
-        Ok(fields.iter().map(|field| field.bound(training.batch)).collect())
-    };
-    let hooks = Hooks { fields: Some(&fields), train_memory: Some(&|_, _, _| Ok(0)), ..Hooks::default() };
+    let hooks = Hooks { train_memory: Some(&|_, _, _| Ok(0)), ..Hooks::default() };
     for path in programs() {
         let (project, file) = load(&path);
         let found = check(&project, file, &hooks);

@@ -17,7 +17,7 @@ use crate::source::Span;
 use crate::syntax::ast::{Expr, ExprKind, Ident};
 
 /// How deep definitions may nest.
-const MAX_DEPTH: usize = 48;
+pub(crate) const MAX_DEPTH: usize = 48;
 
 impl Expander<'_> {
     /// Applies a stage or function to values.

@@ -27,7 +27,7 @@ use crate::syntax::ast::BinaryOp;
 /// | `concat(a, b, …, axis = 1)` | joined along an axis |
 /// | `vector(list)` | the list's numbers as `[n]` |
 /// | `passed(list, x)` | how many numbers of the list are ≤ `x` |
-/// | `size(x, axis)`, `rank(x)`, `shape(x)` | a dim, the number of dims, all dims |
+/// | `size(x, axis)`, `rank(x)`, `shape(x)` | a dim, the number of dims (of a list 1, of a number 0), all dims |
 pub(crate) const BUILTINS: &[&str] = &[
     "exp",
     "log",
@@ -161,8 +161,15 @@ impl Expander<'_> {
             }
             "rank" => {
                 let [x] = self.arguments(name, arguments, ["x"], span)?;
-                let id = self.expect_tensor(&x)?;
-                Ok(Meaning::Size(Dim::from(self.graph.shape(id).len())))
+                let rank = match &x.value {
+                    Meaning::List(_) => 1,
+                    Meaning::Size(_) | Meaning::Number(_) => 0,
+                    _ => {
+                        let id = self.expect_tensor(&x)?;
+                        self.graph.shape(id).len()
+                    }
+                };
+                Ok(Meaning::Size(Dim::from(rank)))
             }
             _ => unreachable!("`{name}` is in the table of built-ins"),
         }

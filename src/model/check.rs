@@ -9,10 +9,9 @@ use super::expand::{ModelUse, expand, expand_use};
 use super::project::Project;
 use super::summary::{macs, params};
 use super::train_item::model_name;
-use super::{BoundField, Expanded, Forward, Mode, Training, apply_optimizer, forward, lint, training};
+use super::{Expanded, Mode, lint, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{DType, Param, ParamId, ValueId};
 use crate::source::{FileId, Span};
 use crate::syntax::ast::{
     self, Argument, BinaryOp, DefinitionKind, Expr, ExprKind, ItemKind, StatementKind, Suffix, UnaryOp,
@@ -23,14 +22,9 @@ pub type TrainMemory<'a> = dyn Fn(&Project, &ModelUse<'_>, &BTreeMap<String, i64
 /// Whether a weights file fits a model; the error says what does not.
 pub type Loads<'a> = dyn Fn(&Project, &ModelUse<'_>, &Expanded, &str) -> Result<(), String> + 'a;
 
-/// The fields of a training's data after preparation, batch first, from its declaration alone.
-pub type Fields<'a> = dyn Fn(&Training) -> Result<Vec<BoundField>, Vec<Diagnostic>> + 'a;
-
-/// What later stages contribute.
+/// What later stages contribute to assertions.
 #[derive(Default)]
 pub struct Hooks<'a> {
-    /// For `train` items: without it their model, loss and metrics do not meet the data's sizes.
-    pub fields: Option<&'a Fields<'a>>,
     /// For `train_memory(N = 100)`.
     pub train_memory: Option<&'a TrainMemory<'a>>,
     /// For `loads("weights.safetensors")`.
@@ -55,7 +49,7 @@ pub fn check(project: &Project, file: FileId, hooks: &Hooks<'_>) -> Vec<Diagnost
                 }
             }
             ItemKind::Assert(assert) => found.extend(check_assert(project, file, assert, hooks)),
-            ItemKind::Train(train) => found.extend(check_train(project, file, train, hooks)),
+            ItemKind::Train(train) => found.extend(check_train(project, file, train)),
             ItemKind::Use(_) | ItemKind::Data(_) => {}
         }
     }
@@ -89,27 +83,10 @@ pub fn check_model(project: &Project, file: FileId, model: &str) -> Vec<Diagnost
     without_duplicates(found)
 }
 
-/// A `train` item: its settings, and, where the fields' sizes are known, the whole step but for the gradient.
-fn check_train(project: &Project, file: FileId, train: &ast::Train, hooks: &Hooks<'_>) -> Vec<Diagnostic> {
+/// The settings of a `train` item; its whole step is checked by later stages.
+fn check_train(project: &Project, file: FileId, train: &ast::Train) -> Vec<Diagnostic> {
     let chosen = [("train.item".to_owned(), model_name(&train.model).to_owned())];
-    let training = match training(project, file, &chosen) {
-        Ok(training) => training,
-        Err(errors) => return errors,
-    };
-    let Some(fields) = hooks.fields else { return Vec::new() };
-    let step = fields(&training).and_then(|fields| {
-        forward(project, &training, training.batch, Mode::Eval, &fields)?;
-        let Forward { mut graph, .. } = forward(project, &training, training.batch, Mode::Train, &fields)?;
-        // The optimizer's text is checked on gradients of the right shapes; their values do not matter.
-        let gradients: Vec<(ParamId, ValueId)> = (0..graph.params.len())
-            .map(|index| {
-                let Param { shape, span, .. } = graph.params[index].clone();
-                (ParamId(index as u32), graph.constant(0.0, &shape, DType::F32, span))
-            })
-            .collect();
-        apply_optimizer(project, &training, &mut graph, &gradients)
-    });
-    step.err().unwrap_or_default()
+    training(project, file, &chosen).err().unwrap_or_default()
 }
 
 fn check_assert(project: &Project, file: FileId, assert: &ast::Assert, hooks: &Hooks<'_>) -> Vec<Diagnostic> {

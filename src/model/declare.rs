@@ -94,6 +94,13 @@ impl Expander<'_> {
         Ok(())
     }
 
+    /// Refuses weights and states whose size changes with the batch.
+    fn check_batch_free(&mut self, shape: &[Dim], span: Span) -> Outcome<()> {
+        let Some(name) = shape.iter().flat_map(Dim::vars).find(|name| self.batch.contains(name)) else { return Ok(()) };
+        let message = format!("a weight or state of shape {} changes with the batch size `{name}`", show(shape));
+        self.fail(Diagnostic::error("batch-sized-weight", span, message).hint("only the other dims may be used here"))
+    }
+
     /// `input a, b: type`.
     pub(crate) fn input(&mut self, scope: &mut Scope, names: &[Ident], ty: &TensorType) -> Outcome<()> {
         for name in names {
@@ -140,6 +147,9 @@ impl Expander<'_> {
             }
             let Inputs::Free(bound) = &scope.inputs else { continue };
             let dim = bound.get(size).map_or_else(|| Dim::var(size), |value| Dim::constant(*value));
+            if axis == 0 {
+                self.batch.insert(size.clone());
+            }
             scope.bind(&Ident { name: size.clone(), span: expr.span }, Meaning::Size(dim));
             scope.axes.insert(size.clone(), axis);
         }
@@ -330,6 +340,7 @@ impl Expander<'_> {
         }
         let shape = self.dims(scope, &ty.dims)?;
         self.check_elements(&shape, ty.span)?;
+        self.check_batch_free(&shape, ty.span)?;
         let Some(init) = init else {
             return self.fail(
                 Diagnostic::error("missing-init", ty.span, "a parameter needs an initialisation")
@@ -375,6 +386,7 @@ impl Expander<'_> {
                 None => (scope.state_shape.clone(), DType::F32),
             };
             self.check_elements(&shape, entry.name.span)?;
+            self.check_batch_free(&shape, entry.name.span)?;
             let start = self.expression(scope, &entry.value)?;
             let Some(init) = start.as_number() else {
                 return self.fail(Diagnostic::error("not-static", entry.value.span, "a state starts as a number"));

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::expander::{Definition, Expander, Given, Inputs, Meaning, Outcome, Reported, Scope};
 use super::project::Project;
+use super::stack::with_room;
 use super::{Expanded, Mode};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
@@ -36,18 +37,20 @@ pub fn expand(
     mode: Mode,
     sizes: &BTreeMap<String, i64>,
 ) -> Result<(Expanded, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let mut expander = Expander::new(project, mode);
-    let outcome = find_model(&mut expander, file, model, Span::new(file, 0, 0)).and_then(|definition| {
-        let span = definition.ast.name.span;
-        let given = arguments.iter().map(|(name, value)| Given {
-            name: Some(ast::Ident { name: name.clone(), span }),
-            value: number(*value),
-            span,
+    with_room(|| {
+        let mut expander = Expander::new(project, mode);
+        let outcome = find_model(&mut expander, file, model, Span::new(file, 0, 0)).and_then(|definition| {
+            let span = definition.ast.name.span;
+            let given = arguments.iter().map(|(name, value)| Given {
+                name: Some(ast::Ident { name: name.clone(), span }),
+                value: number(*value),
+                span,
+            });
+            let given = given.collect();
+            expander.free_model(&definition, given, sizes, span)
         });
-        let given = given.collect();
-        expander.free_model(&definition, given, sizes, span)
-    });
-    finish(expander, outcome)
+        finish(expander, outcome)
+    })
 }
 
 /// Expands the model of a `train` or `assert` item.
@@ -60,10 +63,12 @@ pub fn expand_use(
     mode: Mode,
     sizes: &BTreeMap<String, i64>,
 ) -> Result<(Expanded, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let mut expander = Expander::new(project, mode);
-    let outcome = used_model(&mut expander, used)
-        .and_then(|(definition, given)| expander.free_model(&definition, given, sizes, used.model.span));
-    finish(expander, outcome)
+    with_room(|| {
+        let mut expander = Expander::new(project, mode);
+        let outcome = used_model(&mut expander, used)
+            .and_then(|(definition, given)| expander.free_model(&definition, given, sizes, used.model.span));
+        finish(expander, outcome)
+    })
 }
 
 fn number(value: f64) -> Meaning {

@@ -242,6 +242,8 @@ pub(crate) struct Expander<'p> {
     pub params: HashMap<String, ValueId>,
     /// States by dotted name, with the newest value: the state itself, or what `<-` has given it.
     pub states: HashMap<String, (StateId, ValueId)>,
+    /// The names that the model's inputs give to their first dim: the batch, on which no weight may depend.
+    pub batch: HashSet<String>,
     /// Stages made and applied so far; bounds the work that a small file can ask for.
     pub work: u32,
 }
@@ -260,6 +262,7 @@ impl<'p> Expander<'p> {
             next_stream: 0,
             params: HashMap::new(),
             states: HashMap::new(),
+            batch: HashSet::new(),
             work: 0,
         }
     }

@@ -9,6 +9,7 @@ use super::expand::{ModelUse, used_model};
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope, Stage};
 use super::metric::{MetricUse, metric_uses};
 use super::project::Project;
+use super::stack::with_room;
 use super::train_item::{self, TrainItem};
 use super::{BoundField, Forward, Mode, Training};
 use crate::diagnostics::Diagnostic;
@@ -49,16 +50,18 @@ pub fn forward(
     fields: &[BoundField],
 ) -> Result<Forward, Vec<Diagnostic>> {
     let item = train_item::find(project, training.file, &training.overrides)?;
-    let mut expander = Expander::new(project, mode);
-    let outcome = expander.step(&item, batch, fields);
-    let Expander { graph, diagnostics, .. } = expander;
-    match outcome {
-        Ok(loss) if !diagnostics.iter().any(Diagnostic::is_error) => {
-            debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
-            Ok(Forward { graph, loss })
+    with_room(|| {
+        let mut expander = Expander::new(project, mode);
+        let outcome = expander.step(&item, batch, fields);
+        let Expander { graph, diagnostics, .. } = expander;
+        match outcome {
+            Ok(loss) if !diagnostics.iter().any(Diagnostic::is_error) => {
+                debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
+                Ok(Forward { graph, loss })
+            }
+            Ok(_) | Err(Reported) => Err(diagnostics),
         }
-        Ok(_) | Err(Reported) => Err(diagnostics),
-    }
+    })
 }
 
 impl Expander<'_> {

@@ -29,6 +29,7 @@ mod node;
 mod optimizer;
 mod project;
 mod reduction;
+mod stack;
 mod stage;
 mod statement;
 pub mod summary;

@@ -12,6 +12,7 @@
 
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
 use super::project::Project;
+use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
 use super::{Mode, Training};
 use crate::diagnostics::Diagnostic;
@@ -33,17 +34,19 @@ pub fn apply_optimizer(
     gradients: &[(ParamId, ValueId)],
 ) -> Result<(), Vec<Diagnostic>> {
     let item = train_item::find(project, training.file, &training.overrides)?;
-    let mut expander = Expander::new(project, Mode::Train);
-    expander.graph = std::mem::take(graph);
-    let outcome = expander.optimize(&item, gradients);
-    *graph = expander.graph;
-    match outcome {
-        Ok(()) if !expander.diagnostics.iter().any(Diagnostic::is_error) => {
-            debug_assert_eq!(verify::verify(graph), Ok(()), "an optimizer's graph passes the verifier");
-            Ok(())
+    with_room(|| {
+        let mut expander = Expander::new(project, Mode::Train);
+        expander.graph = std::mem::take(graph);
+        let outcome = expander.optimize(&item, gradients);
+        *graph = expander.graph;
+        match outcome {
+            Ok(()) if !expander.diagnostics.iter().any(Diagnostic::is_error) => {
+                debug_assert_eq!(verify::verify(graph), Ok(()), "an optimizer's graph passes the verifier");
+                Ok(())
+            }
+            Ok(()) | Err(Reported) => Err(expander.diagnostics),
         }
-        Ok(()) | Err(Reported) => Err(expander.diagnostics),
-    }
+    })
 }
 
 fn binary(op: Binary, a: ScalarExpr, b: ScalarExpr) -> ScalarExpr {

@@ -3,6 +3,7 @@
 mod check;
 mod declarations;
 mod layers;
+mod limits;
 mod models;
 mod projects;
 mod stages;

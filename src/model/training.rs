@@ -8,6 +8,7 @@ use super::literal::{data, figure_name, number, whole};
 use super::metric::{declared_fields, metric_specs};
 use super::optimizer::apply_optimizer;
 use super::project::Project;
+use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
 use super::{Keep, Length, Mode, Training};
 use crate::diagnostics::Diagnostic;
@@ -51,7 +52,7 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
     if !problems.is_empty() {
         return Err(problems);
     }
-    match metric_specs(project, &training, &item) {
+    match with_room(|| metric_specs(project, &training, &item)) {
         Ok(metrics) => training.metrics = metrics,
         Err(found) => {
             // Loss and optimizer are independent of the metrics, so their mistakes are told at once.

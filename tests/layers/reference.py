@@ -64,6 +64,8 @@ cases = [
     case("Conv(4, 3, pad = 1, groups = 4)", (2, 4, 5, 5), nn.Conv2d(4, 4, 3, padding=1, groups=4)),
     case("Conv(4, 2, groups = 2)", (1, 2, 5), nn.Conv1d(2, 4, 2, groups=2)),
     case("Conv(2, 2, stride = 2)", (1, 2, 4, 5, 4), nn.Conv3d(2, 2, 2, stride=2)),
+    case("Conv(4, [3, 2], stride = [1, 2], pad = [1, 0])", (2, 3, 5, 6), nn.Conv2d(3, 4, (3, 2), stride=(1, 2), padding=(1, 0))),
+    case("max_pool([2, 3], pad = [1, 0])", (2, 2, 5, 6), nn.MaxPool2d((2, 3), padding=(1, 0))),
     case("max_pool(2)", (2, 2, 5, 6), nn.MaxPool2d(2)),
     case("max_pool(3, stride = 2, pad = 1)", (2, 2, 7, 6), nn.MaxPool2d(3, stride=2, padding=1)),
     case("max_pool(2)", (2, 2, 5), nn.MaxPool1d(2)),

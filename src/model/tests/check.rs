@@ -1,8 +1,7 @@
 use super::super::check::{Hooks, bytes_text, check, grouped};
-use super::super::{BoundField, Project, Training};
+use super::super::Project;
 use super::project;
 use crate::diagnostics::Diagnostic;
-use crate::graph::DType;
 
 const MLP: &str = "model M(width = 8) {\n  input x: [N, 4]\n  return x -> Linear(width) -> relu -> Linear(2)\n}\n";
 
@@ -53,7 +52,7 @@ fn hooks_answer_what_later_stages_know() {
         assert_eq!(path, "w.safetensors");
         Err("`fc.weight` is missing".to_owned())
     };
-    let hooks = Hooks { train_memory: Some(&|_, _, sizes| Ok(1024 * sizes["N"] as u64)), loads: Some(&loads), fields: None };
+    let hooks = Hooks { train_memory: Some(&|_, _, sizes| Ok(1024 * sizes["N"] as u64)), loads: Some(&loads) };
     let found = found(&text, &hooks);
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0].labels[0].text, "`fc.weight` is missing");
@@ -74,31 +73,14 @@ fn one_mistake_is_reported_once_for_both_modes() {
 }
 
 #[test]
-fn a_training_is_checked_with_the_sizes_of_its_fields() {
+fn every_training_of_a_file_is_checked() {
     let text = format!(
         "{MLP}data d {{\n  source = csv(\"d.csv\")\n  x: f32[4] = columns(0, 3)\n  label: class[2]\n}}\n\
          train M on d {{\n  loss = cross_entropy(label)\n  optimizer = sgd(lr = 0.1)\n  batch = 4\n  length = 1 epochs\n}}\n"
     );
-    let fields = |width: usize| {
-        move |training: &Training| {
-            let field = |name: &str, sizes: &[usize], dtype, classes| BoundField {
-                name: name.into(),
-                sizes: sizes.to_vec(),
-                dtype,
-                classes,
-            };
-            Ok(vec![
-                field("x", &[training.batch, width], DType::F32, None),
-                field("label", &[training.batch], DType::I32, Some(2)),
-            ])
-        }
-    };
-    let with = |width| found(&text, &Hooks { fields: Some(&fields(width)), ..Hooks::default() });
-    assert!(with(4).is_empty(), "{:#?}", with(4));
-    assert_eq!(with(5).iter().map(|diagnostic| diagnostic.code).collect::<Vec<_>>(), ["data-mismatch"]);
-    let wrong = text.replace("sgd(lr", "sgd(rate");
-    assert!(found(&wrong, &Hooks { fields: Some(&fields(4)), ..Hooks::default() }).iter().any(Diagnostic::is_error));
+    assert_eq!(codes(&text), [""; 0]);
     assert_eq!(codes(&text.replace("length =", "lenght =")).first(), Some(&"unknown-key"));
+    assert_eq!(codes(&text.replace("on d", "on e")), ["unknown-name"]);
 }
 
 #[test]

@@ -128,3 +128,10 @@ fn a_declared_return_shape_gives_ranges_to_windows() {
                 model M {\n  input x: [N, 3, 8, 8]\n  return x -> Conv2(5, 3, P = 1)\n}\n";
     assert_eq!(output_shape(&good(text)), "[N, 5, 8, 8]");
 }
+
+#[test]
+fn weights_may_depend_on_features_but_not_on_the_batch() {
+    let text = |shape: &str| format!("model M {{\n  input x: [N, C]\n  param w: {shape} ~ ones\n  return x * w\n}}\n");
+    assert_eq!(output_shape(&good(&text("[C]"))), "[N, C]");
+    one_error(&text("[N, C]"), "batch-sized-weight", "[N, C]");
+}
