@@ -1,6 +1,6 @@
 """Times one training step of the reference workloads in Ansatz, PyTorch and JAX, in turn, and prints the ratios.
 
-usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…]
+usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--compile]
 
 Needs `cargo build --release`. A peer whose package is not installed is skipped, and said so. Each round runs every
 program once in a process of its own; the table holds the median over rounds of each program's median step, the ratio
@@ -63,10 +63,10 @@ def peer(script):
     return measure
 
 
-def programs():
+def programs(compiled):
     found = [("ansatz", ours, [])]
-    for package, script, modes in [("torch", "torch_steps", [("torch", []), ("torch compiled", ["--compile"])]),
-                                   ("jax", "jax_steps", [("jax", [])])]:
+    torch = [("torch", [])] + [("torch compiled", ["--compile"])] * compiled
+    for package, script, modes in [("torch", "torch_steps", torch), ("jax", "jax_steps", [("jax", [])])]:
         if importlib.util.find_spec(package) is None:
             print(f"{package} is not installed: skipped", file=sys.stderr)
             continue
@@ -80,8 +80,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--only", default=",".join(WORKLOADS))
+    parser.add_argument("--compile", action="store_true", help="run torch.compile too (slow to start)")
     options = parser.parse_args()
-    candidates = programs()
+    candidates = programs(options.compile)
     print("| workload | " + " | ".join(f"{name} ms (MiB)" for name, _, _ in candidates) + " | faster than the best peer |")
     print("|---|" + "---|" * (len(candidates) + 1))
     for workload in options.only.split(","):
