@@ -4,7 +4,7 @@
 //! by at most a third of its letters, so unrelated names are never suggested.
 
 /// The candidate with the least edit distance (insertions, deletions, substitutions, swaps of neighbours; letter case
-/// counts half) if that is at most a third of the name's length, and at least one; the first of equals.
+/// counts half) if that is at most a third of the name's length, and at least one; of equals the first by alphabet.
 pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let letters: Vec<char> = name.chars().take(MAX_LETTERS + 1).collect();
     if letters.len() > MAX_LETTERS {
@@ -13,10 +13,10 @@ pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) ->
     let limit = 2 * (letters.len() / 3).max(1);
     candidates
         .into_iter()
-        .filter(|candidate| *candidate != name && candidate.len() <= MAX_LETTERS)
+        .filter(|candidate: &&str| *candidate != name && candidate.len() <= MAX_LETTERS)
         .map(|candidate| (distance(&letters, &candidate.chars().collect::<Vec<_>>()), candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < 2 * candidate.chars().count())
-        .min_by_key(|(distance, _)| *distance)
+        .min()
         .map(|(_, candidate)| candidate)
 }
 

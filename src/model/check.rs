@@ -43,6 +43,7 @@ pub fn check(project: &Project, file: FileId, hooks: &Hooks<'_>) -> Vec<Diagnost
         match &item.kind {
             ItemKind::Definition(definition) => {
                 found.extend(lint::unused(definition));
+                found.extend(lint::idle_optimizer(definition));
                 let is_closed = definition.parameters.iter().all(|parameter| parameter.default.is_some());
                 if definition.kind == DefinitionKind::Model && is_closed {
                     found.extend(check_model(project, file, &definition.name.name));

@@ -26,6 +26,32 @@ pub(crate) fn unused(definition: &Definition) -> Vec<Diagnostic> {
         .collect()
 }
 
+/// An optimizer that changes no parameter.
+pub(crate) fn idle_optimizer(definition: &Definition) -> Option<Diagnostic> {
+    fn updates(body: &[Statement]) -> bool {
+        body.iter().any(|statement| match &statement.kind {
+            StatementKind::Update { name, .. } => name.name == "param",
+            StatementKind::If { then, otherwise, .. } => updates(then) || updates(otherwise),
+            StatementKind::Input { .. }
+            | StatementKind::Param { .. }
+            | StatementKind::State(_)
+            | StatementKind::Let { .. }
+            | StatementKind::Require { .. }
+            | StatementKind::Bind { .. }
+            | StatementKind::Equation { .. }
+            | StatementKind::Return { .. }
+            | StatementKind::Expression { .. }
+            | StatementKind::Field { .. } => false,
+        })
+    }
+    if definition.kind != DefinitionKind::Optimizer || updates(&definition.body) {
+        return None;
+    }
+    let message = format!("the optimizer `{}` never changes `param`", definition.name.name);
+    let diagnostic = Diagnostic::warning("idle-optimizer", definition.name.span, message);
+    Some(diagnostic.hint("write `param <- param - …`"))
+}
+
 /// Every name that a definition's text reads.
 pub(crate) fn names_read(definition: &Definition) -> HashSet<&str> {
     let mut read = HashSet::new();

@@ -173,11 +173,15 @@ impl Project {
         self.loaded(file).broken.contains(name)
     }
 
-    /// Every item name visible in `file`, for suggestions.
+    /// Every item name visible in `file`, in order, for suggestions.
     pub fn visible_names(&self, file: FileId) -> Vec<&str> {
         let loaded = self.loaded(file);
         let library = self.files[..self.library_len].iter().flat_map(|library| library.names());
-        loaded.names().chain(loaded.imports.keys().map(String::as_str)).chain(library).collect()
+        let mut names: Vec<&str> =
+            loaded.names().chain(loaded.imports.keys().map(String::as_str)).chain(library).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The syntax tree of a file.
