@@ -1,5 +1,5 @@
-use super::super::check::{Hooks, bytes_text, check, grouped};
 use super::super::Project;
+use super::super::check::{Hooks, bytes_text, check, grouped};
 use super::project;
 use crate::diagnostics::Diagnostic;
 
@@ -86,5 +86,8 @@ fn every_training_of_a_file_is_checked() {
 #[test]
 fn counts_are_shown_in_groups_and_bytes_in_units() {
     assert_eq!(["11_689_512", "58", "-1_000"].map(str::to_owned), [grouped(11_689_512), grouped(58), grouped(-1000)]);
-    assert_eq!(["512.0 MiB", "1.5 KiB", "12 B"].map(str::to_owned), [bytes_text(512 << 20), bytes_text(1536), bytes_text(12)]);
+    assert_eq!(
+        ["512.0 MiB", "1.5 KiB", "12 B"].map(str::to_owned),
+        [bytes_text(512 << 20), bytes_text(1536), bytes_text(12)]
+    );
 }
