@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 
 use crate::cpu::emit::{Width, memory, register};
 use crate::cpu::nest::{NestEmitter, Point};
-use crate::cpu::plan::{Call, LANES};
+use crate::cpu::plan::{Call, LANES, SLOT_BYTES};
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{Node, NodeId, NodeOp};
 
@@ -69,17 +69,9 @@ impl NestEmitter<'_, '_> {
     /// One element through a strip function.
     fn call_once(&mut self, call: Call, node: &Node, point: &Point) -> Value {
         let one = self.e.i64(1);
-        match (&node.op, call) {
-            (NodeOp::Unary(_, x), _) => {
-                let x = self.uniform(*x);
-                self.e.b.ins().store(memory(), x, self.scratch, 0);
-            }
-            (NodeOp::Binary(_, x, y), _) => {
-                let (x, y) = (self.uniform(*x), self.uniform(*y));
-                self.e.b.ins().store(memory(), x, self.scratch, 0);
-                self.e.b.ins().store(memory(), y, self.scratch, crate::cpu::plan::SLOT_BYTES as i32);
-            }
-            _random => {}
+        for (slot, argument) in crate::cpu::plan::operands(&node.op).into_iter().enumerate() {
+            let argument = self.uniform(argument);
+            self.e.b.ins().store(memory(), argument, self.scratch, (slot * SLOT_BYTES) as i32);
         }
         self.call_strip(call, node, 0, point, one);
         self.e.b.ins().load(F32, memory(), self.scratch, 0)

@@ -222,10 +222,21 @@ fn unroll(phase: &Phase, varying: &[bool], lane: Option<usize>) -> usize {
         .iter()
         .zip(varying)
         .filter(|(_, varies)| **varies)
-        .map(|(node, _)| match &node.op {
-            NodeOp::Load(location) => weigh(location),
-            NodeOp::Binary(Binary::Div | Binary::Rem, ..) if node.dtype == DType::I32 => 16,
-            _other => 1,
+        .map(|(node, _)| {
+            let divides = matches!(node.op, NodeOp::Binary(Binary::Div | Binary::Rem, ..)) && node.dtype == DType::I32;
+            match &node.op {
+                NodeOp::Load(location) => weigh(location),
+                NodeOp::Binary(..) if divides => 16,
+                NodeOp::Const(_)
+                | NodeOp::Index(_)
+                | NodeOp::Random { .. }
+                | NodeOp::Reduced { .. }
+                | NodeOp::Unary(..)
+                | NodeOp::Binary(..)
+                | NodeOp::Compare(..)
+                | NodeOp::Select(..)
+                | NodeOp::Cast(_) => 1,
+            }
         })
         .sum();
     let stores: usize = phase.stores.iter().map(|store| weigh(&store.location)).sum();
