@@ -60,7 +60,7 @@ pub(crate) trait Tiles: Lanes {
 /// leaves nothing over.
 pub(crate) fn full_panel(vectors: usize, max_vectors: usize) -> usize {
     match max_vectors {
-        4 if vectors % 4 == 0 && vectors % 3 != 0 => 4,
+        4 if vectors.is_multiple_of(4) && !vectors.is_multiple_of(3) => 4,
         4 => vectors.min(3),
         _ => vectors.min(max_vectors),
     }
