@@ -12,7 +12,6 @@ use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, ScalarExpr, Unary,
 use crate::kernel::{Buffer, Program};
 use crate::model::{self, BoundField, Mode, Project, Training};
 use crate::passes;
-use crate::primitives::Level;
 use crate::schedule::{self, Persistent};
 
 /// A step as machine code, with the places where the host meets it.
@@ -116,12 +115,6 @@ pub fn compile(graph: &Graph, persistent: &Persistent, options: &cpu::Options) -
         })
         .collect();
     Ok(Compiled { program, executable, scalars })
-}
-
-/// The instruction sets this machine can run, best last.
-pub fn levels() -> Vec<Level> {
-    let best = crate::primitives::detect();
-    [Level::Portable, Level::Avx2, Level::Avx512].into_iter().filter(|level| *level <= best).collect()
 }
 
 /// The gradient of `loss` for each parameter that the graph reads, summed over its reads.

@@ -39,13 +39,7 @@ fn step(project: &Project, file: FileId, batch: Option<usize>) -> Result<(Traini
 
 /// Data fields with the batch as their first size.
 pub fn bound_fields(fields: &[data::FieldInfo], batch: usize) -> Vec<BoundField> {
-    let bind = |field: &data::FieldInfo| BoundField {
-        name: field.name.clone(),
-        sizes: std::iter::once(batch).chain(field.sizes.iter().copied()).collect(),
-        dtype: field.dtype,
-        classes: field.classes,
-    };
-    fields.iter().map(bind).collect()
+    fields.iter().map(|field| field.bound(batch)).collect()
 }
 
 /// Bytes of all tensors of the training step: what `train_memory(N = 100)` means.

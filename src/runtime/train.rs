@@ -115,11 +115,6 @@ impl From<checkpoint::CheckpointError> for LoopError {
     }
 }
 
-/// The split that figures are computed on after each pass: `valid`, without one `test`; none where both are empty.
-pub fn held_out(dataset: &Dataset) -> Option<(&'static str, &Arc<Split>)> {
-    [("valid", &dataset.valid), ("test", &dataset.test)].into_iter().find(|(_, split)| !split.is_empty())
-}
-
 /// The split of the last word: `test`, without one `valid`; none where both are empty.
 pub fn final_split(dataset: &Dataset) -> Option<(&'static str, &Arc<Split>)> {
     [("test", &dataset.test), ("valid", &dataset.valid)].into_iter().find(|(_, split)| !split.is_empty())
@@ -195,7 +190,7 @@ fn finish_pass(
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), LoopError> {
     let train = trainer.figures();
-    let valid = match held_out(run.dataset) {
+    let valid = match run.dataset.held_out() {
         Some((_, split)) => Some(evaluate(trainer, split, run.training.batch)?),
         None => None,
     };

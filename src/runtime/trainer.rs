@@ -15,7 +15,7 @@ use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::{Diagnostic, suggest};
 use crate::graph::{ClockReading, DType, Feeds, Graph, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program};
-use crate::model::{BoundField, MetricSpec, Project, Training};
+use crate::model::{BoundField, Project, Training};
 use crate::pipeline::{self, Compiled};
 use crate::primitives::Level;
 use crate::primitives::pool::Pool;
@@ -447,11 +447,6 @@ impl<'p> Trainer<'p> {
             if problems.len() > shown { format!("\n  … and {} more", problems.len() - shown) } else { String::new() };
         let list = problems[..shown].join("\n  ");
         Err(TrainerError::Problem(format!("{} does not fit the model:\n  {list}{more}", path.display())))
-    }
-
-    /// The metrics of the training, in order.
-    pub fn metrics(&self) -> &[MetricSpec] {
-        &self.training.metrics
     }
 }
 
