@@ -4,12 +4,14 @@
 //! Invariant: a file without an error among them can be trained as far as shapes, names and budgets go.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::thread;
 
 use super::expand::{ModelUse, expand, expand_use};
 use super::project::Project;
 use super::summary::{macs, params};
 use super::train_item::model_name;
-use super::{Expanded, Mode, lint, training};
+use super::{Expanded, Mode, equal_sizes, lint, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::source::{FileId, Span};
@@ -34,6 +36,7 @@ pub struct Hooks<'a> {
 /// Checks all items of a file.
 pub fn check(project: &Project, file: FileId, hooks: &Hooks<'_>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
+    let mut inference = BTreeMap::new();
     if project.tree(file).items.is_empty() {
         let start = Span::new(file, 0, 0);
         let hint = "a model file holds items such as `model Name { … }`";
@@ -46,12 +49,21 @@ pub fn check(project: &Project, file: FileId, hooks: &Hooks<'_>) -> Vec<Diagnost
                 found.extend(lint::idle_optimizer(definition));
                 let is_closed = definition.parameters.iter().all(|parameter| parameter.default.is_some());
                 if definition.kind == DefinitionKind::Model && is_closed {
-                    found.extend(check_model(project, file, &definition.name.name));
+                    let (findings, expanded) = check_model(project, file, &definition.name.name);
+                    found.extend(findings);
+                    if let Some(expanded) = expanded {
+                        found.extend(equal_sizes::lint(project, file, definition));
+                        inference.insert(definition.name.name.as_str(), expanded);
+                    }
                 }
             }
-            ItemKind::Assert(assert) => found.extend(check_assert(project, file, assert, hooks)),
             ItemKind::Train(train) => found.extend(check_train(project, file, train)),
-            ItemKind::Use(_) | ItemKind::Data(_) => {}
+            ItemKind::Assert(_) | ItemKind::Use(_) | ItemKind::Data(_) => {}
+        }
+    }
+    for item in &project.tree(file).items {
+        if let ItemKind::Assert(assert) = &item.kind {
+            found.extend(check_assert(project, file, assert, hooks, &inference));
         }
     }
     if found.iter().any(Diagnostic::is_error) {
@@ -72,16 +84,28 @@ pub fn without_duplicates(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     kept
 }
 
-/// One model with symbolic sizes, in both modes.
-pub fn check_model(project: &Project, file: FileId, model: &str) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    for mode in [Mode::Train, Mode::Eval] {
-        match expand(project, file, model, &[], mode, &BTreeMap::new()) {
-            Ok((_, warnings)) => found.extend(warnings),
-            Err(errors) => found.extend(errors),
+/// One model with symbolic sizes, in both modes at once; the expansion for inference if neither has an error.
+fn check_model(project: &Project, file: FileId, model: &str) -> (Vec<Diagnostic>, Option<Expanded>) {
+    let in_mode = |mode| expand(project, file, model, &[], mode, &BTreeMap::new());
+    let (training, inference) = thread::scope(|scope| {
+        let training = scope.spawn(|| in_mode(Mode::Train));
+        let inference = in_mode(Mode::Eval);
+        (training.join().unwrap_or_else(|panic| resume_unwind(panic)), inference)
+    });
+    match (training, inference) {
+        (Ok((_, mut found)), Ok((expanded, more))) => {
+            found.extend(more);
+            (without_duplicates(found), Some(expanded))
+        }
+        (training, inference) => {
+            let findings = |outcome: Result<(Expanded, Vec<Diagnostic>), Vec<Diagnostic>>| match outcome {
+                Ok((_, found)) | Err(found) => found,
+            };
+            let mut found = findings(training);
+            found.extend(findings(inference));
+            (without_duplicates(found), None)
         }
     }
-    without_duplicates(found)
 }
 
 /// The settings of a `train` item; its whole step is checked by later stages.
@@ -90,13 +114,28 @@ fn check_train(project: &Project, file: FileId, train: &ast::Train) -> Vec<Diagn
     training(project, file, &chosen).err().unwrap_or_default()
 }
 
-fn check_assert(project: &Project, file: FileId, assert: &ast::Assert, hooks: &Hooks<'_>) -> Vec<Diagnostic> {
+/// The promises about one model; `inference` holds the expansions that are already made, by name.
+fn check_assert(
+    project: &Project,
+    file: FileId,
+    assert: &ast::Assert,
+    hooks: &Hooks<'_>,
+    inference: &BTreeMap<&str, Expanded>,
+) -> Vec<Diagnostic> {
     let used = ModelUse { file, model: &assert.model };
-    let expanded = match expand_use(project, &used, Mode::Eval, &BTreeMap::new()) {
-        Ok((expanded, _)) => expanded,
-        Err(errors) => return errors,
+    let own;
+    let known = if let ExprKind::Name(name) = &assert.model.kind { inference.get(name.as_str()) } else { None };
+    let expanded = match known {
+        Some(expanded) => expanded,
+        None => match expand_use(project, &used, Mode::Eval, &BTreeMap::new()) {
+            Ok((expanded, _)) => {
+                own = expanded;
+                &own
+            }
+            Err(errors) => return errors,
+        },
     };
-    let judge = Judge { project, used: &used, expanded: &expanded, hooks };
+    let judge = Judge { project, used: &used, expanded, hooks };
     let mut found = Vec::new();
     for line in &assert.body {
         match &line.kind {

@@ -11,6 +11,7 @@ mod builtins;
 pub mod check;
 mod condition;
 mod declare;
+mod equal_sizes;
 mod equation;
 #[cfg(test)]
 mod equation_random_tests;
