@@ -18,7 +18,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
-WORKLOADS = ["mlp-tiny", "mlp-text", "mlp-wide", "seed-cnn"]
+WORKLOADS = ["mlp-tiny", "mlp-text", "mlp-wide", "seed-cnn", "resnet18", "gpt-char", "gpt-tiny", "bert-mini"]
 
 
 def run(command, env=None):

@@ -29,10 +29,12 @@ struct Regression {
     seed: Option<u64>,
 }
 
-/// Fields that have nothing to do with each other: standard normal floats, uniform bytes and classes.
+/// Fields that have nothing to do with each other: standard normal floats, uniform bytes, classes and integers.
 struct Random {
     samples: usize,
     seed: Option<u64>,
+    /// Integers are 0 to `below - 1`.
+    below: u32,
 }
 
 /// Pictures of a random shade per class under random pixels.
@@ -107,11 +109,16 @@ pub(super) fn parse_random(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Op
     let samples = call.count("samples", Some(0));
     let samples = call.require(samples, "samples", "random(samples = 1000)")?;
     let seed = call.count("seed", None).map(|seed| seed as u64);
+    let below = call.count("below", None).unwrap_or(2);
+    let Some(below) = u32::try_from(below).ok().filter(|below| (1..=i32::MAX as u32).contains(below)) else {
+        call.fail("`below` is the number of different integers", "give a number from 1 to 2147483647");
+        return None;
+    };
     refuse_values(call, fields);
     for field in fields {
         bounded(call, samples, field.elements())?;
     }
-    Some(Box::new(Random { samples, seed }))
+    Some(Box::new(Random { samples, seed, below }))
 }
 
 fn bounded(call: &mut Arguments<'_, '_>, records: usize, elements: usize) -> Option<()> {
@@ -214,7 +221,7 @@ impl Source for Random {
             let count = self.samples * field.elements();
             let values = match field.element {
                 Element::U8 => Values::U8((0..count).map(|_| stream.below(256) as u8).collect()),
-                Element::I32 => Values::I32((0..count).map(|_| stream.below(2) as i32).collect()),
+                Element::I32 => Values::I32((0..count).map(|_| stream.below(self.below) as i32).collect()),
                 Element::Class(classes) => {
                     Values::I32((0..count).map(|_| stream.below(classes as u32) as i32).collect())
                 }
