@@ -18,7 +18,8 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
-WORKLOADS = ["mlp-tiny", "mlp-text", "mlp-wide", "seed-cnn", "resnet18", "gpt-char", "gpt-tiny", "bert-mini"]
+WORKLOADS = ["mlp-tiny", "mlp-text", "mlp-wide", "seed-cnn", "resnet18", "gpt-char", "gpt-tiny", "bert-mini",
+             "own-mlp", "own-conv1d", "own-separable", "own-attention", "own-conv3d"]
 
 
 def run(command, env=None):
