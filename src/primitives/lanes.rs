@@ -20,6 +20,9 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// The first `count` ≤ `COUNT` lanes from memory, zero in the others, which are not read.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
+    /// The elements 0, 2, 4, … of memory in the first `count` ≤ `COUNT` lanes, zero in the others. Nothing behind the
+    /// last of them is read.
+    unsafe fn load_second(from: *const f32, count: usize) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// Stores the first `count` ≤ `COUNT` lanes.
     unsafe fn store_first(self, to: *mut f32, count: usize);
@@ -115,6 +118,14 @@ impl Lanes for Portable {
         let mut lanes = [0.0; 8];
         for (i, lane) in lanes.iter_mut().enumerate().take(count) {
             *lane = *from.add(i);
+        }
+        Portable(lanes)
+    }
+    #[inline(always)]
+    unsafe fn load_second(from: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0; 8];
+        for (i, lane) in lanes.iter_mut().enumerate().take(count) {
+            *lane = *from.add(2 * i);
         }
         Portable(lanes)
     }

@@ -7,11 +7,13 @@
 pub(crate) mod axis;
 pub mod flush;
 pub(crate) mod lanes;
+pub mod limits;
 pub(crate) mod pack;
 pub mod pool;
 pub mod product;
 pub mod random;
 pub(crate) mod shape;
+pub(crate) mod thin;
 pub(crate) mod tile;
 pub mod vector;
 

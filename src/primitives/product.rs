@@ -16,6 +16,7 @@ use super::axis::{Axis, Run};
 use super::lanes::Portable;
 use super::pack::{KBlock, SPARE, pack};
 use super::shape::{Orientation, Shape, choose};
+use super::thin::ThinPlan;
 use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
 use crate::kernel;
 use std::ops::Range;
@@ -34,6 +35,8 @@ pub struct ProductPlan {
     b_byte: isize,
     c_byte: isize,
     accumulate: bool,
+    /// The other way, where one side is thin.
+    thin: Option<ThinPlan>,
 }
 
 /// The dimensions of a product as its operands see them, after orientation.
@@ -49,28 +52,45 @@ pub(crate) struct Operands {
     pub k: [Axis; 2],
 }
 
+impl Operands {
+    /// Element offsets of A, B and C for one product of the batch.
+    pub fn batch_offsets(&self, mut index: usize) -> [isize; 3] {
+        let mut offsets = [0; 3];
+        for (extent, strides) in self.batch.iter().rev() {
+            let i = (index % extent) as isize;
+            index /= extent;
+            for (offset, stride) in offsets.iter_mut().zip(strides) {
+                *offset += i * stride;
+            }
+        }
+        offsets
+    }
+}
+
 impl ProductPlan {
     /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`ProductPlan::run`].
     pub fn new(product: &kernel::Product, a_byte: usize, b_byte: usize, c_byte: usize, level: Level) -> ProductPlan {
         let place = |byte: usize, element: i64| byte as isize + element as isize * size_of::<f32>() as isize;
         let (a, b) = (place(a_byte, product.a.1), place(b_byte, product.b.1));
+        let c_byte = place(c_byte, product.c.1);
+        let thin = ThinPlan::new(product, [a, b, c_byte], level);
         let (orientation, operands, shape) = choose(product, level);
         let (a_byte, b_byte) = match orientation {
             Orientation::Given => (a, b),
             Orientation::Swapped => (b, a),
         };
-        let c_byte = place(c_byte, product.c.1);
-        ProductPlan { level, operands, shape, a_byte, b_byte, c_byte, accumulate: product.accumulate }
+        ProductPlan { level, operands, shape, a_byte, b_byte, c_byte, accumulate: product.accumulate, thin }
     }
 
     /// The number of independent parts; depends on sizes and strides alone.
     pub fn parts(&self) -> usize {
-        self.batch_count() * self.shape.row_blocks * self.shape.column_blocks.count()
+        let tiled = || self.batch_count() * self.shape.row_blocks * self.shape.column_blocks.count();
+        self.thin.as_ref().map_or_else(tiled, ThinPlan::parts)
     }
 
     /// Bytes of scratch that a thread needs, to be aligned to 64.
     pub fn scratch_bytes(&self) -> usize {
-        self.scratch_layout().bytes
+        if self.thin.is_some() { 0 } else { self.scratch_layout().bytes }
     }
 
     /// Nominal work: multiply-adds of the whole product.
@@ -87,6 +107,9 @@ impl ProductPlan {
     /// `parts.end` is at most [`ProductPlan::parts`].
     pub unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
         debug_assert!(parts.end <= self.parts());
+        if let Some(thin) = &self.thin {
+            return thin.run(self.level, base, parts);
+        }
         match self.level {
             Level::Portable => run_parts::<Portable>(self, base, scratch, parts),
             #[cfg(target_arch = "x86_64")]
@@ -100,19 +123,6 @@ impl ProductPlan {
 
     fn batch_count(&self) -> usize {
         self.operands.batch.iter().map(|(extent, _)| extent).product()
-    }
-
-    /// Element offsets of A, B and C for one product of the batch.
-    fn batch_offsets(&self, mut index: usize) -> [isize; 3] {
-        let mut offsets = [0; 3];
-        for (extent, strides) in self.operands.batch.iter().rev() {
-            let i = (index % extent) as isize;
-            index /= extent;
-            for (offset, stride) in offsets.iter_mut().zip(strides) {
-                *offset += i * stride;
-            }
-        }
-        offsets
     }
 
     fn scratch_layout(&self) -> ScratchLayout {
@@ -220,7 +230,7 @@ unsafe fn run_parts<V: Tiles>(plan: &ProductPlan, base: *mut u8, scratch: *mut u
     for part in parts {
         let (row_block, rest) = (part % shape.row_blocks, part / shape.row_blocks);
         let (column_block, batch) = (rest % column_blocks, rest / column_blocks);
-        let [a, b, c] = plan.batch_offsets(batch);
+        let [a, b, c] = plan.operands.batch_offsets(batch);
         let part = Part {
             plan,
             rows: shape.rows(row_block, plan.operands.m[0].extent()),

@@ -209,6 +209,67 @@ fn convolutions_with_stride_and_dilation_are_products() {
     }
 }
 
+/// A grouped convolution without padding, channels `thin` in and out of each of `groups`, its weight gradient, and itself
+/// with
+/// its operands the other way round.
+fn grouped(groups: usize, thin: usize, images: usize, side: usize, kernel: usize, stride: i64) -> [Case; 3] {
+    let out = ((side - kernel) as i64 / stride + 1) as usize;
+    let (s, q, w, t) = (side as i64, out as i64, kernel as i64, thin as i64);
+    let (x, y, weights) = (s * s, q * q, w * w);
+    let group = |a: i64, b: i64, c: i64| lp(groups, t * a, t * b, t * c);
+    let image = groups as i64 * t;
+    let forward = Case::new(
+        &[group(x, t * weights, y)],
+        &[lp(images, image * x, 0, image * y), lp(out, stride * s, 0, q), lp(out, stride, 0, 1)],
+        &[lp(thin, 0, t * weights, y)],
+        &[lp(thin, x, weights, 0), lp(kernel, s, w, 0), lp(kernel, 1, 1, 0)],
+    );
+    let weight_gradient = Case::new(
+        &[group(x, y, t * weights)],
+        &[lp(thin, x, 0, weights), lp(kernel, s, 0, w), lp(kernel, 1, 0, 1)],
+        &[lp(thin, 0, y, t * weights)],
+        &[lp(images, image * x, image * y, 0), lp(out, stride * s, q, 0), lp(out, stride, 1, 0)],
+    );
+    let swapped = Product {
+        m: forward.product.n.iter().map(|l| lp(l.extent, l.b, l.a, l.c)).collect(),
+        n: forward.product.m.iter().map(|l| lp(l.extent, l.b, l.a, l.c)).collect(),
+        k: forward.product.k.iter().map(|l| lp(l.extent, l.b, l.a, l.c)).collect(),
+        batch: forward.product.batch.iter().map(|l| lp(l.extent, l.b, l.a, l.c)).collect(),
+        ..forward.product.clone()
+    };
+    let sizes = [forward.sizes[1], forward.sizes[0], forward.sizes[2]];
+    [forward, weight_gradient, Case { product: swapped, sizes }]
+}
+
+#[test]
+fn thin_groups_are_exact_at_every_stride_window_and_tail() {
+    for stride in [1, 2, 3] {
+        for (groups, thin, images, side, kernel) in
+            [(1, 1, 1, 5, 1), (5, 1, 3, 9, 3), (3, 1, 1, 19, 2), (2, 1, 2, 37, 5), (4, 2, 1, 17, 3), (2, 3, 3, 8, 4)]
+        {
+            for case in grouped(groups, thin, images, side, kernel, stride) {
+                case.check();
+                case.accumulating().check();
+            }
+        }
+    }
+    for case in grouped(20, 4, 2, 21, 3, 1) {
+        case.check();
+    }
+}
+
+#[test]
+fn thin_products_read_and_write_elements_any_step_apart() {
+    for (m, k) in [(1, 40), (7, 33), (40, 9), (100, 25)] {
+        let (mi, ki) = (m as i64, k as i64);
+        for (step, column) in [(1, 1), (2, 1), (3, 1), (1, 4), (5, 3)] {
+            // Neighbouring rows, then neighbouring summands.
+            Case::new(&[], &[lp(m, step, 0, column)], &[], &[lp(k, mi * step, 1, 0)]).check();
+            Case::new(&[], &[lp(m, ki * step, 0, column)], &[], &[lp(k, step, column, 0)]).check();
+        }
+    }
+}
+
 #[test]
 fn batches_are_independent_products() {
     let heads = [lp(3, 1000, 1100, 2000), lp(2, 400, 500, 900)];
@@ -247,6 +308,8 @@ fn results_are_the_same_bits_for_any_partition_and_order() {
     let mut cases: Vec<Case> = matrices(100, 500, 330, 0).into_iter().collect();
     cases.extend(convolution(12, 3, 32, 8, 5, 1, 1));
     cases.extend(convolution(30, 4, 14, 16, 3, 1, 1));
+    cases.extend(grouped(30, 1, 7, 25, 3, 1));
+    cases.extend(grouped(2, 3, 4, 40, 5, 2));
     cases.push(Case::new(&[lp(40, 400, 400, 400)], &[lp(20, 20, 0, 20)], &[lp(20, 0, 1, 1)], &[lp(20, 1, 20, 0)]));
     for case in cases {
         for level in Level::available() {

@@ -133,7 +133,8 @@ pub(crate) fn choose(product: &kernel::Product, level: Level) -> (Orientation, O
 /// A loop with strides in A, B and C after orientation.
 type Loop = (usize, [i64; 3]);
 
-fn operands(product: &kernel::Product, orientation: Orientation) -> Operands {
+/// The loops of a product by their roles, as an orientation sees them.
+pub(crate) fn operands(product: &kernel::Product, orientation: Orientation) -> Operands {
     let convert = |loops: &[kernel::ProductLoop]| -> Vec<Loop> {
         let strides = |l: &kernel::ProductLoop| match orientation {
             Orientation::Given => [l.a, l.b, l.c],

@@ -34,6 +34,10 @@ impl Default for Limits {
     }
 }
 
+/// How many times the multiplications of a product a batch of thin ones has at least, all together.
+const THIN: usize = 8;
+/// How often the elements of a thin product's larger operand are read at least, on average.
+const REUSE: usize = 2;
 /// Results from which a reduction has enough independent work without a split.
 const MANY_SUMS: usize = 16;
 /// Results above which a product has enough independent work without a split.
@@ -270,7 +274,8 @@ fn divisor(extent: usize, most: usize) -> usize {
 }
 
 fn two_operands(form: &mut Form, mut task: Task, a: Id, b: Id) -> Id {
-    let is_product = task.summed.iter().any(|&extent| extent > 1) && is_large(&task, form.limits);
+    let elements = [a, b].map(|arg| form.value(arg).elements());
+    let is_product = task.summed.iter().any(|&extent| extent > 1) && is_large(&task, elements, form.limits);
     if !is_product {
         return as_nest(form, &task, a, b);
     }
@@ -290,15 +295,17 @@ fn as_nest(form: &mut Form, task: &Task, a: Id, b: Id) -> Id {
     sum(form, product, task.summed.len(), task.span)
 }
 
-/// True where the product primitive pays: real rows, columns and depth, and every index is of one of its four kinds.
-fn is_large(task: &Task, limits: Limits) -> bool {
+/// True where the product primitive pays: every index is of one of its four kinds, and there are real rows, columns and
+/// depth; or, if one side is thin, elements are read several times (`elements`: of each operand), as those of a depthwise
+/// convolution are.
+fn is_large(task: &Task, elements: [usize; 2], limits: Limits) -> bool {
     let extents = task.extents();
     let rank = task.sizes.len();
     let uses = |operand: usize, index: usize| task.operands[operand].iter().any(|l| l.coefficient(index) != 0);
-    let (mut m, mut n, mut k) = (1, 1, 1);
+    let (mut batch, mut m, mut n, mut k) = (1, 1, 1, 1);
     for (index, &extent) in extents.iter().enumerate().filter(|(_, extent)| **extent > 1) {
         match (uses(0, index), uses(1, index), index < rank) {
-            (true, true, true) => {}
+            (true, true, true) => batch *= extent,
             (true, false, true) => m *= extent,
             (false, true, true) => n *= extent,
             (true, true, false) => k *= extent,
@@ -306,7 +313,10 @@ fn is_large(task: &Task, limits: Limits) -> bool {
         }
     }
     let [shorter, longer, depth] = limits.sides;
-    m.min(n) >= shorter && m.max(n) >= longer && k >= depth && m * n * k >= limits.product
+    let points = batch * m * n * k;
+    let thin = m.min(n) < shorter && points >= THIN * limits.product && points >= REUSE * elements[0].max(elements[1]);
+    let wide = m.min(n) >= shorter && m * n * k >= limits.product;
+    (wide || thin) && m.max(n) >= longer && k >= depth
 }
 
 /// True if the guard says just that one dim of an operand is read in range.

@@ -50,6 +50,14 @@ impl Lanes for __m256 {
         _mm256_maskload_ps(from, mask8(count))
     }
     #[inline(always)]
+    unsafe fn load_second(from: *const f32, count: usize) -> Self {
+        let reach = 2 * count.min(8);
+        let low = Self::load_first(from, reach.saturating_sub(1).min(8));
+        let high = Self::load_first(from.wrapping_add(8), reach.saturating_sub(9));
+        let mixed = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+        _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(mixed)))
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         _mm256_storeu_ps(to, self);
     }
@@ -221,6 +229,14 @@ impl Lanes for __m512 {
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         _mm512_maskz_loadu_ps(mask16(count), from)
+    }
+    #[inline(always)]
+    unsafe fn load_second(from: *const f32, count: usize) -> Self {
+        let reach = 2 * count.min(16);
+        let low = Self::load_first(from, reach.saturating_sub(1).min(16));
+        let high = Self::load_first(from.wrapping_add(16), reach.saturating_sub(17));
+        let even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+        _mm512_permutex2var_ps(low, even, high)
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
