@@ -118,7 +118,7 @@ fn feeds(graph: &Graph, random: &mut Random) -> Feeds {
 }
 
 /// A case with an uneven smooth loss over its result, feeds, and reads of all its parameters.
-fn prepared(name: &str, body: &str) -> (Graph, Feeds, ValueId, Vec<ValueId>) {
+pub fn prepared(name: &str, body: &str) -> (Graph, Feeds, ValueId, Vec<ValueId>) {
     let text = format!("model M {{\n input unused: [1]\n {body}\n}}\n");
     let (project, file, found) = Project::from_text("case.ansatz", &text);
     assert!(found.is_empty(), "{name}: {}", report(&found));

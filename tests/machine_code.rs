@@ -4,7 +4,7 @@ use ansatz::cpu::{Arena, Executable, Options, StepInput};
 use ansatz::graph::{DType, Evaluation, Feeds, Graph, evaluate};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
-use ansatz::schedule::{Persistent, plan};
+use ansatz::schedule::{Limits, Persistent, plan_within};
 
 use crate::random_graphs::with_gradients;
 use crate::support::lowered::{collected, difference, fed};
@@ -17,7 +17,12 @@ const TOLERANCE: f64 = 2e-3;
 
 /// The step planned, compiled and run.
 pub fn compiled(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool) -> Evaluation {
-    let program = plan(graph, &Persistent::of(graph));
+    compiled_within(graph, feeds, level, pool, Limits::default())
+}
+
+/// The same with other limits of what becomes a product.
+pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, limits: Limits) -> Evaluation {
+    let program = plan_within(graph, &Persistent::of(graph), limits);
     let executable = Executable::load(&program, &Options { level, profile: false }).expect("the program compiles");
     let mut arena = Arena::new(&program);
     for (name, data) in fed(graph, feeds) {

@@ -14,6 +14,7 @@ mod passes;
 mod programs;
 mod random_graphs;
 mod schedule;
+mod shapes;
 mod stages;
 mod support;
 mod train;

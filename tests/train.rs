@@ -147,3 +147,61 @@ fn a_loss_that_is_not_finite_stops_the_run_and_names_the_step() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not finite at step"));
 }
+
+/// A convolution and a linear layer trained on rows of a table, by plain descent: a step depends on weights and batch alone.
+const ROWS: &str = r#"
+model Net {
+  input x: [N, 14]
+  return reshape(x, [N, 2, 7]) -> conv: Conv(5, 3, pad = 1) -> relu -> flatten -> fc: Linear(3)
+}
+
+data rows {
+  source = csv("FILE.csv")
+  x: f32[14]
+  label: class[3]
+}
+
+train Net on rows {
+  loss      = cross_entropy(label)
+  optimizer = sgd(lr = 0.1)
+  batch     = BATCH
+  length    = 1 epochs
+}
+"#;
+
+/// `count` samples from number `first` on.
+fn rows(first: usize, count: usize) -> String {
+    let head: Vec<String> = (0..14).map(|column| format!("x{column}")).collect();
+    let row = |sample: usize| {
+        let numbers: Vec<String> =
+            (0..14).map(|column| format!("{}", ((sample * 37 + column * 11) % 29) as f32 / 16.0 - 0.9)).collect();
+        format!("{},{}\n", numbers.join(","), sample % 3)
+    };
+    let body: String = (first..first + count).map(row).collect();
+    format!("{},label\n{body}", head.join(","))
+}
+
+#[test]
+fn a_short_last_batch_is_a_step_on_its_samples_alone() {
+    let folder = workspace();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    let model = |file: &str, batch: usize| ROWS.replace("FILE", file).replace("BATCH", &batch.to_string());
+    for (batch, rest) in [(9, 1), (9, 3), (16, 7)] {
+        write("all.csv", &rows(0, batch + rest));
+        write("rest.csv", &rows(batch, rest));
+        write("all.ansatz", &model("all", batch));
+        write("rest.ansatz", &model("rest", rest));
+        let run = |name: &str| format!("{name}-{batch}-{rest}");
+        let train = |file: &str, run: &str, more: &[&str]| {
+            let arguments = [&["train", file, "--no-shuffle", "--run", run], more].concat();
+            succeed(folder.path(), &arguments)
+        };
+        train("all.ansatz", &run("both"), &[]);
+        train("all.ansatz", &run("first"), &["--steps", "1"]);
+        let weights = format!("{}/weights.safetensors", run("first"));
+        train("rest.ansatz", &run("alone"), &["--init", &weights]);
+        let of = |name: &str| bytes(folder.path(), &format!("{}/weights.safetensors", run(name)));
+        assert!(of("both") == of("alone"), "batch {batch}, rest {rest}");
+        assert!(of("both") != of("first"), "the short batch is no step");
+    }
+}
