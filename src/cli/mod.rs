@@ -15,6 +15,7 @@ mod plan;
 mod predict;
 mod progress;
 mod resume;
+mod roofline;
 mod session;
 mod summary;
 mod train;

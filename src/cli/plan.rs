@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::session::{self, Session};
-use super::{Failure, open};
+use super::session::{self, Machine, Session};
+use super::{Failure, open, roofline};
+use crate::primitives::limits::Limits;
 use crate::{pipeline, schedule};
 
 #[derive(Debug, Args)]
@@ -18,6 +19,11 @@ pub(super) struct Arguments {
     /// Plan inference instead of training
     #[arg(long)]
     inference: bool,
+    /// Measure this machine for a moment, and print the least time of each kernel on it
+    #[arg(long)]
+    roofline: bool,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
@@ -33,6 +39,12 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         train
     };
     let program = schedule::plan(&graph, &persistent);
-    print!("{}", schedule::report(&program, &project.sources));
+    let report = schedule::report(&program, &project.sources);
+    if arguments.roofline {
+        let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
+        print!("{}", roofline::table(&report, &limits));
+    } else {
+        print!("{report}");
+    }
     Ok::<(), Failure>(())
 }

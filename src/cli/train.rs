@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
-use super::Failure;
 use super::session::{self, Machine, Measures, Session};
+use super::{Failure, roofline};
+use crate::primitives::limits::Limits;
 use crate::runtime::record::{Command, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError};
 use crate::runtime::trainer::Trainer;
@@ -84,37 +85,44 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     };
     go(&session, &mut trainer, &mut record, options)?;
     if arguments.profile {
-        print!("{}", profile(&session, &trainer));
+        let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
+        print!("{}", profile(&session, &trainer, &limits));
     }
     Ok(())
 }
 
-/// Milliseconds a full step for each kernel, the slowest first, with its arithmetic and its place in the model.
-fn profile(session: &Session, trainer: &Trainer<'_>) -> String {
+/// Milliseconds a full step for each kernel, the slowest first, with its arithmetic, its share of what the machine
+/// can do, and its place in the model; then the kernels' part of the step.
+fn profile(session: &Session, trainer: &Trainer<'_>, limits: &Limits) -> String {
     let report = schedule::report(trainer.program(), &session.project.sources);
     let nanoseconds = trainer.profile();
     let total = nanoseconds.iter().sum::<u64>().max(1) as f64;
-    // Short last batches run another program; only full steps are in these times.
-    let (extent, samples) = (session.extent(), session.dataset.train.len());
-    let short = u64::from(!samples.is_multiple_of(session.training.batch));
-    let full = (extent.total_steps - extent.total_steps / extent.steps_per_epoch * short).max(1) as f64;
+    let (steps, seconds) = trainer.full_steps();
+    let full = steps.max(1) as f64;
     let mut order: Vec<usize> = (0..nanoseconds.len()).collect();
     order.sort_by_key(|kernel| std::cmp::Reverse(nanoseconds[*kernel]));
-    let mut text = format!("{:>9}  {:>5}  {:>7}  {:>7}  kernel\n", "ms", "%", "Gflop/s", "GB/s");
+    let mut text = format!("{}\n\n", roofline::machine(limits));
+    text.push_str(&format!("{:>9}  {:>5}  {:>7}  {:>7}  {:>7}  kernel\n", "ms", "%", "Gflop/s", "GB/s", "% limit"));
     for kernel in order {
         let (time, row) = (nanoseconds[kernel] as f64, &report.kernels[kernel]);
         let rate = |amount: u64| amount as f64 * full / time.max(1.0);
+        let (least, bound) = roofline::least(limits, row);
         text.push_str(&format!(
-            "{:>9.4}  {:>5.1}  {:>7.1}  {:>7.1}  {kernel} {} {}  {}\n",
+            "{:>9.4}  {:>5.1}  {:>7.1}  {:>7.1}  {:>5.1} {}  {kernel} {} {}  {}\n",
             time / full * 1e-6,
             100.0 * time / total,
             rate(row.flops),
             rate(row.bytes),
+            100.0 * least * full / (time.max(1.0) * 1e-6),
+            &bound[..1],
             row.name,
             row.shape,
             row.place
         ));
     }
+    let (kernels, step) = (total * 1e-6 / full, seconds * 1e3 / full);
+    let share = 100.0 * kernels / step.max(1e-9);
+    text.push_str(&format!("kernels: {kernels:.4} ms of {step:.4} ms a step ({share:.1} %)\n"));
     text
 }
 

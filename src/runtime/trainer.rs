@@ -102,6 +102,7 @@ pub struct Trainer<'p> {
     arena: Arena,
     pool: Pool,
     position: Position,
+    full_steps: (u64, f64),
 }
 
 impl<'p> Trainer<'p> {
@@ -141,6 +142,7 @@ impl<'p> Trainer<'p> {
             position,
             settings,
             graph,
+            full_steps: (0, 0.0),
         };
         let first = pipeline::compile(&trainer.graph, &trainer.persistent, &trainer.options())?;
         trainer.arena.grow(first.program.arena_bytes);
@@ -166,6 +168,11 @@ impl<'p> Trainer<'p> {
     /// The program of the training step for full batches.
     pub fn program(&self) -> &Program {
         &self.compiled[&(StepKind::Train, self.training.batch)].program
+    }
+
+    /// How many steps of whole batches ran here, and their seconds.
+    pub fn full_steps(&self) -> (u64, f64) {
+        self.full_steps
     }
 
     /// Nanoseconds spent in each kernel of [`Trainer::program`] so far, if [`Settings::profile`].
@@ -261,6 +268,10 @@ impl<'p> Trainer<'p> {
         let began = Instant::now();
         self.run(StepKind::Train, batch)?;
         let seconds = began.elapsed().as_secs_f64();
+        if batch.rows == self.training.batch {
+            self.full_steps.0 += 1;
+            self.full_steps.1 += seconds;
+        }
         self.position.step += 1;
         let loss = self.add_figures(StepKind::Train, batch.rows);
         Ok(StepReport { loss, lr: self.learning_rate(self.position.step), seconds })
