@@ -27,7 +27,7 @@ fn uniform(stream: u64, count: usize) -> impl Iterator<Item = f32> {
 }
 
 /// The initial weights, by the same rules and in the same name order as `make.py`.
-fn weights(shapes: &[(&str, &[usize])]) -> BTreeMap<String, Tensor> {
+fn weights(shapes: &[(&str, &[usize])]) -> BTreeMap<String, Tensor<'static>> {
     let mut tensors = BTreeMap::new();
     let mut sorted = shapes.to_vec();
     sorted.sort();
@@ -40,8 +40,8 @@ fn weights(shapes: &[(&str, &[usize])]) -> BTreeMap<String, Tensor> {
             1 => (2.0 * u - 1.0) * 0.1,
             _ => (2.0 * u - 1.0) * bound,
         };
-        let bytes = uniform(stream as u64, count).flat_map(|u| value(u).to_le_bytes()).collect();
-        tensors.insert(name.to_string(), Tensor { sizes: sizes.to_vec(), integer: false, bytes });
+        let bytes: Vec<u8> = uniform(stream as u64, count).flat_map(|u| value(u).to_le_bytes()).collect();
+        tensors.insert(name.to_string(), Tensor { sizes: sizes.to_vec(), integer: false, bytes: bytes.into() });
     }
     tensors
 }
@@ -80,8 +80,8 @@ fn check(case: &Case) {
     npy(&at("y.npy"), "<i4", &format!("{count},"), labels);
     let mut tensors = weights(case.shapes);
     for (name, size, value) in case.buffers {
-        let bytes = std::iter::repeat_n(value.to_le_bytes(), *size).flatten().collect();
-        tensors.insert(name.to_string(), Tensor { sizes: vec![*size], integer: false, bytes });
+        let bytes: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), *size).flatten().collect();
+        tensors.insert(name.to_string(), Tensor { sizes: vec![*size], integer: false, bytes: bytes.into() });
     }
     checkpoint::save(&at("init.safetensors"), &tensors, None).expect("saved");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parity/{}.ansatz", case.name));

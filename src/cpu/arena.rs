@@ -2,9 +2,14 @@
 //!
 //! Input: a program's size. Output: views and a base pointer. Invariant: [`PADDING`] readable bytes lie before and
 //! behind the program's bytes, since masked vector loads may touch up to three elements around a buffer.
+//!
+//! The block is mapped, not allocated: the system zeroes a page when a thread first touches it, so nobody waits for
+//! the whole block and bytes that no kernel reaches never become resident. Large pages are asked for.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::NonNull;
+
+use memmap2::MmapMut;
 
 use crate::graph::DType;
 use crate::kernel::{Buffer, Program};
@@ -12,10 +17,17 @@ use crate::kernel::{Buffer, Program};
 /// Bytes before and behind the program's own; also the alignment of the block.
 pub const PADDING: usize = 64;
 
+/// Bytes of a large page on x86-64; a smaller block has no use for one.
+#[cfg(target_os = "linux")]
+const LARGE_PAGE: usize = 2 << 20;
+
 /// The memory of one run of a program. All elements start as zero.
 #[derive(Debug)]
 pub struct Arena {
+    /// The start of `map`.
     block: NonNull<u8>,
+    /// Owns the block.
+    map: MmapMut,
     bytes: usize,
     /// Memory of the threads of a run; its contents mean nothing between runs.
     scratch: Option<Box<Arena>>,
@@ -48,16 +60,16 @@ impl Arena {
 
     /// Zeroed memory of this many bytes.
     pub fn with_bytes(bytes: usize) -> Self {
-        let layout = Self::layout(bytes);
-        // SAFETY: the layout's size is at least twice the padding, so it is not zero.
-        let block = unsafe { alloc_zeroed(layout) };
-        let Some(block) = NonNull::new(block) else { handle_alloc_error(layout) };
-        Self { block, bytes, scratch: None }
-    }
-
-    fn layout(bytes: usize) -> Layout {
         let padded = bytes.next_multiple_of(PADDING) + 2 * PADDING;
-        Layout::from_size_align(padded, PADDING).expect("an arena is smaller than the address space")
+        let layout = Layout::from_size_align(padded, PADDING).expect("an arena is smaller than the address space");
+        let Ok(mut map) = MmapMut::map_anon(padded) else { handle_alloc_error(layout) };
+        #[cfg(target_os = "linux")]
+        if padded >= LARGE_PAGE {
+            // Advice may be refused, by a kernel without large pages for one; small pages do as well.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        let block = NonNull::new(map.as_mut_ptr()).expect("a mapping does not lie at address 0");
+        Self { block, map, bytes, scratch: None }
     }
 
     /// Bytes of the program, without the padding.
@@ -73,6 +85,7 @@ impl Arena {
         let larger = Self::with_bytes(bytes);
         // SAFETY: both blocks hold the padding and `self.bytes` bytes behind it, and do not overlap.
         unsafe { larger.block.copy_from_nonoverlapping(self.block, PADDING + self.bytes) };
+        debug_assert!(larger.map.len() >= self.map.len(), "an arena only grows");
         *self = larger;
     }
 
@@ -155,13 +168,6 @@ impl Arena {
         let (start, count) = (self.raw(buffer).as_ptr().cast_mut(), buffer.bytes());
         // SAFETY: as in `raw`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(start, count) }
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `with_bytes` with the same layout.
-        unsafe { dealloc(self.block.as_ptr(), Self::layout(self.bytes)) }
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod axis;
 pub mod flush;
 pub(crate) mod lanes;
 pub mod limits;
+pub mod normal;
 pub(crate) mod pack;
 pub mod pool;
 pub mod product;

@@ -26,6 +26,43 @@ pub fn uniform(level: Level) -> UniformFn {
     }
 }
 
+/// As the function of [`uniform`], with the highest level of this machine below or at `level`.
+pub fn fill_uniform(level: Level, out: &mut [f32], seed: u64, step: u64, stream: u32, first_element: u64) {
+    let level = level.min(super::detect());
+    // SAFETY: a slice is valid for its length, and the machine has the level.
+    unsafe { uniform(level)(out.as_mut_ptr(), out.len(), seed, step, stream, first_element) }
+}
+
+/// How many elements [`words`] computes.
+pub const WORDS: usize = 32;
+
+/// All four words of the elements `first_element..first_element + WORDS`, word by word.
+pub fn words(level: Level, seed: u64, step: u64, stream: u32, first_element: u64) -> [[u32; WORDS]; 4] {
+    match level.min(super::detect()) {
+        Level::Portable => rounds(seed, step, stream, first_element),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the level.
+        Level::Avx2 => unsafe { words_avx2(seed, step, stream, first_element) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the level.
+        Level::Avx512 => unsafe { words_avx512(seed, step, stream, first_element) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Level::Avx2 | Level::Avx512 => rounds(seed, step, stream, first_element),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn words_avx2(seed: u64, step: u64, stream: u32, first: u64) -> [[u32; WORDS]; 4] {
+    rounds(seed, step, stream, first)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn words_avx512(seed: u64, step: u64, stream: u32, first: u64) -> [[u32; WORDS]; 4] {
+    rounds(seed, step, stream, first)
+}
+
 /// The uniform number of one element.
 pub fn philox_uniform(seed: u64, step: u64, stream: u32, element: u64) -> f32 {
     let mut out = [0.0; 1];
@@ -70,6 +107,13 @@ fn fill<const WIDTH: usize>(out: &mut [f32], seed: u64, step: u64, stream: u32, 
 
 #[inline(always)]
 fn block<const WIDTH: usize>(seed: u64, step: u64, stream: u32, element: u64) -> [f32; WIDTH] {
+    let [words, _, _, _] = rounds::<WIDTH>(seed, step, stream, element);
+    std::array::from_fn(|i| (words[i] >> 8) as f32 * (1.0 / 16_777_216.0))
+}
+
+/// The four words of `WIDTH` elements.
+#[inline(always)]
+fn rounds<const WIDTH: usize>(seed: u64, step: u64, stream: u32, element: u64) -> [[u32; WIDTH]; 4] {
     /// The round constants of the paper.
     const M0: u64 = 0xD251_1F53;
     const M1: u64 = 0xCD9E_8D57;
@@ -92,7 +136,7 @@ fn block<const WIDTH: usize>(seed: u64, step: u64, stream: u32, element: u64) ->
         }
         (k0, k1) = (k0.wrapping_add(W0), k1.wrapping_add(W1));
     }
-    std::array::from_fn(|i| (c0[i] as u32 >> 8) as f32 * (1.0 / 16_777_216.0))
+    [c0, c1, c2, c3].map(|words| words.map(|word| word as u32))
 }
 
 #[cfg(test)]
@@ -107,6 +151,15 @@ mod tests {
         assert_eq!(philox_uniform(u64::MAX, u64::MAX, u32::MAX, u64::MAX), uniform(0x408f_276d));
         let (seed, element) = (0x299f_31d0_a409_3822, 0x85a3_08d3_243f_6a88);
         assert_eq!(philox_uniform(seed, 0x1319_8a2e, 0x0370_7344, element), uniform(0xd16c_fe09));
+    }
+
+    #[test]
+    fn words_are_the_published_known_answers_at_every_level() {
+        let (seed, element) = (0x299f_31d0_a409_3822, 0x85a3_08d3_243f_6a88);
+        for level in Level::available() {
+            let words = words(level, seed, 0x1319_8a2e, 0x0370_7344, element - 3);
+            assert_eq!(words.map(|words| words[3]), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1], "{level}");
+        }
     }
 
     #[test]

@@ -7,12 +7,13 @@
 //! Weights and buffers stand under their own names, as PyTorch and Hugging Face files have them; other states under
 //! `optimizer:…` and `metric:…`. The safetensors metadata holds, as JSON under `ansatz`, the position and a CRC-32.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
 /// Where a run stands; together with the seed it fixes everything that follows.
@@ -45,13 +46,13 @@ struct Note {
 
 /// A tensor as a file holds it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
+pub struct Tensor<'a> {
     /// Its dims.
     pub sizes: Vec<usize>,
     /// `f32`, or `i32` bits.
     pub integer: bool,
-    /// Little-endian elements of four bytes.
-    pub bytes: Vec<u8>,
+    /// Little-endian elements of four bytes; borrowed where they are written from the place where they lie.
+    pub bytes: Cow<'a, [u8]>,
 }
 
 /// What can go wrong, with the file's name.
@@ -81,23 +82,39 @@ fn error(path: &Path, problem: impl std::fmt::Display) -> CheckpointError {
 /// Any failure to write; an older file of this name is then intact.
 pub fn save(
     path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
+    tensors: &BTreeMap<String, Tensor<'_>>,
     position: Option<&Position>,
 ) -> Result<(), CheckpointError> {
-    let note = Note { crc32: checksum(tensors.values().map(|t| t.bytes.as_slice())), position: position.cloned() };
+    let note = Note { crc32: checksum(tensors.values().map(|t| t.bytes.as_ref())), position: position.cloned() };
+    // Four-byte floats before integers, names in order: as the safetensors library lays a file out.
+    let (integers, floats): (Vec<_>, Vec<_>) = tensors.iter().partition(|(_, tensor)| tensor.integer);
+    let ordered: Vec<(&String, &Tensor<'_>)> = floats.into_iter().chain(integers).collect();
+    let header = header(&ordered, &note).map_err(|problem| error(path, problem))?;
+    let written = write_all_atomically(path, |file| {
+        file.write_all(&header)?;
+        ordered.iter().try_for_each(|(_, tensor)| file.write_all(&tensor.bytes))
+    });
+    written.map_err(|problem| error(path, problem))
+}
+
+/// What precedes the tensors: the length of the description in eight bytes, and the description.
+fn header(ordered: &[(&String, &Tensor<'_>)], note: &Note) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     // One entry: the writer's order of several would differ from run to run.
-    let text = serde_json::to_string(&note).expect("a note is plain data");
+    let text = serde_json::to_string(note).expect("a note is plain data");
     let metadata = HashMap::from([("ansatz".to_string(), text)]);
-    let views = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            let dtype = if tensor.integer { Dtype::I32 } else { Dtype::F32 };
-            TensorView::new(dtype, tensor.sizes.clone(), &tensor.bytes).map(|view| (name.as_str(), view))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|problem| error(path, problem))?;
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|problem| error(path, problem))?;
-    write_atomically(path, &bytes).map_err(|problem| error(path, problem))
+    let mut end = 0;
+    let infos = ordered.iter().map(|(name, tensor)| {
+        let start = end;
+        end += tensor.bytes.len();
+        let dtype = if tensor.integer { Dtype::I32 } else { Dtype::F32 };
+        let info = TensorInfo { dtype, shape: tensor.sizes.clone(), data_offsets: (start, end) };
+        ((*name).clone(), info)
+    });
+    let metadata = Metadata::new(Some(metadata), infos.collect())?;
+    let mut text = serde_json::to_string(&metadata).expect("a description is plain data");
+    // Tensors start at a multiple of eight bytes.
+    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+    Ok([(text.len() as u64).to_le_bytes().as_slice(), text.as_bytes()].concat())
 }
 
 /// Writes `bytes` under a temporary name in the same folder, syncs, renames, and syncs the folder.
@@ -105,15 +122,23 @@ pub fn save(
 /// # Errors
 /// Any failure of the file system; the temporary file is removed and an older file of this name is intact.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    write_all_atomically(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomically`], with what `content` writes.
+fn write_all_atomically(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = folder.join(name);
     let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        content(&mut file)?;
+        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&temporary, path)?;
         File::open(folder)?.sync_all()
     })();
@@ -127,7 +152,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 ///
 /// # Errors
 /// A missing, damaged or foreign file; element types other than f32, f16, bf16, f64, i32 and i64.
-pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Option<Position>), CheckpointError> {
+pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor<'static>>, Option<Position>), CheckpointError> {
     let bytes = std::fs::read(path).map_err(|problem| error(path, problem))?;
     let damaged = |problem: &dyn std::fmt::Display| error(path, format!("not a readable safetensors file: {problem}"));
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|problem| damaged(&problem))?;
@@ -160,7 +185,7 @@ fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {
 }
 
 /// Elements as f32 or i32, whatever the file holds.
-fn convert(view: &TensorView<'_>) -> Result<Tensor, String> {
+fn convert(view: &TensorView<'_>) -> Result<Tensor<'static>, String> {
     fn widen<const N: usize>(data: &[u8], element: impl Fn([u8; N]) -> [u8; 4]) -> Vec<u8> {
         data.chunks_exact(N).flat_map(|c| element(c.try_into().expect("chunks of N bytes"))).collect()
     }
@@ -174,7 +199,7 @@ fn convert(view: &TensorView<'_>) -> Result<Tensor, String> {
         Dtype::I64 => (true, widen(data, |b| (i64::from_le_bytes(b) as i32).to_le_bytes())),
         other => return Err(format!("elements of type {other:?} are not supported")),
     };
-    Ok(Tensor { sizes: view.shape().to_vec(), integer, bytes })
+    Ok(Tensor { sizes: view.shape().to_vec(), integer, bytes: bytes.into() })
 }
 
 /// IEEE 754 binary16 to binary32.
@@ -194,7 +219,7 @@ fn half_to_f32(bits: u16) -> f32 {
 mod tests {
     use super::*;
 
-    fn sample() -> (BTreeMap<String, Tensor>, Position) {
+    fn sample() -> (BTreeMap<String, Tensor<'static>>, Position) {
         let bytes = [1.5f32, -2.0, 3.25].iter().flat_map(|x| x.to_le_bytes()).collect();
         let tensors = BTreeMap::from([("fc.weight".into(), Tensor { sizes: vec![3], integer: false, bytes })]);
         let position = Position {
@@ -217,6 +242,26 @@ mod tests {
         save(&path, &tensors, Some(&position)).expect("saved");
         assert_eq!(load(&path).expect("loaded"), (tensors, Some(position)));
         assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn files_are_laid_out_as_the_safetensors_library_does() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("weights.safetensors");
+        let tensor =
+            |integer, value: u32| Tensor { sizes: vec![1], integer, bytes: value.to_le_bytes().to_vec().into() };
+        let tensors =
+            [("b", tensor(false, 1)), ("a", tensor(true, 2)), ("c", tensor(true, 3)), ("d", tensor(false, 4))];
+        let tensors: BTreeMap<String, Tensor<'_>> = tensors.map(|(name, tensor)| (name.to_string(), tensor)).into();
+        save(&path, &tensors, None).expect("saved");
+        let views = tensors.iter().map(|(name, tensor)| {
+            let dtype = if tensor.integer { Dtype::I32 } else { Dtype::F32 };
+            (name, TensorView::new(dtype, tensor.sizes.clone(), &tensor.bytes).expect("a view"))
+        });
+        let ours = std::fs::read(&path).expect("read");
+        let (_, metadata) = SafeTensors::read_metadata(&ours).expect("a description");
+        let theirs = safetensors::serialize(views, metadata.metadata().clone()).expect("serialised");
+        assert_eq!(ours, theirs);
     }
 
     #[test]

@@ -3,27 +3,51 @@
 //! Input: an [`Init`], a shape, the run's seed and the parameter's position. Output: its elements in row-major order.
 //! Invariant: the values depend on nothing else, so every device and thread count starts from the same bits.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::graph::{Init, philox};
+use crate::primitives::pool::Pool;
+use crate::primitives::{self, normal, random};
 
 /// Streams of the counter-based generator above this one belong to initialisation; dropout uses those below.
 const FIRST_STREAM: u32 = 0x8000_0000;
 
-/// The first elements of parameter number `position`, of shape `sizes`, row-major.
+/// Elements that a thread takes at a time.
+const CHUNK: usize = 1 << 15;
+/// Elements whose random numbers are drawn together.
+const STRIP: usize = 256;
+
+/// The first elements of parameter number `position`, of shape `sizes`, row-major; computed by the threads of the pool.
 ///
 /// Formulas: Glorot and Bengio 2010 (xavier), He et al. 2015 (kaiming), Saxe et al. 2014 (orthogonal); fans as in PyTorch.
-pub fn values(init: &Init, sizes: &[usize], seed: u64, position: usize) -> Vec<f32> {
-    let count: usize = sizes.iter().product();
+///
+/// # Panics
+/// If `out` has not as many elements as the shape.
+pub fn fill(init: &Init, sizes: &[usize], seed: u64, position: usize, pool: &Pool, out: &mut [f32]) {
+    assert_eq!(out.len(), sizes.iter().product::<usize>(), "the values fill the parameter");
     let draws = Draws { seed, stream: FIRST_STREAM.wrapping_add(position as u32) };
     let (fan_in, fan_out) = fans(sizes);
-    match *init {
-        Init::Constant(value) => vec![value as f32; count],
-        Init::Uniform { low, high } => draws.uniform(count, low, high),
-        Init::Normal { mean, std } => draws.normal(count, mean, std, f64::INFINITY),
-        Init::TruncatedNormal { mean, std } => draws.normal(count, mean, std, 2.0),
-        Init::Xavier { gain, normal } => draws.scaled(count, gain * (2.0 / (fan_in + fan_out)).sqrt(), normal),
-        Init::Kaiming { gain, normal } => draws.scaled(count, gain / fan_in.sqrt(), normal),
-        Init::Orthogonal { gain } => orthogonal(&draws, sizes, gain),
-    }
+    let distribution = match *init {
+        Init::Constant(value) => return out.fill(value as f32),
+        Init::Orthogonal { gain } => return out.copy_from_slice(&orthogonal(&draws, sizes, gain)),
+        Init::Uniform { low, high } => Distribution::Uniform { low, high },
+        Init::Normal { mean, std } => Distribution::Normal { mean, std, limit: f64::INFINITY },
+        Init::TruncatedNormal { mean, std } => Distribution::Normal { mean, std, limit: 2.0 },
+        Init::Xavier { gain, normal } => Distribution::scaled(gain * (2.0 / (fan_in + fan_out)).sqrt(), normal),
+        Init::Kaiming { gain, normal } => Distribution::scaled(gain / fan_in.sqrt(), normal),
+    };
+    let few = out.len() <= CHUNK;
+    let chunks = Mutex::new(out.chunks_mut(CHUNK).enumerate());
+    let work = |_| {
+        loop {
+            let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((number, chunk)) = chunk else { break };
+            for (strip, out) in chunk.chunks_mut(STRIP).enumerate() {
+                draws.fill(&distribution, number * CHUNK + strip * STRIP, out);
+            }
+        }
+    };
+    if few { work(0) } else { pool.run(&work) }
 }
 
 /// (fan-in, fan-out) of `[out, in, window…]`; of one dim both are its size, of none both are 1.
@@ -38,6 +62,25 @@ fn fans(sizes: &[usize]) -> (f64, f64) {
     }
 }
 
+/// Where independent elements come from.
+enum Distribution {
+    /// U[low, high).
+    Uniform { low: f64, high: f64 },
+    /// N(mean, std²), redrawn outside `limit` standard deviations.
+    Normal { mean: f64, std: f64, limit: f64 },
+}
+
+impl Distribution {
+    /// Zero mean and the given standard deviation.
+    fn scaled(std: f64, normal: bool) -> Self {
+        if normal {
+            return Self::Normal { mean: 0.0, std, limit: f64::INFINITY };
+        }
+        let bound = 3f64.sqrt() * std;
+        Self::Uniform { low: -bound, high: bound }
+    }
+}
+
 struct Draws {
     seed: u64,
     stream: u32,
@@ -49,22 +92,30 @@ impl Draws {
         f64::from(philox::uniform(self.seed, attempt, self.stream, element as u64))
     }
 
-    fn uniform(&self, count: usize, low: f64, high: f64) -> Vec<f32> {
-        (0..count).map(|element| (low + (high - low) * self.unit(0, element)) as f32).collect()
+    /// The same of up to [`STRIP`] elements from `first`.
+    fn units(&self, attempt: u64, first: usize, count: usize) -> [f64; STRIP] {
+        let mut units = [0f32; STRIP];
+        let level = primitives::detect();
+        random::fill_uniform(level, &mut units[..count], self.seed, attempt, self.stream, first as u64);
+        units.map(f64::from)
     }
 
-    /// N(mean, std²), redrawn outside `limit` standard deviations.
-    fn normal(&self, count: usize, mean: f64, std: f64, limit: f64) -> Vec<f32> {
-        (0..count).map(|element| (mean + std * self.standard_normal(element, limit)) as f32).collect()
-    }
-
-    /// Zero mean and the given standard deviation, normal or uniform.
-    fn scaled(&self, count: usize, std: f64, normal: bool) -> Vec<f32> {
-        if normal {
-            return self.normal(count, 0.0, std, f64::INFINITY);
+    /// The elements from `first`, at most [`STRIP`].
+    fn fill(&self, distribution: &Distribution, first: usize, out: &mut [f32]) {
+        let count = out.len();
+        let u = self.units(0, first, count);
+        match *distribution {
+            Distribution::Uniform { low, high } => {
+                out.iter_mut().zip(u).for_each(|(x, u)| *x = (low + (high - low) * u) as f32);
+            }
+            Distribution::Normal { mean, std, limit } => {
+                let v = self.units(1, first, count);
+                let scale = normal::Scale { mean, deviation: std, limit };
+                normal::fill(primitives::detect(), &u[..count], &v[..count], scale, out, &|i| {
+                    (mean + std * self.standard_normal(first + i, limit)) as f32
+                });
+            }
         }
-        let bound = 3f64.sqrt() * std;
-        self.uniform(count, -bound, bound)
     }
 
     /// Box and Muller 1958.
@@ -109,6 +160,12 @@ fn orthogonal(draws: &Draws, sizes: &[usize], gain: f64) -> Vec<f32> {
 mod tests {
     use super::*;
 
+    fn values(init: &Init, sizes: &[usize], seed: u64, position: usize) -> Vec<f32> {
+        let mut out = vec![0.0; sizes.iter().product()];
+        fill(init, sizes, seed, position, &Pool::new(1), &mut out);
+        out
+    }
+
     fn moments(values: &[f32]) -> (f64, f64) {
         let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / values.len() as f64;
@@ -148,6 +205,29 @@ mod tests {
                     let dot: f32 = (0..rows.max(columns)).map(|i| at(a, i) * at(b, i)).sum();
                     assert!((dot - f32::from(u8::from(a == b))).abs() < 1e-5);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn elements_are_those_of_the_formulas_for_any_number_of_threads() {
+        let sizes = [3, CHUNK + 1];
+        let draws = Draws { seed: 5, stream: FIRST_STREAM + 2 };
+        let bound = 3f64.sqrt() * (1.0 / ((CHUNK + 1) as f64).sqrt());
+        let uniform = |i| (-bound + 2.0 * bound * draws.unit(0, i)) as f32;
+        let normal = |i| (0.1 + 0.02 * draws.standard_normal(i, f64::INFINITY)) as f32;
+        let truncated = |i| (0.1 + 0.02 * draws.standard_normal(i, 2.0)) as f32;
+        let cases: [(Init, &dyn Fn(usize) -> f32); 3] = [
+            (Init::Kaiming { gain: 1.0, normal: false }, &uniform),
+            (Init::Normal { mean: 0.1, std: 0.02 }, &normal),
+            (Init::TruncatedNormal { mean: 0.1, std: 0.02 }, &truncated),
+        ];
+        for (init, formula) in cases {
+            let expected: Vec<u32> = (0..3 * (CHUNK + 1)).map(|i| formula(i).to_bits()).collect();
+            for threads in [1, 3] {
+                let mut out = vec![0.0; expected.len()];
+                fill(&init, &sizes, 5, 2, &Pool::new(threads), &mut out);
+                assert!(out.iter().map(|x| x.to_bits()).eq(expected.iter().copied()), "{init:?} on {threads} threads");
             }
         }
     }

@@ -187,11 +187,11 @@ impl<'p> Trainer<'p> {
 
     fn initialise(&mut self) {
         for (position, param) in self.graph.params.iter().enumerate() {
-            let values = init::values(&param.init, &sizes(&param.shape), self.training.seed, position);
-            let buffer = &self.places[&format!("param:{}", param.name)];
-            self.arena.f32_mut(buffer).copy_from_slice(&values);
+            let values = self.arena.f32_mut(&self.places[&format!("param:{}", param.name)]);
+            init::fill(&param.init, &sizes(&param.shape), self.training.seed, position, &self.pool, values);
         }
-        for state in &self.graph.states {
+        // A fresh arena is zero: pages of optimizer memory are left for the threads that first use them.
+        for state in self.graph.states.iter().filter(|state| state.init != 0.0) {
             let buffer = &self.places[&format!("state:{}", state.name)];
             fill(&mut self.arena, buffer, state.init);
         }
@@ -370,7 +370,7 @@ impl<'p> Trainer<'p> {
     }
 
     /// All parameters and states by checkpoint name; with `weights_only`, parameters and buffers.
-    pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor> {
+    pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor<'_>> {
         let mut tensors = BTreeMap::new();
         for param in &self.graph.params {
             tensors.insert(param.name.clone(), self.read(&format!("param:{}", param.name)));
@@ -384,10 +384,10 @@ impl<'p> Trainer<'p> {
         tensors
     }
 
-    fn read(&self, name: &str) -> Tensor {
+    fn read(&self, name: &str) -> Tensor<'_> {
         let buffer = &self.places[name];
         let integer = buffer.dtype != DType::F32;
-        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).to_vec() }
+        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).into() }
     }
 
     /// Goes on from a checkpoint of this very run.
@@ -423,7 +423,7 @@ impl<'p> Trainer<'p> {
     fn load(
         &mut self,
         path: &Path,
-        mut tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, Tensor<'_>>,
         weights_only: bool,
     ) -> Result<(), TrainerError> {
         let params = self.graph.params.iter().map(|p| (p.name.clone(), format!("param:{}", p.name)));

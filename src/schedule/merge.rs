@@ -55,6 +55,8 @@ struct Groups<'a> {
     updater: BTreeMap<usize, usize>,
     /// What each update overwrites.
     overwritten: Vec<Option<Id>>,
+    /// The updates that overwrite each value.
+    overwriters: BTreeMap<Id, Vec<usize>>,
 }
 
 impl<'a> Groups<'a> {
@@ -62,7 +64,11 @@ impl<'a> Groups<'a> {
         let items: Vec<Option<Item>> = items.into_iter().map(Some).collect();
         let reads = vec![BTreeSet::new(); items.len()];
         let (writer, readers, updater) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut groups = Self { form, items, reads, writer, readers, updater, overwritten };
+        let mut overwriters: BTreeMap<Id, Vec<usize>> = BTreeMap::new();
+        for (update, old) in overwritten.iter().enumerate().filter_map(|(update, old)| Some((update, (*old)?))) {
+            overwriters.entry(old).or_default().push(update);
+        }
+        let mut groups = Self { form, items, reads, writer, readers, updater, overwritten, overwriters };
         (0..groups.items.len()).for_each(|position| groups.register(position));
         groups
     }
@@ -164,11 +170,8 @@ impl<'a> Groups<'a> {
             Dest::Update(_) | Dest::Output(_) => None,
         });
         let mut successors: BTreeSet<usize> = written.flatten().copied().collect();
-        for (&update, &updater) in &self.updater {
-            if self.overwritten[update].is_some_and(|old| self.reads[position].contains(&old)) {
-                successors.insert(updater);
-            }
-        }
+        let replaced = self.reads[position].iter().filter_map(|id| self.overwriters.get(id)).flatten();
+        successors.extend(replaced.filter_map(|update| self.updater.get(update)));
         successors.remove(&position);
         successors
     }

@@ -4,6 +4,10 @@
 //! Invariant: a stream depends on nothing but these four, so results do not depend on threads, order or resumption.
 //! Generator: Philox-4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
+use std::sync::{Mutex, PoisonError};
+
+use crate::primitives::{self, Level, normal, random};
+
 /// What a stream is for; streams of different purposes are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -49,9 +53,8 @@ impl Stream {
 
     /// U[0, 1) with 53 random bits.
     pub(super) fn unit(&mut self) -> f64 {
-        let high = u64::from(self.bits() >> 5);
-        let low = u64::from(self.bits() >> 6);
-        (high * (1 << 26) + low) as f64 / (1u64 << 53) as f64
+        let (high, low) = (self.bits(), self.bits());
+        unit(high, low)
     }
 
     /// U[low, high).
@@ -75,9 +78,59 @@ impl Stream {
 
     /// N(0, 1), by Box and Muller; `libm` makes it alike on every machine.
     pub(super) fn normal(&mut self) -> f64 {
-        let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.unit()));
-        radius * libm::cos(std::f64::consts::TAU * self.unit())
+        let (u, v) = (self.unit(), self.unit());
+        box_muller(u, v)
     }
+
+    /// The numbers `first..` of [`Stream::normal`] in a new stream, at most [`random::WORDS`]: each takes a block.
+    fn normals_from(&self, first: u32, level: Level, out: &mut [f32]) {
+        let [_, purpose, major, minor] = self.counter;
+        let seed = u64::from(self.key[0]) | u64::from(self.key[1]) << 32;
+        let element = u64::from(first) | u64::from(purpose) << 32;
+        let words = random::words(level, seed, u64::from(major), minor, element);
+        let units = |high: &[u32; random::WORDS], low: &[u32; random::WORDS]| -> [f64; random::WORDS] {
+            std::array::from_fn(|i| unit(high[i], low[i]))
+        };
+        let (u, v) = (units(&words[0], &words[1]), units(&words[2], &words[3]));
+        let scale = normal::Scale { mean: 0.0, deviation: 1.0, limit: f64::INFINITY };
+        let count = out.len();
+        normal::fill(level, &u[..count], &v[..count], scale, out, &|i| box_muller(u[i], v[i]) as f32);
+    }
+}
+
+/// U[0, 1) of two words.
+fn unit(high: u32, low: u32) -> f64 {
+    (u64::from(high >> 5) * (1 << 26) + u64::from(low >> 6)) as f64 / (1u64 << 53) as f64
+}
+
+fn box_muller(u: f64, v: f64) -> f64 {
+    libm::sqrt(-2.0 * libm::log(1.0 - u)) * libm::cos(std::f64::consts::TAU * v)
+}
+
+/// Normal numbers that [`normals`] hands to a thread at a time; a multiple of [`random::WORDS`].
+const CHUNK: usize = 1 << 16;
+
+/// The first numbers that [`Stream::normal`] of a new stream gives, rounded to f32; computed by all cores.
+pub(super) fn normals(seed: u64, purpose: Purpose, major: u32, minor: u32, count: usize) -> Vec<f32> {
+    let mut numbers = vec![0.0; count];
+    let level = primitives::detect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count.div_ceil(CHUNK)).max(1);
+    let chunks = Mutex::new(numbers.chunks_mut(CHUNK).enumerate());
+    let work = || {
+        loop {
+            let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((number, chunk)) = chunk else { break };
+            let stream = Stream::new(seed, purpose, major, minor);
+            for (position, strip) in chunk.chunks_mut(random::WORDS).enumerate() {
+                stream.normals_from((number * CHUNK + position * random::WORDS) as u32, level, strip);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    numbers
 }
 
 /// Shuffles in place (Fisher and Yates).
@@ -131,6 +184,16 @@ mod tests {
         assert_eq!(order(1, 0), order(1, 0));
         assert_ne!(order(1, 0), order(1, 1));
         assert_ne!(order(1, 0), order(2, 0));
+    }
+
+    #[test]
+    fn normals_of_all_cores_are_those_of_one_stream() {
+        for count in [0, 1, 31, 33, CHUNK, 2 * CHUNK + 7] {
+            let mut stream = Stream::new(9, Purpose::Sample, 3, 2);
+            let expected: Vec<u32> = (0..count).map(|_| (stream.normal() as f32).to_bits()).collect();
+            let actual: Vec<u32> = normals(9, Purpose::Sample, 3, 2, count).iter().map(|x| x.to_bits()).collect();
+            assert!(actual == expected, "{count} numbers");
+        }
     }
 
     #[test]

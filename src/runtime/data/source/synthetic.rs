@@ -5,7 +5,7 @@
 
 use super::super::arguments::Arguments;
 use super::super::error::ReadError;
-use super::super::random::{Purpose, Stream};
+use super::super::random::{Purpose, Stream, normals};
 use super::super::settings::{Element, Field};
 use super::super::table::{Column, Part, Values};
 use super::{Context, Loaded, Role, Roles, Source, refuse_values};
@@ -225,7 +225,7 @@ impl Source for Random {
                 Element::Class(classes) => {
                     Values::I32((0..count).map(|_| stream.below(classes as u32) as i32).collect())
                 }
-                Element::F32 => Values::F32((0..count).map(|_| stream.normal() as f32).collect()),
+                Element::F32 => Values::F32(normals(seed, Purpose::Sample, index as u32, role(context), count)),
             };
             columns.push(column(field.sizes.clone(), values));
         }
