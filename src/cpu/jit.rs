@@ -41,7 +41,7 @@ pub(super) struct Text {
     pub assembly: String,
 }
 
-/// One compiled nest.
+/// One compiled function.
 struct Compiled {
     bytes: Vec<u8>,
     alignment: u64,
@@ -113,12 +113,6 @@ pub(super) fn define(
         let id = module.declare_function(&name, Linkage::Local, &nest_signature).map_err(failed(Some(job.kernel)))?;
         ids.push(id);
     }
-    let compiled = compile_all(program, jobs, &ids, &nest_signature, isa)?;
-    for ((job, id), nest) in jobs.iter().zip(&ids).zip(compiled) {
-        module
-            .define_function_bytes(*id, nest.alignment, &nest.bytes, &nest.relocations)
-            .map_err(failed(Some(job.kernel)))?;
-    }
     let step_signature = signature(module, STEP_PARAMETERS);
     let step = module.declare_function("step", Linkage::Export, &step_signature).map_err(failed(None))?;
     let name = UserFuncName::user(0, step.as_u32());
@@ -128,7 +122,11 @@ pub(super) fn define(
     let (mut e, parameters) = begin(&mut context.func, &mut builder_context, isa, 0);
     emit(&mut e, parameters[1], works, actions, profile, &nests);
     finish(e, isa);
-    module.define_function(step, &mut context).map_err(failed(None))?;
+    let compiled = compile_all(program, jobs, &ids, &nest_signature, (context, step), isa)?;
+    let kernels = jobs.iter().map(|job| Some(job.kernel)).chain([None]);
+    for ((kernel, id), code) in kernels.zip(ids.into_iter().chain([step])).zip(compiled) {
+        module.define_function_bytes(id, code.alignment, &code.bytes, &code.relocations).map_err(failed(kernel))?;
+    }
     Ok(step)
 }
 
@@ -136,18 +134,26 @@ fn module_error(program: &Program, kernel: Option<usize>, error: &cranelift_modu
     CodegenError { kernel: kernel.map(|kernel| program.kernels[kernel].name.clone()), message: error.to_string() }
 }
 
-/// Compiles the nests, on all cores where there are many.
+/// Compiles the nests, and last in the result the step, on all cores where there are many.
 fn compile_all(
     program: &Program,
     jobs: &[NestJob],
     ids: &[FuncId],
     signature: &Signature,
+    step: (Context, FuncId),
     isa: &OwnedTargetIsa,
 ) -> Result<Vec<Compiled>, CodegenError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len().div_ceil(4)).max(1);
     let next = AtomicUsize::new(0);
-    let done: Vec<Mutex<Option<Result<Compiled, CodegenError>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+    let done: Vec<Mutex<Option<Result<Compiled, CodegenError>>>> = (0..=jobs.len()).map(|_| Mutex::new(None)).collect();
+    // The longest function comes first.
+    let step = Mutex::new(Some(step));
     let work = || {
+        let taken = step.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((mut context, id)) = taken {
+            let result = compile(&mut context, isa, id).map_err(|message| CodegenError { kernel: None, message });
+            *done[jobs.len()].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        }
         let mut worker = Worker { context: Context::new(), builder: FunctionBuilderContext::new() };
         loop {
             let position = next.fetch_add(1, Ordering::Relaxed);

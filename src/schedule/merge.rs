@@ -49,6 +49,8 @@ struct Groups<'a> {
     form: &'a Form,
     items: Vec<Option<Item>>,
     reads: Vec<BTreeSet<Id>>,
+    /// The values that each item makes.
+    writes: Vec<Vec<Id>>,
     writer: BTreeMap<Id, usize>,
     readers: BTreeMap<Id, BTreeSet<usize>>,
     /// The item of each update.
@@ -62,13 +64,13 @@ struct Groups<'a> {
 impl<'a> Groups<'a> {
     fn new(form: &'a Form, items: Vec<Item>, overwritten: Vec<Option<Id>>) -> Self {
         let items: Vec<Option<Item>> = items.into_iter().map(Some).collect();
-        let reads = vec![BTreeSet::new(); items.len()];
+        let (reads, writes) = (vec![BTreeSet::new(); items.len()], vec![Vec::new(); items.len()]);
         let (writer, readers, updater) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut overwriters: BTreeMap<Id, Vec<usize>> = BTreeMap::new();
         for (update, old) in overwritten.iter().enumerate().filter_map(|(update, old)| Some((update, (*old)?))) {
             overwriters.entry(old).or_default().push(update);
         }
-        let mut groups = Self { form, items, reads, writer, readers, updater, overwritten, overwriters };
+        let mut groups = Self { form, items, reads, writes, writer, readers, updater, overwritten, overwriters };
         (0..groups.items.len()).for_each(|position| groups.register(position));
         groups
     }
@@ -81,7 +83,10 @@ impl<'a> Groups<'a> {
         }
         for dest in item.writes() {
             match dest {
-                Dest::Value(id) => drop(self.writer.insert(id, position)),
+                Dest::Value(id) => {
+                    self.writes[position].push(id);
+                    self.writer.insert(id, position);
+                }
                 Dest::Update(update) => drop(self.updater.insert(update, position)),
                 Dest::Output(_) => {}
             }
@@ -89,6 +94,7 @@ impl<'a> Groups<'a> {
     }
 
     fn unregister(&mut self, position: usize) {
+        self.writes[position].clear();
         for id in std::mem::take(&mut self.reads[position]) {
             self.readers.entry(id).or_default().remove(&position);
         }
@@ -149,31 +155,26 @@ impl<'a> Groups<'a> {
 
     /// True if some other kernel must run after `from` and before `to`.
     fn is_between(&self, from: usize, to: usize) -> bool {
-        let mut seen = BTreeSet::from([from]);
-        let mut stack: Vec<usize> = self.successors(from).into_iter().filter(|&next| next != to).collect();
+        let mut seen = vec![false; self.items.len()];
+        seen[from] = true;
+        let mut stack: Vec<usize> = self.successors(from).filter(|&next| next != to).collect();
         while let Some(position) = stack.pop() {
             if position == to {
                 return true;
             }
-            if seen.insert(position) {
-                stack.extend(self.successors(position));
+            if !std::mem::replace(&mut seen[position], true) {
+                stack.extend(self.successors(position).filter(|&next| !seen[next]));
             }
         }
         false
     }
 
-    /// Items that must run after this one: readers of its results, and updates of what it reads.
-    fn successors(&self, position: usize) -> BTreeSet<usize> {
-        let Some(item) = &self.items[position] else { return BTreeSet::new() };
-        let written = item.writes().into_iter().filter_map(|dest| match dest {
-            Dest::Value(id) => self.readers.get(&id),
-            Dest::Update(_) | Dest::Output(_) => None,
-        });
-        let mut successors: BTreeSet<usize> = written.flatten().copied().collect();
+    /// Items that must run after this one, possibly more than once: readers of its results, and updates of what it reads.
+    fn successors(&self, position: usize) -> impl Iterator<Item = usize> + '_ {
+        let readers = self.writes[position].iter().filter_map(|id| self.readers.get(id)).flatten();
         let replaced = self.reads[position].iter().filter_map(|id| self.overwriters.get(id)).flatten();
-        successors.extend(replaced.filter_map(|update| self.updater.get(update)));
-        successors.remove(&position);
-        successors
+        let updaters = replaced.filter_map(|update| self.updater.get(update));
+        readers.chain(updaters).copied().filter(move |&next| next != position)
     }
 }
 
