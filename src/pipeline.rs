@@ -20,6 +20,8 @@ pub struct Compiled {
     pub program: Program,
     /// The machine code.
     pub executable: Executable,
+    /// The fields of the data that the step reads: name and place.
+    pub inputs: Vec<(String, Buffer)>,
     /// The host's numbers: formula and place.
     pub scalars: Vec<(Buffer, ScalarExpr)>,
 }
@@ -114,7 +116,9 @@ pub fn compile(graph: &Graph, persistent: &Persistent, options: &cpu::Options) -
             Some((buffer.clone(), scalar.expr.clone()))
         })
         .collect();
-    Ok(Compiled { program, executable, scalars })
+    let named = |buffer: &Buffer| Some((buffer.name.strip_prefix("input:")?.to_string(), buffer.clone()));
+    let inputs = program.buffers.iter().filter_map(named).collect();
+    Ok(Compiled { program, executable, inputs, scalars })
 }
 
 /// The gradient of `loss` for each parameter that the graph reads, summed over its reads.

@@ -234,8 +234,7 @@ impl<'p> Trainer<'p> {
         self.prepare(kind, batch.rows)?;
         let compiled = &self.compiled[&(kind, batch.rows)];
         for (field, rows) in self.fields.iter().zip(&batch.fields) {
-            let name = format!("input:{}", field.name);
-            let Some(buffer) = compiled.program.buffers.iter().find(|buffer| buffer.name == name) else { continue };
+            let Some((_, buffer)) = compiled.inputs.iter().find(|(name, _)| *name == field.name) else { continue };
             match rows {
                 Rows::F32(values) => self.arena.f32_mut(buffer).copy_from_slice(values),
                 Rows::I32(values) => self.arena.i32_mut(buffer).copy_from_slice(values),
