@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use crate::primitives::Level;
+use crate::primitives::contraction::Contraction;
 use crate::primitives::pool::Barrier;
-use crate::primitives::product::ProductPlan;
 use crate::primitives::random;
 use crate::primitives::vector::{self, VectorFunction};
 
@@ -23,8 +23,8 @@ pub(super) enum Helper {
     Random,
     /// `fn(context, thread)`: all threads meet.
     Barrier,
-    /// `fn(context, product, scratch, first part, end)`.
-    Product,
+    /// `fn(context, contraction, scratch, first part, end)`.
+    Contraction,
     /// `fn(to, from, n)`: copies bytes.
     Copy,
     /// `fn(to, n)`: zeroes bytes.
@@ -47,7 +47,7 @@ impl Helper {
             Helper::Pow => vectors,
             Helper::Random => vectors + 1,
             Helper::Barrier => vectors + 2,
-            Helper::Product => vectors + 3,
+            Helper::Contraction => vectors + 3,
             Helper::Copy => vectors + 4,
             Helper::Zero => vectors + 5,
             Helper::Mark => vectors + 6,
@@ -72,8 +72,8 @@ pub(super) struct Context {
     pub step: u64,
     /// Where the threads meet.
     pub barrier: *const Barrier,
-    /// The products by their position among the program's products.
-    pub products: *const ProductPlan,
+    /// The contractions by their position among the program's.
+    pub contractions: *const Contraction,
     /// Times; null without a profile.
     pub profile: *mut Clock,
     /// Uniform numbers of consecutive elements.
@@ -124,7 +124,7 @@ pub(super) fn functions(level: Level) -> [*const (); HELPERS] {
     table[Helper::Pow.slot()] = vector::pow(level) as *const ();
     table[Helper::Random.slot()] = random_strip as *const ();
     table[Helper::Barrier.slot()] = barrier as *const ();
-    table[Helper::Product.slot()] = product as *const ();
+    table[Helper::Contraction.slot()] = contraction as *const ();
     table[Helper::Copy.slot()] = copy_bytes as *const ();
     table[Helper::Zero.slot()] = zero_bytes as *const ();
     table[Helper::Mark.slot()] = mark as *const ();
@@ -159,10 +159,10 @@ unsafe extern "C" fn barrier(context: *const Context, thread: usize) {
     unsafe { (*(*context).barrier).wait(thread) }
 }
 
-unsafe extern "C" fn product(context: *const Context, number: usize, scratch: *mut u8, first: usize, end: usize) {
-    // SAFETY: emitted code passes the run's context, a product's number and parts of it; different threads get
+unsafe extern "C" fn contraction(context: *const Context, number: usize, scratch: *mut u8, first: usize, end: usize) {
+    // SAFETY: emitted code passes the run's context, a contraction's number and parts of it; different threads get
     // different parts and their own scratch.
-    unsafe { (*(*context).products.add(number)).run((*context).base, scratch, first..end) }
+    unsafe { (*(*context).contractions.add(number)).run((*context).base, scratch, first..end) }
 }
 
 unsafe extern "C" fn copy_bytes(to: *mut u8, from: *const u8, n: usize) {

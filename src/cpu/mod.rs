@@ -35,9 +35,9 @@ pub use arena::Arena;
 
 use crate::kernel::{KernelKind, Program};
 use crate::primitives::Level;
+use crate::primitives::contraction::Contraction;
 use crate::primitives::flush;
 use crate::primitives::pool::Pool;
-use crate::primitives::product::ProductPlan;
 use context::{Clock, Context};
 use step::{BYTE_GRAIN, Body, Thresholds, Work};
 
@@ -85,7 +85,7 @@ impl std::error::Error for CodegenError {}
 /// A program in machine code.
 pub struct Executable {
     step: jit::StepFn,
-    products: Vec<ProductPlan>,
+    contractions: Vec<Contraction>,
     scratch_bytes: usize,
     arena_bytes: usize,
     kernels: usize,
@@ -101,12 +101,12 @@ pub struct Executable {
 struct Prepared {
     jobs: Vec<jit::NestJob>,
     works: Vec<Work>,
-    products: Vec<ProductPlan>,
+    contractions: Vec<Contraction>,
     scratch_bytes: usize,
 }
 
 fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared {
-    let mut prepared = Prepared { jobs: Vec::new(), works: Vec::new(), products: Vec::new(), scratch_bytes: 0 };
+    let mut prepared = Prepared { jobs: Vec::new(), works: Vec::new(), contractions: Vec::new(), scratch_bytes: 0 };
     let buffer = |id: crate::kernel::BufferId| &program.buffers[id.0 as usize];
     for (position, kernel) in program.kernels.iter().enumerate() {
         let work = match &kernel.kind {
@@ -118,13 +118,12 @@ fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared 
                 prepared.jobs.push(jit::NestJob { kernel: position, plan });
                 work
             }
-            KernelKind::Product(product) => {
-                let offset = |(id, _): (crate::kernel::BufferId, i64)| buffer(id).offset;
-                let plan = ProductPlan::new(product, offset(product.a), offset(product.b), offset(product.c), level);
-                let body = Body::Product(prepared.products.len());
+            KernelKind::Product(_) | KernelKind::Winograd(_) | KernelKind::Filter(_) => {
+                let plan = Contraction::new(&kernel.kind, &|id| buffer(id).offset, level).expect("a contraction");
+                let body = Body::Contraction(prepared.contractions.len());
                 let work = Work::new(body, plan.parts(), 1, plan.multiply_adds(), thresholds.product);
                 prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes());
-                prepared.products.push(plan);
+                prepared.contractions.push(plan);
                 work
             }
             KernelKind::Zero(id) => {
@@ -172,7 +171,7 @@ impl Executable {
         Ok(Executable {
             // SAFETY: `define` gives the step function this signature in the C calling convention.
             step: unsafe { std::mem::transmute::<*const u8, jit::StepFn>(code) },
-            products: prepared.products,
+            contractions: prepared.contractions,
             scratch_bytes: prepared.scratch_bytes,
             arena_bytes: program.arena_bytes,
             kernels: program.kernels.len(),
@@ -207,7 +206,7 @@ impl Executable {
             seed: run.seed,
             step: run.step,
             barrier: pool.barrier(),
-            products: self.products.as_ptr(),
+            contractions: self.contractions.as_ptr(),
             profile,
             uniform: crate::primitives::random::uniform(self.options.level),
             functions: context::functions(self.options.level),

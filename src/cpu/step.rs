@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{FuncRef, InstBuilder, Value};
 
 use crate::cpu::context::{Helper, field};
 use crate::cpu::emit::Emitter;
-use crate::kernel::{Buffer, BufferId, KernelKind, Location, NodeOp, Program};
+use crate::kernel::{Buffer, BufferId, KernelKind, Location, NodeOp, Program, Winograd};
 
 /// From which size on a kernel is worth a barrier.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +39,8 @@ pub(super) const BYTE_GRAIN: usize = 4096;
 pub(super) enum Body {
     /// The function of this number among the nests, over points.
     Nest(usize),
-    /// The product of this number, over parts.
-    Product(usize),
+    /// The contraction of this number, over parts.
+    Contraction(usize),
     /// Zero bytes from this offset.
     Zero(usize),
     /// Bytes `from` to `to`.
@@ -112,6 +112,13 @@ pub(super) fn accesses(program: &Program, kind: &KernelKind) -> (Vec<Bytes>, Vec
             (loads.collect(), stores.collect())
         }
         KernelKind::Product(product) => (vec![range(product.a.0), range(product.b.0)], vec![range(product.c.0)]),
+        KernelKind::Winograd(Winograd { product, filter, .. }) => {
+            let read = [product.a.0, product.b.0].into_iter().chain(*filter);
+            (read.map(range).collect(), vec![range(product.c.0)])
+        }
+        KernelKind::Filter(winograd) => {
+            (vec![range(winograd.taps())], winograd.filter.into_iter().map(range).collect())
+        }
         KernelKind::Zero(buffer) => (Vec::new(), vec![range(*buffer)]),
         KernelKind::Copy { from, to } => (vec![range(*from)], vec![range(*to)]),
     }
@@ -219,9 +226,9 @@ fn run(e: &mut Emitter<'_>, body: Body, base: Value, scratch: Value, lo: Value, 
         Body::Nest(number) => {
             e.b.ins().call(nests[number], &[base, scratch, context, lo, hi]);
         }
-        Body::Product(number) => {
+        Body::Contraction(number) => {
             let number = e.i64(number as i64);
-            e.call(Helper::Product, &[context, number, scratch, lo, hi]);
+            e.call(Helper::Contraction, &[context, number, scratch, lo, hi]);
         }
         Body::Zero(offset) => {
             let count = e.b.ins().isub(hi, lo);

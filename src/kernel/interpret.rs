@@ -6,7 +6,7 @@
 
 use super::{
     Buffer, BufferId, KernelKind, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Product, ProductLoop, Program,
-    Reduction, ReductionKind, Store,
+    Reduction, ReductionKind, Store, Winograd,
 };
 use crate::graph::scalar::{binary, binary_integer, compare, truth, unary};
 use crate::graph::{DType, philox};
@@ -58,7 +58,8 @@ pub fn interpret(program: &Program, arena: &mut Arena, seed: u64, step: u64) {
         let mut machine = Machine { program, arena, kernel: &kernel.name, seed, step };
         match &kernel.kind {
             KernelKind::Nest(nest) => machine.nest(nest),
-            KernelKind::Product(product) => machine.product(product),
+            KernelKind::Product(product) | KernelKind::Winograd(Winograd { product, .. }) => machine.product(product),
+            KernelKind::Filter(_) => {}
             KernelKind::Zero(buffer) => {
                 for position in 0..program.buffer(*buffer).elements() {
                     machine.store(*buffer, position as i64, 0.0);

@@ -11,9 +11,11 @@
 pub mod interpret;
 pub mod linear;
 pub mod print;
+pub mod winograd;
 
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::source::Span;
+pub use winograd::Winograd;
 
 /// A whole step, ready for code generation.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -61,6 +63,11 @@ pub enum KernelKind {
     Nest(Nest),
     /// A contraction by the product primitive.
     Product(Product),
+    /// The same by minimal filtering.
+    Winograd(Winograd),
+    /// Writes the transformed taps of a [`Winograd`] that has a filter. By itself it changes no other result, so the
+    /// interpreter, which computes products from their definition, has nothing to do.
+    Filter(Winograd),
     /// Fills a buffer with zero bytes.
     Zero(BufferId),
     /// Copies the bytes of `from` to `to`; equal sizes.

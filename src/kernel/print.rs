@@ -5,7 +5,8 @@
 use std::fmt::Write;
 
 use super::{
-    Kernel, KernelKind, Linear, Location, Nest, NodeId, NodeOp, Phase, Product, ProductLoop, Program, ReductionKind,
+    BufferId, Kernel, KernelKind, Linear, Location, Nest, NodeId, NodeOp, Phase, Product, ProductLoop, Program,
+    ReductionKind,
 };
 
 /// The whole program.
@@ -25,6 +26,14 @@ pub fn kernel_text(program: &Program, kernel: &Kernel) -> String {
     match &kernel.kind {
         KernelKind::Nest(nest) => format!("{}: {}", kernel.name, nest_text(program, nest)),
         KernelKind::Product(product) => format!("{}: {}", kernel.name, product_text(program, product)),
+        KernelKind::Winograd(winograd) => {
+            format!("{}: tiles of {}, {}", kernel.name, winograd.tile, product_text(program, &winograd.product))
+        }
+        KernelKind::Filter(winograd) => {
+            let name = |id: BufferId| &program.buffer(id).name;
+            let to = winograd.filter.map_or("nowhere", |filter| name(filter));
+            format!("{}: tiles of {}, {} to {to}", kernel.name, winograd.tile, name(winograd.taps()))
+        }
         KernelKind::Zero(buffer) => format!("zero {}", program.buffer(*buffer).name),
         KernelKind::Copy { from, to } => format!("copy {} to {}", program.buffer(*from).name, program.buffer(*to).name),
     }

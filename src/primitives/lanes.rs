@@ -65,6 +65,11 @@ pub(crate) trait Lanes: Copy {
     /// written whole, `COUNT` lanes each, in order of j; the lanes behind `from.len()` become any value.
     unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize);
 
+    /// The even and the odd lanes of two vectors behind each other.
+    unsafe fn deal(self, next: Self) -> (Self, Self);
+    /// The inverse of [`Lanes::deal`]: the lanes of both in turn.
+    unsafe fn zip_lanes(self, odd: Self) -> (Self, Self);
+
     /// Asks for the cache line at an address, valid or not.
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
@@ -233,6 +238,16 @@ impl Lanes for Portable {
         })
     }
     #[inline(always)]
+    unsafe fn deal(self, next: Self) -> (Self, Self) {
+        let lane = |i: usize| if i < 8 { self.0[i] } else { next.0[i - 8] };
+        (Portable(std::array::from_fn(|i| lane(2 * i))), Portable(std::array::from_fn(|i| lane(2 * i + 1))))
+    }
+    #[inline(always)]
+    unsafe fn zip_lanes(self, odd: Self) -> (Self, Self) {
+        let lane = |i: usize| if i.is_multiple_of(2) { self.0[i / 2] } else { odd.0[i / 2] };
+        (Portable(std::array::from_fn(lane)), Portable(std::array::from_fn(|i| lane(8 + i))))
+    }
+    #[inline(always)]
     unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
         for j in 0..length {
             for i in 0..Self::COUNT {
@@ -262,6 +277,38 @@ mod tests {
                             assert_eq!(got, -1.0, "rows {rows} length {length} wrote {j},{i}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    unsafe fn check_deal<V: Lanes>() {
+        let source: Vec<f32> = (0..2 * V::COUNT).map(|i| i as f32).collect();
+        let (even, odd) = V::load(source.as_ptr()).deal(V::load(source.as_ptr().add(V::COUNT)));
+        let mut lanes = vec![0.0f32; 2 * V::COUNT];
+        even.store(lanes.as_mut_ptr());
+        odd.store(lanes.as_mut_ptr().add(V::COUNT));
+        for i in 0..V::COUNT {
+            assert_eq!([lanes[i], lanes[V::COUNT + i]], [2 * i, 2 * i + 1].map(|x| x as f32));
+        }
+        let (first, second) = even.zip_lanes(odd);
+        first.store(lanes.as_mut_ptr());
+        second.store(lanes.as_mut_ptr().add(V::COUNT));
+        assert_eq!(lanes, source);
+    }
+
+    #[test]
+    fn dealing_separates_even_from_odd_lanes_and_zipping_undoes_it() {
+        // SAFETY: levels are checked; all pointers lie in the vectors.
+        unsafe {
+            check_deal::<Portable>();
+            #[cfg(target_arch = "x86_64")]
+            {
+                if crate::primitives::Level::Avx2.is_available() {
+                    check_deal::<std::arch::x86_64::__m256>();
+                }
+                if crate::primitives::Level::Avx512.is_available() {
+                    check_deal::<std::arch::x86_64::__m512>();
                 }
             }
         }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod axis;
+pub mod contraction;
 pub mod flush;
 pub(crate) mod lanes;
 pub mod limits;
@@ -17,6 +18,7 @@ pub(crate) mod shape;
 pub(crate) mod thin;
 pub(crate) mod tile;
 pub mod vector;
+pub mod winograd;
 
 use std::fmt;
 

@@ -28,6 +28,7 @@ const LINE: usize = 64;
 #[derive(Debug)]
 pub struct ProductPlan {
     level: Level,
+    orientation: Orientation,
     operands: Operands,
     shape: Shape,
     /// Byte offsets of the first elements from the base pointer.
@@ -37,6 +38,14 @@ pub struct ProductPlan {
     accumulate: bool,
     /// The other way, where one side is thin.
     thin: Option<ThinPlan>,
+}
+
+/// The first elements of the operands, after orientation.
+#[derive(Clone, Copy)]
+struct Pointers {
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
 }
 
 /// The dimensions of a product as its operands see them, after orientation.
@@ -67,19 +76,28 @@ impl Operands {
     }
 }
 
+/// The byte offset of an element of a buffer.
+fn place(byte: usize, element: i64) -> isize {
+    byte as isize + element as isize * size_of::<f32>() as isize
+}
+
 impl ProductPlan {
     /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`ProductPlan::run`].
     pub fn new(product: &kernel::Product, a_byte: usize, b_byte: usize, c_byte: usize, level: Level) -> ProductPlan {
-        let place = |byte: usize, element: i64| byte as isize + element as isize * size_of::<f32>() as isize;
-        let (a, b) = (place(a_byte, product.a.1), place(b_byte, product.b.1));
-        let c_byte = place(c_byte, product.c.1);
-        let thin = ThinPlan::new(product, [a, b, c_byte], level);
+        let starts = [place(a_byte, product.a.1), place(b_byte, product.b.1), place(c_byte, product.c.1)];
+        let thin = ThinPlan::new(product, starts, level);
+        ProductPlan { thin, ..Self::tiled(product, starts, level) }
+    }
+
+    /// A plan by tiles, whatever the sides; places in bytes.
+    pub(crate) fn tiled(product: &kernel::Product, [a, b, c_byte]: [isize; 3], level: Level) -> ProductPlan {
         let (orientation, operands, shape) = choose(product, level);
         let (a_byte, b_byte) = match orientation {
             Orientation::Given => (a, b),
             Orientation::Swapped => (b, a),
         };
-        ProductPlan { level, operands, shape, a_byte, b_byte, c_byte, accumulate: product.accumulate, thin }
+        let accumulate = product.accumulate;
+        ProductPlan { level, orientation, operands, shape, a_byte, b_byte, c_byte, accumulate, thin: None }
     }
 
     /// The number of independent parts; depends on sizes and strides alone.
@@ -106,18 +124,37 @@ impl ProductPlan {
     /// valid for [`ProductPlan::scratch_bytes`], aligned to 64 bytes and used by this call alone.
     /// `parts.end` is at most [`ProductPlan::parts`].
     pub unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
-        debug_assert!(parts.end <= self.parts());
         if let Some(thin) = &self.thin {
             return thin.run(self.level, base, parts);
         }
+        let a = base.offset(self.a_byte).cast::<f32>();
+        let b = base.offset(self.b_byte).cast::<f32>();
+        let c = base.offset(self.c_byte).cast::<f32>();
+        self.run_at(Pointers { a, b, c }, scratch, parts);
+    }
+
+    /// As [`ProductPlan::run`] of a plan by tiles, with the given product's operands at these places.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn run_on(&self, [a, b]: [*const f32; 2], c: *mut f32, scratch: *mut u8, parts: Range<usize>) {
+        let (a, b) = match self.orientation {
+            Orientation::Given => (a, b),
+            Orientation::Swapped => (b, a),
+        };
+        self.run_at(Pointers { a, b, c }, scratch, parts);
+    }
+
+    unsafe fn run_at(&self, pointers: Pointers, scratch: *mut u8, parts: Range<usize>) {
+        debug_assert!(parts.end <= self.parts());
         match self.level {
-            Level::Portable => run_parts::<Portable>(self, base, scratch, parts),
+            Level::Portable => run_parts::<Portable>(self, pointers, scratch, parts),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => run_avx2(self, base, scratch, parts),
+            Level::Avx2 => run_avx2(self, pointers, scratch, parts),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => run_avx512(self, base, scratch, parts),
+            Level::Avx512 => run_avx512(self, pointers, scratch, parts),
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => run_parts::<Portable>(self, base, scratch, parts),
+            Level::Avx2 | Level::Avx512 => run_parts::<Portable>(self, pointers, scratch, parts),
         }
     }
 
@@ -162,30 +199,16 @@ struct ScratchLayout {
     bytes: usize,
 }
 
-/// [`ProductPlan::run`] for machine code: the parts `first..last`.
-///
-/// # Safety
-/// As for [`ProductPlan::run`]; `plan` points to a live plan.
-pub unsafe extern "C" fn run_product(
-    plan: *const ProductPlan,
-    base: *mut u8,
-    scratch: *mut u8,
-    first: usize,
-    last: usize,
-) {
-    (*plan).run(base, scratch, first..last);
-}
-
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(plan: &ProductPlan, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m256>(plan, base, scratch, parts);
+unsafe fn run_avx2(plan: &ProductPlan, pointers: Pointers, scratch: *mut u8, parts: Range<usize>) {
+    run_parts::<std::arch::x86_64::__m256>(plan, pointers, scratch, parts);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn run_avx512(plan: &ProductPlan, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m512>(plan, base, scratch, parts);
+unsafe fn run_avx512(plan: &ProductPlan, pointers: Pointers, scratch: *mut u8, parts: Range<usize>) {
+    run_parts::<std::arch::x86_64::__m512>(plan, pointers, scratch, parts);
 }
 
 /// Rows that go from the stage to C at a time: a few cache lines of each column where C is transposed, for single lines
@@ -214,7 +237,7 @@ struct Scratch {
 }
 
 #[inline(always)]
-unsafe fn run_parts<V: Tiles>(plan: &ProductPlan, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+unsafe fn run_parts<V: Tiles>(plan: &ProductPlan, pointers: Pointers, scratch: *mut u8, parts: Range<usize>) {
     let layout = plan.scratch_layout();
     let scratch = Scratch {
         b: scratch.add(layout.b).cast(),
@@ -235,9 +258,9 @@ unsafe fn run_parts<V: Tiles>(plan: &ProductPlan, base: *mut u8, scratch: *mut u
             plan,
             rows: shape.rows(row_block, plan.operands.m[0].extent()),
             columns: shape.column_blocks.columns(column_block),
-            a: base.offset(plan.a_byte).cast::<f32>().offset(a),
-            b: base.offset(plan.b_byte).cast::<f32>().offset(b),
-            c: base.offset(plan.c_byte).cast::<f32>().offset(c),
+            a: pointers.a.offset(a),
+            b: pointers.b.offset(b),
+            c: pointers.c.offset(c),
             scratch,
         };
         // Neighbouring parts of one column block share its panels.

@@ -26,6 +26,8 @@ const MAX_STAGE: usize = 256 << 10;
 const MIN_ROWS: usize = 8;
 /// Fewer rows than this do not repay a copy of B.
 const MIN_ROWS_TO_PACK_B: usize = 16;
+/// Elements between rows of B up to which a copy gains nothing: a panel's.
+const MAX_PANEL: usize = 64;
 /// Cycles that a part costs besides its work.
 const PART_COST: f64 = 600.0;
 /// Products of fewer cycles are one part.
@@ -223,6 +225,8 @@ struct Estimate<'a> {
     /// A's elements of a row lie in one run.
     a_in_one_run: bool,
     b_is_direct: bool,
+    /// B's rows are as near each other as those of a panel.
+    b_is_panel: bool,
     /// Cycles to write an element of C over a stage; 0: written directly.
     stage: f64,
     machine: &'a Machine,
@@ -241,6 +245,7 @@ impl<'a> Estimate<'a> {
             (false, _, 1) => 0.8,
             (false, ..) => 2.5,
         };
+        let b_is_direct = (n <= 1 || (n_b.step() == 1 && n_b.run() % segment.max(1) == 0)) && k_b.run() == k;
         Estimate {
             m: m_a.extent(),
             n,
@@ -251,7 +256,8 @@ impl<'a> Estimate<'a> {
             copy_b: Copying::of(n_b, k_b),
             a_along_k: k_a.step().abs() == 1 && k_a.run() >= 4.min(k),
             a_in_one_run: k_a.run() == k,
-            b_is_direct: (n <= 1 || (n_b.step() == 1 && n_b.run() % segment.max(1) == 0)) && k_b.run() == k,
+            b_is_direct,
+            b_is_panel: b_is_direct && k_b.step().unsigned_abs() <= MAX_PANEL,
             stage,
             machine,
         }
@@ -270,7 +276,7 @@ impl<'a> Estimate<'a> {
     }
 
     fn packs_b(&self, rows: usize) -> bool {
-        !(self.b_is_direct && rows < MIN_ROWS_TO_PACK_B)
+        !(self.b_is_panel || (self.b_is_direct && rows < MIN_ROWS_TO_PACK_B))
     }
 
     /// Cycles on two threads and, with little weight, on more, of `row_blocks` × `per_segment` parts a segment.

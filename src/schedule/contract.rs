@@ -25,12 +25,14 @@ pub struct Limits {
     pub sum: usize,
     /// Summed elements that a leaf of a product keeps at least.
     pub leaf: usize,
+    /// The largest tile of minimal filtering: 2, or 4 where larger rounding errors are allowed; 0: none.
+    pub tile: usize,
 }
 
 impl Default for Limits {
     /// What training uses.
     fn default() -> Self {
-        Self { product: 8192, sides: [4, 8, 4], sum: 16_384, leaf: 4096 }
+        Self { product: 8192, sides: [4, 8, 4], sum: 16_384, leaf: 4096, tile: 2 }
     }
 }
 

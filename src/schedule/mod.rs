@@ -11,6 +11,7 @@
 //! 6. `order`: kernels in an order in which updates happen in place after the last read.
 //! 7. `memory`: temporaries share bytes.
 //! 8. `emit`: addresses, joined loops, vector lanes.
+//! 9. `winograd`: which products are computed by minimal filtering.
 
 mod align;
 mod code;
@@ -27,6 +28,7 @@ mod order;
 mod persistent;
 mod report;
 mod roots;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +40,7 @@ pub use persistent::{ALIGNMENT, Persistent};
 pub use report::{KernelReport, Report, report};
 
 use crate::graph::{DType, Graph, Target};
-use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, NodeOp, Program};
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, NodeOp, Program, Winograd};
 use crate::source::Span;
 use code::Dest;
 use draft::Item;
@@ -180,6 +182,7 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
         })
         .collect();
     kernels.extend(final_copies.into_iter().map(copy));
+    let kernels = winograd::choose(kernels, &mut buffers, form.limits.tile);
     let start = buffers[..fixed].iter().map(|buffer| buffer.offset + persistent::round_up(buffer.bytes())).max();
     let start = start.unwrap_or(0).max(persistent.bytes);
     let arena_bytes = start + place_temporaries(&mut buffers, fixed, start, &kernels);
@@ -224,6 +227,10 @@ pub fn touched(kernel: &Kernel) -> Vec<BufferId> {
         KernelKind::Zero(buffer) => vec![*buffer],
         KernelKind::Copy { from, to } => vec![*from, *to],
         KernelKind::Product(product) => vec![product.a.0, product.b.0, product.c.0],
+        KernelKind::Winograd(Winograd { product, filter, .. }) => {
+            [product.a.0, product.b.0, product.c.0].into_iter().chain(*filter).collect()
+        }
+        KernelKind::Filter(winograd) => std::iter::once(winograd.taps()).chain(winograd.filter).collect(),
         KernelKind::Nest(nest) => {
             let mut touched = Vec::new();
             for phase in &nest.phases {

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Nest, NodeOp, Product, Program};
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Nest, NodeOp, Product, Program, Winograd};
 use crate::source::SourceMap;
 
 /// A program in numbers.
@@ -97,7 +97,8 @@ fn kernel_report(program: &Program, kernel: &Kernel, sources: &SourceMap) -> Ker
     let place = if sources.get(kernel.span.file).is_some() { sources.location(kernel.span) } else { String::new() };
     let (flops, shape) = match &kernel.kind {
         KernelKind::Nest(nest) => (nest_flops(nest), nest_shape(nest)),
-        KernelKind::Product(product) => product_numbers(product),
+        KernelKind::Product(product) | KernelKind::Winograd(Winograd { product, .. }) => product_numbers(product),
+        KernelKind::Filter(winograd) => (0, format!("tiles of {}", winograd.tile)),
         KernelKind::Zero(buffer) => (0, format!("{:?}", program.buffer(*buffer).sizes)),
         KernelKind::Copy { from, .. } => (0, format!("{:?}", program.buffer(*from).sizes)),
     };

@@ -150,6 +150,18 @@ impl Lanes for __m256 {
         _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(self, bound)) as u32
     }
     #[inline(always)]
+    unsafe fn deal(self, next: Self) -> (Self, Self) {
+        // Within halves first: quarters come out in the order 0, 2, 1, 3.
+        let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(self, next));
+        let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0xDD>(self, next));
+        (_mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(even)), _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(odd)))
+    }
+    #[inline(always)]
+    unsafe fn zip_lanes(self, odd: Self) -> (Self, Self) {
+        let (low, high) = (_mm256_unpacklo_ps(self, odd), _mm256_unpackhi_ps(self, odd));
+        (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+    }
+    #[inline(always)]
     unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
         if length == Self::COUNT {
             transpose_rows8(from, Self::COUNT, to, stride);
@@ -330,6 +342,18 @@ impl Lanes for __m512 {
     #[inline(always)]
     unsafe fn not_less_mask(self, bound: Self) -> u32 {
         u32::from(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self, bound))
+    }
+    #[inline(always)]
+    unsafe fn deal(self, next: Self) -> (Self, Self) {
+        let even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+        let odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+        (_mm512_permutex2var_ps(self, even, next), _mm512_permutex2var_ps(self, odd, next))
+    }
+    #[inline(always)]
+    unsafe fn zip_lanes(self, odd: Self) -> (Self, Self) {
+        let first = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        let second = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
+        (_mm512_permutex2var_ps(self, first, odd), _mm512_permutex2var_ps(self, second, odd))
     }
     #[inline(always)]
     unsafe fn transpose(from: &[*const f32], length: usize, to: *mut f32, stride: usize) {
