@@ -2,9 +2,10 @@
 //! both gradients of convolutions, pools, linear layers and attention. Every contraction that can be one is a product.
 
 use ansatz::graph::{Output, evaluate};
+use ansatz::kernel::KernelKind;
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
-use ansatz::schedule::Limits;
+use ansatz::schedule::{Limits, Persistent, plan_within};
 
 use crate::library::prepared;
 use crate::machine_code::compiled_within;
@@ -98,6 +99,42 @@ fn convolutions_over_volumes_are_exact_at_every_shape() {
         ([1, 4, 3, 5, 5], "6, 2, groups = 2, bias = false"),
     ] {
         convolution(&input, arguments);
+    }
+}
+
+/// A convolution that is computed by minimal filtering with its two gradients, at both sizes of tiles.
+fn filtered(input: &[usize], arguments: &str) {
+    let body = format!("param x: {input:?} ~ zeros\n return x -> Conv({arguments})");
+    let (mut graph, feeds, loss, params) = prepared("filtered", &body);
+    for (place, value) in ansatz::grad::differentiate(&mut graph, loss, &params).into_iter().enumerate() {
+        graph.outputs.push(Output { name: format!("gradient{place}"), value });
+    }
+    let expected = evaluate(&graph, &feeds);
+    ansatz::passes::run(&mut graph);
+    let (one, three) = (Pool::new(1), Pool::new(3));
+    for (tile, tolerance) in [(2, TOLERANCE), (4, 10.0 * TOLERANCE)] {
+        let limits = Limits { tile, ..Limits::default() };
+        let program = plan_within(&graph, &Persistent::of(&graph), limits);
+        let chosen = program.kernels.iter().filter(|kernel| matches!(kernel.kind, KernelKind::Winograd(_))).count();
+        assert_eq!(chosen, 3, "products by minimal filtering: {body}");
+        for level in Level::available() {
+            let actual = compiled_within(&graph, &feeds, level, &one, limits);
+            assert_eq!(difference(&expected, &actual, tolerance), None, "{level}, tiles of {tile}: {body}");
+            let threaded = compiled_within(&graph, &feeds, level, &three, limits);
+            assert_eq!(difference(&actual, &threaded, 0.0), None, "three threads, {level}: {body}");
+        }
+    }
+}
+
+#[test]
+fn convolutions_by_minimal_filtering_agree_with_the_evaluator() {
+    for (input, arguments) in [
+        ([8, 16, 8, 8], "16, 3, pad = 1"),
+        ([5, 17, 12, 19], "23, 3, bias = false"),
+        ([3, 32, 15, 16], "16, 3, pad = 1, bias = false"),
+        ([2, 16, 20, 37], "31, 3, pad = 2"),
+    ] {
+        filtered(&input, arguments);
     }
 }
 

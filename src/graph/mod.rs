@@ -246,6 +246,18 @@ pub struct Graph {
     pub outputs: Vec<Output>,
     /// Overwrites.
     pub updates: Vec<Update>,
+    /// How exactly it is computed.
+    pub precision: Precision,
+}
+
+/// Which roundings are allowed for speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Precision {
+    /// Those of f32 arithmetic: errors as of plain sums.
+    #[default]
+    Strict,
+    /// Ten times as much: minimal filtering with larger tiles.
+    Fast,
 }
 
 impl Graph {

@@ -178,22 +178,23 @@ impl Geometry {
         one(0) * one(1)
     }
 
-    /// The tile of most gain among those of at most `largest`, if it repays the transforms.
+    /// The tile of most gain among those of at most `largest` that repay the transforms.
     pub fn tile(&self, largest: usize) -> Option<usize> {
+        let pays = |tile: &usize| *tile <= largest && self.pays(*tile);
+        [2, 4].into_iter().filter(pays).max_by(|a, b| self.gain(*a).total_cmp(&self.gain(*b)))
+    }
+
+    fn pays(&self, tile: usize) -> bool {
         let [rows, columns, summed] = [&self.rows, &self.columns, &self.summed].map(|dims| count(dims));
-        let tile = [2, 4]
-            .into_iter()
-            .filter(|tile| *tile <= largest)
-            .max_by(|a, b| self.gain(*a).total_cmp(&self.gain(*b)))?;
         let per_image = self.long(0).div_ceil(tile) * self.long(1).div_ceil(tile);
         let (channels, tiles) = match self.kind {
             // The filter is transformed once, for one correlation.
-            Kind::Taps if !self.batch.is_empty() => return None,
+            Kind::Taps if !self.batch.is_empty() => return false,
             Kind::Taps => (rows.min(summed), columns * per_image),
             Kind::Outputs => (rows.min(columns), summed * per_image),
         };
-        let pays = channels >= FEWEST_CHANNELS && tiles >= FEWEST_TILES && self.gain(tile) >= LEAST_GAIN;
-        (pays && self.long(1).div_ceil(tile) <= MOST_IN_A_ROW).then_some(tile)
+        let fits = self.long(1).div_ceil(tile) <= MOST_IN_A_ROW;
+        fits && channels >= FEWEST_CHANNELS && tiles >= FEWEST_TILES && self.gain(tile) >= LEAST_GAIN
     }
 
     /// Elements of the transformed taps.

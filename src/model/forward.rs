@@ -53,10 +53,11 @@ pub fn forward(
     with_room(|| {
         let mut expander = Expander::new(project, mode);
         let outcome = expander.step(&item, batch, fields);
-        let Expander { graph, diagnostics, .. } = expander;
+        let Expander { mut graph, diagnostics, .. } = expander;
         match outcome {
             Ok(loss) if !diagnostics.iter().any(Diagnostic::is_error) => {
                 debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
+                graph.precision = training.precision;
                 Ok(Forward { graph, loss })
             }
             Ok(_) | Err(Reported) => Err(diagnostics),

@@ -41,7 +41,7 @@ mod training;
 #[cfg(test)]
 mod training_tests;
 
-use crate::graph::{DType, Graph, ValueId};
+use crate::graph::{DType, Graph, Precision, ValueId};
 use crate::source::Span;
 pub use expand::{ModelUse, expand, expand_use};
 pub use forward::forward;
@@ -104,6 +104,8 @@ pub struct Training {
     pub metrics: Vec<MetricSpec>,
     /// Which checkpoints to keep.
     pub keep: Keep,
+    /// Which roundings are allowed (default strict).
+    pub precision: Precision,
     /// The whole item.
     pub span: Span,
     /// The file that holds the item.

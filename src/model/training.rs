@@ -12,7 +12,7 @@ use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
 use super::{Keep, Length, Mode, Training};
 use crate::diagnostics::Diagnostic;
-use crate::graph::Graph;
+use crate::graph::{Graph, Precision};
 use crate::source::FileId;
 use crate::syntax::ast::{Expr, ExprKind, Suffix};
 
@@ -37,6 +37,7 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
         clip: line(&item, "clip", &mut problems, clip),
         metrics: Vec::new(),
         keep: line(&item, "keep", &mut problems, keep).unwrap_or(Keep { best: None, last: 1 }),
+        precision: line(&item, "precision", &mut problems, precision).unwrap_or_default(),
         span: item.span,
         file,
         overrides: overrides.to_vec(),
@@ -112,6 +113,15 @@ fn clip(expr: &Expr) -> Result<f64, Diagnostic> {
         return Ok(value);
     }
     Err(Diagnostic::error("bad-value", expr.span, format!("the norm to clip to is above 0, not {value}")))
+}
+
+/// `strict` or `fast`.
+fn precision(expr: &Expr) -> Result<Precision, Diagnostic> {
+    match &expr.kind {
+        ExprKind::Name(name) if name == "strict" => Ok(Precision::Strict),
+        ExprKind::Name(name) if name == "fast" => Ok(Precision::Fast),
+        _ => Err(Diagnostic::error("bad-value", expr.span, "this names no precision").hint("write `strict` or `fast`")),
+    }
 }
 
 /// `best(valid.accuracy), last(3)`.

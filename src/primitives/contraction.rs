@@ -15,7 +15,7 @@ use crate::kernel::{BufferId, KernelKind, Product, Winograd};
 #[derive(Debug)]
 pub enum Contraction {
     /// A product as it is.
-    Product(ProductPlan),
+    Product(Box<ProductPlan>),
     /// A product by minimal filtering.
     Winograd {
         /// How.
@@ -35,7 +35,7 @@ impl Contraction {
         Some(match kind {
             KernelKind::Product(product) => {
                 let [a, b, c] = bytes(product);
-                Contraction::Product(ProductPlan::new(product, a, b, c, level))
+                Contraction::Product(Box::new(ProductPlan::new(product, a, b, c, level)))
             }
             KernelKind::Winograd(winograd) => {
                 let product = &winograd.product;

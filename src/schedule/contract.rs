@@ -10,7 +10,7 @@
 
 use super::form::{Form, FormOp, GatherIndex, Guard, Id, ProductForm};
 use super::lower::{linear, multiply};
-use crate::graph::{Contract, DType};
+use crate::graph::{Contract, DType, Precision};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
 
@@ -40,6 +40,16 @@ impl Default for Limits {
 const THIN: usize = 8;
 /// How often the elements of a thin product's larger operand are read at least, on average.
 const REUSE: usize = 2;
+impl Limits {
+    /// What training uses at this precision.
+    pub fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::Strict => Self::default(),
+            Precision::Fast => Self { tile: 4, ..Self::default() },
+        }
+    }
+}
+
 /// Results from which a reduction has enough independent work without a split.
 const MANY_SUMS: usize = 16;
 /// Results above which a product has enough independent work without a split.

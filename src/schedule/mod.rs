@@ -51,7 +51,7 @@ use form::{Form, FormOp, Id, Source};
 /// # Panics
 /// Where a dim is symbolic or `persistent` lacks a parameter or state of the graph: compiler bugs.
 pub fn plan(graph: &Graph, persistent: &Persistent) -> Program {
-    plan_within(graph, persistent, Limits::default())
+    plan_within(graph, persistent, Limits::of(graph.precision))
 }
 
 /// As [`plan`] with other limits, for tests: every way of lowering is tried on small sizes.
