@@ -1,6 +1,6 @@
 """Times one training step of the reference workloads in Ansatz, PyTorch and JAX, in turn, and prints the ratios.
 
-usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--compile]
+usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--compile] [--fast]
 
 Needs `cargo build --release`. A peer whose package is not installed is skipped, and said so. Each round runs every
 program once in a process of its own; the table holds the median over rounds of each program's median step, the ratio
@@ -33,14 +33,14 @@ def run(command, env=None):
         return out.read(), usage.ru_maxrss / 1024
 
 
-def ours(name, threads, seconds, _mode):
+def ours(name, threads, seconds, mode):
     """Median milliseconds of the step, warm-up left out."""
     binary = ROOT / "target/release/ansatz"
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "steps.jsonl"
         steps = ours.steps.get(name, 30)
         command = [binary, "train", HERE / f"models/{name}.ansatz", "--steps", steps, "--threads", threads,
-                   "--log", log, "--run", pathlib.Path(folder) / "run"]
+                   "--log", log, "--run", pathlib.Path(folder) / "run"] + mode
         _, memory = run([str(part) for part in command])
         times = [json.loads(line)["ms"] for line in log.read_text().splitlines()]
     times = times[3:]
@@ -64,8 +64,8 @@ def peer(script):
     return measure
 
 
-def programs(compiled):
-    found = [("ansatz", ours, [])]
+def programs(compiled, fast):
+    found = [("ansatz", ours, ["--set", "train.precision=fast"] * fast)]
     torch = [("torch", [])] + [("torch compiled", ["--compile"])] * compiled
     for package, script, modes in [("torch", "torch_steps", torch), ("jax", "jax_steps", [("jax", [])])]:
         if importlib.util.find_spec(package) is None:
@@ -82,8 +82,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--only", default=",".join(WORKLOADS))
     parser.add_argument("--compile", action="store_true", help="run torch.compile too (slow to start)")
+    parser.add_argument("--fast", action="store_true", help="Ansatz with `precision = fast`")
     options = parser.parse_args()
-    candidates = programs(options.compile)
+    candidates = programs(options.compile, options.fast)
     print("| workload | " + " | ".join(f"{name} ms (MiB)" for name, _, _ in candidates) + " | faster than the best peer |")
     print("|---|" + "---|" * (len(candidates) + 1))
     for workload in options.only.split(","):
