@@ -26,6 +26,10 @@ pub(crate) enum Copying {
     Columns,
     /// Square blocks, transposed: neighbours in k are neighbours in memory.
     Transposed,
+    /// As `Columns`, where neighbouring columns are two elements apart: convolutions of stride 2.
+    SecondColumns,
+    /// As `Transposed`, where neighbours in k are two elements apart.
+    SecondTransposed,
     /// Element by element.
     Gathered,
 }
@@ -34,17 +38,21 @@ impl Copying {
     /// The cheapest way for an operand, and its cost in cycles per element (measured on Zen 4 with AVX-512, source
     /// and target in L2).
     pub fn of(columns: &Axis, k: &Axis) -> (Copying, f64) {
-        let along_columns =
-            if columns.step() == 1 || columns.extent() == 1 { 0.4 + 3.0 / columns.run() as f64 } else { f64::INFINITY };
-        let along_k = if k.step() == 1 || k.extent() == 1 { 0.6 + 3.0 / k.run() as f64 } else { f64::INFINITY };
-        let gathered = 1.3;
-        if along_columns <= along_k && along_columns < gathered {
-            (Copying::Columns, along_columns)
-        } else if along_k < gathered {
-            (Copying::Transposed, along_k)
-        } else {
-            (Copying::Gathered, gathered)
+        let cost = |axis: &Axis, least: f64, run: f64| least + run / axis.run() as f64;
+        let along = |axis: &Axis, step: isize| axis.step() == step || (step == 1 && axis.extent() == 1);
+        let ways = [
+            (Copying::Columns, along(columns, 1), cost(columns, 0.4, 3.0)),
+            (Copying::Transposed, along(k, 1), cost(k, 0.6, 3.0)),
+            (Copying::SecondColumns, along(columns, 2), cost(columns, 0.5, 4.0)),
+            (Copying::SecondTransposed, along(k, 2), cost(k, 0.8, 4.0)),
+        ];
+        let mut best = (Copying::Gathered, 1.3);
+        for (copying, fits, cost) in ways {
+            if fits && cost < best.1 {
+                best = (copying, cost);
+            }
         }
+        best
     }
 }
 
@@ -76,11 +84,16 @@ pub(crate) unsafe fn pack<V: Tiles>(
     width: usize,
 ) {
     match copying {
-        Copying::Columns => pack_columns::<V>(from, columns, range, k, to, width),
+        Copying::Columns => pack_columns::<V, 1>(from, columns, range, k, to, width),
+        Copying::SecondColumns => pack_columns::<V, 2>(from, columns, range, k, to, width),
         Copying::Transposed if width <= V::Narrow::COUNT => {
-            pack_transposed::<V::Narrow>(from, columns, range, k, to, width)
+            pack_transposed::<V::Narrow, 1>(from, columns, range, k, to, width)
         }
-        Copying::Transposed => pack_transposed::<V>(from, columns, range, k, to, width),
+        Copying::Transposed => pack_transposed::<V, 1>(from, columns, range, k, to, width),
+        Copying::SecondTransposed if width <= V::Narrow::COUNT => {
+            pack_transposed::<V::Narrow, 2>(from, columns, range, k, to, width)
+        }
+        Copying::SecondTransposed => pack_transposed::<V, 2>(from, columns, range, k, to, width),
         Copying::Gathered => pack_gathered(from, columns, range, k, to, width),
     }
 }
@@ -88,8 +101,14 @@ pub(crate) unsafe fn pack<V: Tiles>(
 /// A piece of a row: where it is written, where it is read, its length ≤ the lanes of a vector.
 type Piece = (usize, isize, usize);
 
+/// The first `count` lanes from elements `STEP` (1 or 2) apart.
 #[inline(always)]
-unsafe fn pack_columns<V: Lanes>(
+unsafe fn load<V: Lanes, const STEP: usize>(from: *const f32, count: usize) -> V {
+    if STEP == 2 { V::load_second(from, count) } else { V::load_first(from, count) }
+}
+
+#[inline(always)]
+unsafe fn pack_columns<V: Lanes, const STEP: usize>(
     from: *const f32,
     columns: &Axis,
     range: Range<usize>,
@@ -102,20 +121,21 @@ unsafe fn pack_columns<V: Lanes>(
     let mut count = 0;
     for run in columns.runs(range) {
         for start in (0..run.length).step_by(V::COUNT) {
-            pieces[count] = (run.position + start, run.offset + start as isize, (run.length - start).min(V::COUNT));
+            pieces[count] =
+                (run.position + start, run.offset + (STEP * start) as isize, (run.length - start).min(V::COUNT));
             count += 1;
         }
     }
     match pieces[..count] {
-        [a] => pack_pieces::<V, 1>(from, [a], k, to, width),
-        [a, b] => pack_pieces::<V, 2>(from, [a, b], k, to, width),
-        [a, b, c] => pack_pieces::<V, 3>(from, [a, b, c], k, to, width),
-        [a, b, c, d] => pack_pieces::<V, 4>(from, [a, b, c, d], k, to, width),
+        [a] => pack_pieces::<V, STEP, 1>(from, [a], k, to, width),
+        [a, b] => pack_pieces::<V, STEP, 2>(from, [a, b], k, to, width),
+        [a, b, c] => pack_pieces::<V, STEP, 3>(from, [a, b, c], k, to, width),
+        [a, b, c, d] => pack_pieces::<V, STEP, 4>(from, [a, b, c, d], k, to, width),
         ref pieces => {
             for (row, &k_offset) in k.offsets.iter().enumerate() {
                 let (source, row) = (from.offset(k_offset), to.add(row * width));
                 for &(position, offset, length) in pieces {
-                    V::load_first(source.offset(offset), length).store(row.add(position));
+                    load::<V, STEP>(source.offset(offset), length).store(row.add(position));
                 }
             }
         }
@@ -124,7 +144,7 @@ unsafe fn pack_columns<V: Lanes>(
 
 /// Copies rows of few pieces, whose places stay in registers.
 #[inline(always)]
-unsafe fn pack_pieces<V: Lanes, const COUNT: usize>(
+unsafe fn pack_pieces<V: Lanes, const STEP: usize, const COUNT: usize>(
     from: *const f32,
     pieces: [Piece; COUNT],
     k: KBlock<'_>,
@@ -137,13 +157,13 @@ unsafe fn pack_pieces<V: Lanes, const COUNT: usize>(
         let (source, row) = (from.offset(k_offset), to.add(row * width));
         for (position, offset, length) in pieces {
             V::prefetch(ahead.wrapping_offset(offset));
-            V::load_first(source.offset(offset), length).store(row.add(position));
+            load::<V, STEP>(source.offset(offset), length).store(row.add(position));
         }
     }
 }
 
 #[inline(always)]
-unsafe fn pack_transposed<V: Lanes>(
+unsafe fn pack_transposed<V: Lanes, const STEP: usize>(
     from: *const f32,
     columns: &Axis,
     range: Range<usize>,
@@ -152,6 +172,7 @@ unsafe fn pack_transposed<V: Lanes>(
     width: usize,
 ) {
     let mut pointers = [from; 16];
+    let mut dense = [0.0f32; 256];
     for start in (0..range.len()).step_by(V::COUNT) {
         let used = (range.len() - start).min(V::COUNT);
         for run in columns.runs(range.start + start..range.start + start + used) {
@@ -164,8 +185,15 @@ unsafe fn pack_transposed<V: Lanes>(
                 let length = (run.length - done).min(V::COUNT);
                 let mut sources = pointers;
                 for source in &mut sources[..used] {
-                    *source = source.offset(run.offset + done as isize);
-                    V::prefetch(source.wrapping_add(ELEMENTS_AHEAD));
+                    *source = source.offset(run.offset + (STEP * done) as isize);
+                    V::prefetch(source.wrapping_add(STEP * ELEMENTS_AHEAD));
+                }
+                if STEP == 2 {
+                    // What is transposed lies side by side first.
+                    for (source, row) in sources[..used].iter_mut().zip(dense.chunks_exact_mut(V::COUNT)) {
+                        V::load_second(*source, length).store(row.as_mut_ptr());
+                        *source = row.as_ptr();
+                    }
                 }
                 V::transpose(&sources[..used], length, to.add((run.position + done) * width + start), width);
             }
