@@ -116,6 +116,9 @@ const FEW_POINTS: usize = 16;
 const SHORT_ROW: usize = 4;
 /// Nodes of a straight-line reduction.
 const FEW_NODES: usize = 100;
+/// Nodes of one over at most [`SHORT_ROW`] points: as loops they would be shorter than a vector, as the windows that
+/// meet in an element of an overlapping pool are.
+const SHORT_NODES: usize = 160;
 
 /// Loops over dims divided like this, numbered from `first`: their extents, and one coordinate per dim.
 fn loops(factors: &[Vec<usize>], first: usize) -> (Vec<usize>, Vec<Coord>) {
@@ -184,7 +187,8 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     let mut stages = Vec::new();
     let mut write = Stage::default();
     let most = if reads_rows(&inliner.code, &outer, &inner) { SHORT_ROW } else { FEW_POINTS };
-    let node = if points <= most && points * inliner.code.nodes.len() <= FEW_NODES {
+    let nodes = if points <= SHORT_ROW { SHORT_NODES } else { FEW_NODES };
+    let node = if points <= most && points * inliner.code.nodes.len() <= nodes {
         let mut inliner = Inliner::new(form, roots, outer.clone());
         let node = straight_line(&mut inliner, kind, arg, &coords);
         write.code = inliner.code;

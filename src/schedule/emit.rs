@@ -213,7 +213,7 @@ fn join_loops(nest: &mut Nest) {
 /// Extent up to which a last loop is unrolled, so that the lanes run along the one before it.
 const SHORT_ROW: usize = 4;
 /// Nodes of an unrolled phase.
-const UNROLLED_NODES: usize = 200;
+const UNROLLED_NODES: usize = 320;
 
 /// Where the last loop is too short for lanes and the loop before it is not, the last one becomes straight-line code:
 /// the last inner loop of each phase, and the last outer loop where there are no inner ones.
