@@ -15,6 +15,7 @@ mod programs;
 mod random_graphs;
 mod schedule;
 mod shapes;
+mod slices;
 mod stages;
 mod support;
 mod train;

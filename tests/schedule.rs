@@ -83,7 +83,7 @@ fn plans_of_random_steps_agree_with_the_evaluator() {
 #[test]
 fn products_and_leaves_of_every_size_agree_with_the_evaluator() {
     for sides in [[1, 1, 1], [4, 1, 1]] {
-        let limits = Limits { product: 1, sides, sum: 4, leaf: 2, tile: 2 };
+        let limits = Limits { product: 1, sides, sum: 4, leaf: 2, tile: 2, slices: 2 };
         (0..GRAPHS).for_each(|seed| check(seed, limits));
     }
 }

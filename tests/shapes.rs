@@ -12,9 +12,9 @@ use crate::machine_code::compiled_within;
 use crate::support::lowered::difference;
 
 /// Even the smallest products run by the primitive: odd sizes, single rows, tails.
-const SMALL: Limits = Limits { product: 1, sides: [1, 1, 1], sum: 64, leaf: 16, tile: 2 };
+const SMALL: Limits = Limits { product: 1, sides: [1, 1, 1], sum: 64, leaf: 16, tile: 2, slices: 2 };
 /// Thin sides and small ones apart, as in training.
-const THIN: Limits = Limits { product: 1, sides: [4, 2, 2], sum: 64, leaf: 16, tile: 2 };
+const THIN: Limits = Limits { product: 1, sides: [4, 2, 2], sum: 64, leaf: 16, tile: 2, slices: 2 };
 
 /// f32 against f64: sums of some thousand terms around 1, each rounded to 6e-8, relative to the largest element.
 const TOLERANCE: f64 = 5e-5;

@@ -105,10 +105,11 @@ fn profile(session: &Session, trainer: &Trainer<'_>, limits: &Limits) -> String 
     text.push_str(&format!("{:>9}  {:>5}  {:>7}  {:>7}  {:>7}  kernel\n", "ms", "%", "Gflop/s", "GB/s", "% limit"));
     for kernel in order {
         let (time, row) = (nanoseconds[kernel] as f64, &report.kernels[kernel]);
+        let slices = row.slices.map_or(String::new(), |slices| format!("  in {slices} slices"));
         let rate = |amount: u64| amount as f64 * full / time.max(1.0);
         let (least, bound) = roofline::least(limits, row);
         text.push_str(&format!(
-            "{:>9.4}  {:>5.1}  {:>7.1}  {:>7.1}  {:>5.1} {}  {kernel} {} {}  {}\n",
+            "{:>9.4}  {:>5.1}  {:>7.1}  {:>7.1}  {:>5.1} {}  {kernel} {} {}  {}{slices}\n",
             time / full * 1e-6,
             100.0 * time / total,
             rate(row.flops),

@@ -60,7 +60,7 @@ impl Helper {
 pub(super) struct Context {
     /// The arena's base.
     pub base: *mut u8,
-    /// The scratch of thread 0.
+    /// The scratch of thread 0, behind its own memory for local buffers.
     pub scratch: *mut u8,
     /// Bytes from one thread's scratch to the next one's.
     pub scratch_stride: u64,

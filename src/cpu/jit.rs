@@ -20,8 +20,8 @@ use crate::cpu::context::Context as RunContext;
 use crate::cpu::emit::Emitter;
 use crate::cpu::nest::NestEmitter;
 use crate::cpu::plan::NestPlan;
-use crate::cpu::step::{Action, Work, accesses, emit};
-use crate::kernel::{KernelKind, Program};
+use crate::cpu::step::{Steps, accesses, emit};
+use crate::kernel::{BufferId, KernelKind, Program};
 use crate::primitives::Level;
 
 /// Parameters of a nest's function: base, scratch, context, lo, hi.
@@ -99,9 +99,7 @@ pub(super) fn define(
     module: &mut dyn Module,
     program: &Program,
     jobs: &[NestJob],
-    works: &[Work],
-    actions: &[Action],
-    profile: bool,
+    steps: &Steps<'_>,
     isa: &OwnedTargetIsa,
 ) -> Result<FuncId, CodegenError> {
     let failed =
@@ -120,7 +118,7 @@ pub(super) fn define(
     let nests: Vec<_> = ids.iter().map(|id| module.declare_func_in_func(*id, &mut context.func)).collect();
     let mut builder_context = FunctionBuilderContext::new();
     let (mut e, parameters) = begin(&mut context.func, &mut builder_context, isa, 0);
-    emit(&mut e, parameters[1], works, actions, profile, &nests);
+    emit(&mut e, parameters[1], steps, &nests);
     finish(e, isa);
     let compiled = compile_all(program, jobs, &ids, &nest_signature, (context, step), isa)?;
     let kernels = jobs.iter().map(|job| Some(job.kernel)).chain([None]);
@@ -260,12 +258,10 @@ fn build_nest(
 fn written(program: &Program, kernel: usize) -> Vec<bool> {
     let kind: &KernelKind = &program.kernels[kernel].kind;
     let (_, writes) = accesses(program, kind);
-    program
-        .buffers
-        .iter()
+    (0..program.buffers.len())
         .map(|buffer| {
-            let end = buffer.offset + buffer.bytes();
-            writes.iter().any(|range| range.start < end && buffer.offset < range.end)
+            let bytes = program.range(BufferId(buffer as u32));
+            writes.iter().any(|range| range.start < bytes.end && bytes.start < range.end)
         })
         .collect()
 }

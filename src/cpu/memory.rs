@@ -147,8 +147,13 @@ impl NestEmitter<'_, '_> {
         let buffer = &self.program.buffers[location.buffer.0 as usize];
         let bytes = element_bytes(buffer.dtype) as i64;
         let ahead = self.lane_step(&location.index) * point.ahead;
-        let constant = buffer.offset as i64 + (location.index.offset + ahead) * bytes;
-        let mut sum = self.terms(Some(self.base), &location.index, bytes, point).expect("the base is there");
+        // A thread's own memory ends where its scratch begins.
+        let (base, start) = match self.program.is_local(location.buffer) {
+            true => (self.scratch, buffer.offset as i64 - self.program.local_bytes as i64),
+            false => (self.base, buffer.offset as i64),
+        };
+        let constant = start + (location.index.offset + ahead) * bytes;
+        let mut sum = self.terms(Some(base), &location.index, bytes, point).expect("the base is there");
         for term in &location.indirect {
             if point.width == Width::Scalar || !self.varies(term.node) {
                 let index = self.narrow_value(term.node, point, Width::Scalar);

@@ -33,13 +33,14 @@ use cranelift_module::default_libcall_names;
 
 pub use arena::Arena;
 
-use crate::kernel::{KernelKind, Program};
+use crate::kernel::{BufferId, KernelKind, Nest, Product, Program};
 use crate::primitives::Level;
 use crate::primitives::contraction::Contraction;
 use crate::primitives::flush;
 use crate::primitives::pool::Pool;
+use crate::primitives::product::{Place, ProductPlan};
 use context::{Clock, Context};
-use step::{BYTE_GRAIN, Body, Thresholds, Work};
+use step::{BYTE_GRAIN, Body, GroupWork, Steps, Thresholds, Work};
 
 /// Address space reserved for code, so that calls between functions reach 32 bits far; pages are taken as needed.
 const CODE_BYTES: usize = 256 << 20;
@@ -87,6 +88,7 @@ pub struct Executable {
     step: jit::StepFn,
     contractions: Vec<Contraction>,
     scratch_bytes: usize,
+    local_bytes: usize,
     arena_bytes: usize,
     kernels: usize,
     /// Whether any kernel is divided among threads.
@@ -101,17 +103,24 @@ pub struct Executable {
 struct Prepared {
     jobs: Vec<jit::NestJob>,
     works: Vec<Work>,
+    groups: Vec<GroupWork>,
     contractions: Vec<Contraction>,
     scratch_bytes: usize,
 }
 
 fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared {
-    let mut prepared = Prepared { jobs: Vec::new(), works: Vec::new(), contractions: Vec::new(), scratch_bytes: 0 };
-    let buffer = |id: crate::kernel::BufferId| &program.buffers[id.0 as usize];
+    let mut prepared = Prepared {
+        jobs: Vec::new(),
+        works: Vec::new(),
+        groups: Vec::new(),
+        contractions: Vec::new(),
+        scratch_bytes: 0,
+    };
+    let buffer = |id: BufferId| &program.buffers[id.0 as usize];
     for (position, kernel) in program.kernels.iter().enumerate() {
         let work = match &kernel.kind {
             KernelKind::Nest(nest) => {
-                let plan = plan::plan(nest);
+                let plan = nest_plan(program, position, nest);
                 let body = Body::Nest(prepared.jobs.len());
                 let work = Work::new(body, plan.total, plan.grain, plan.work, thresholds.nest);
                 prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes);
@@ -119,7 +128,7 @@ fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared 
                 work
             }
             KernelKind::Product(_) | KernelKind::Winograd(_) | KernelKind::Filter(_) => {
-                let plan = Contraction::new(&kernel.kind, &|id| buffer(id).offset, level).expect("a contraction");
+                let plan = contraction_plan(program, position, level);
                 let body = Body::Contraction(prepared.contractions.len());
                 let work = Work::new(body, plan.parts(), 1, plan.multiply_adds(), thresholds.product);
                 prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes());
@@ -138,7 +147,40 @@ fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared 
         };
         prepared.works.push(work);
     }
+    let groups = program.groups.iter().map(|group| {
+        let split = prepared.works[group.kernels.clone()].iter().any(|work| work.split);
+        GroupWork { kernels: group.kernels.clone(), slices: group.slices, split }
+    });
+    prepared.groups = groups.collect();
     prepared
+}
+
+fn nest_plan(program: &Program, position: usize, nest: &Nest) -> plan::NestPlan {
+    let Some(group) = program.group_of(position) else { return plan::plan(nest) };
+    let plan = plan::plan_sliced(nest);
+    assert_eq!(plan.total, group.slices, "the parallel loops of a grouped nest number the slices");
+    plan
+}
+
+fn contraction_plan(program: &Program, position: usize, level: Level) -> Contraction {
+    let kind = &program.kernels[position].kind;
+    if let KernelKind::Product(product) = kind {
+        return Contraction::Product(Box::new(product_plan(program, position, product, level)));
+    }
+    // Only products are in groups and read local buffers.
+    Contraction::new(kind, &|id| program.buffer(id).offset, level).expect("a contraction")
+}
+
+fn product_plan(program: &Program, position: usize, product: &Product, level: Level) -> ProductPlan {
+    let place = |id: BufferId| match (program.is_local(id), program.buffer(id).offset) {
+        // A thread's own memory ends where its scratch begins.
+        (true, offset) => Place { byte: offset as isize - program.local_bytes as isize, from_scratch: true },
+        (false, offset) => Place::in_arena(offset),
+    };
+    let loops = program.group_of(position).map_or(0, |group| {
+        product.slice_loops(group.slices).expect("the leading batch loops of a grouped product number the slices")
+    });
+    ProductPlan::sliced(product, [place(product.a.0), place(product.b.0), place(product.c.0)], loops, level)
 }
 
 impl Executable {
@@ -156,15 +198,16 @@ impl Executable {
             return Err(CodegenError { kernel: None, message });
         }
         let prepared = prepare(program, options.level, thresholds);
-        let actions = step::actions(program, &prepared.works, options.profile);
+        let actions = step::actions(program, &prepared.works, &prepared.groups, options.profile);
         let isa = jit::isa(options.level, false)?;
         let memory = ArenaMemoryProvider::new_with_size(CODE_BYTES)
             .map_err(|error| CodegenError { kernel: None, message: error.to_string() })?;
         let mut builder = JITBuilder::with_isa(isa.clone(), default_libcall_names());
         builder.memory_provider(Box::new(memory));
         let mut module = JITModule::new(builder);
-        let (jobs, works) = (&prepared.jobs, &prepared.works);
-        let step = jit::define(&mut module, program, jobs, works, &actions, options.profile, &isa)?;
+        let (works, groups) = (&prepared.works[..], &prepared.groups[..]);
+        let steps = Steps { works, groups, actions: &actions, profile: options.profile };
+        let step = jit::define(&mut module, program, &prepared.jobs, &steps, &isa)?;
         let finished = module.finalize_definitions();
         finished.map_err(|error| CodegenError { kernel: None, message: error.to_string() })?;
         let code = module.get_finalized_function(step);
@@ -173,6 +216,7 @@ impl Executable {
             step: unsafe { std::mem::transmute::<*const u8, jit::StepFn>(code) },
             contractions: prepared.contractions,
             scratch_bytes: prepared.scratch_bytes,
+            local_bytes: program.local_bytes,
             arena_bytes: program.arena_bytes,
             kernels: program.kernels.len(),
             divided: prepared.works.iter().any(|work| work.split),
@@ -196,8 +240,9 @@ impl Executable {
         } else {
             std::ptr::null_mut()
         };
-        let stride = self.scratch_bytes.next_multiple_of(4096);
-        let scratch = arena.scratch(stride * pool.threads());
+        // Each thread has its own memory and behind it its scratch.
+        let stride = (self.local_bytes + self.scratch_bytes).next_multiple_of(4096);
+        let scratch = arena.scratch(stride * pool.threads()).wrapping_add(self.local_bytes);
         let context = Context {
             base: arena.base(),
             scratch,
@@ -265,6 +310,6 @@ fn text(program: &Program, kernel: usize, level: Level) -> Result<Option<jit::Te
     let Some(KernelKind::Nest(nest)) = program.kernels.get(kernel).map(|kernel| &kernel.kind) else {
         return Ok(None);
     };
-    let job = jit::NestJob { kernel, plan: plan::plan(nest) };
+    let job = jit::NestJob { kernel, plan: nest_plan(program, kernel, nest) };
     jit::text(program, &job, &jit::isa(level, false)?).map(Some)
 }

@@ -299,8 +299,8 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
     fn repeatable(&self) -> bool {
         let phase = &self.plan.nest.phases[self.phase];
         let overlaps = |a: BufferId, b: BufferId| {
-            let (a, b) = (self.program.buffer(a), self.program.buffer(b));
-            a.offset < b.offset + b.bytes() && b.offset < a.offset + a.bytes()
+            let (a, b) = (self.program.range(a), self.program.range(b));
+            a.start < b.end && b.start < a.end
         };
         phase.stores.iter().all(|store| {
             let seen = phase.nodes.iter().any(|node| match &node.op {

@@ -120,6 +120,15 @@ pub(super) fn operands(op: &NodeOp) -> Vec<NodeId> {
 pub(super) fn plan(nest: &Nest) -> NestPlan {
     let mut nest = simplify(nest);
     nest.parallel = divided_loops(&nest);
+    analyse(nest)
+}
+
+/// Analyses a nest whose parallel loops run over the slices of a group: all of them are divided.
+pub(super) fn plan_sliced(nest: &Nest) -> NestPlan {
+    analyse(simplify(nest))
+}
+
+fn analyse(nest: Nest) -> NestPlan {
     let outer_lanes = nest.lanes == Lanes::Outer && !nest.outer.is_empty();
     // The first two slots hold the arguments of calls outside the lane loop.
     let mut slot = 2;

@@ -54,25 +54,28 @@ impl Arena {
 /// # Panics
 /// When an access leaves its buffer: a bug of `schedule`.
 pub fn interpret(program: &Program, arena: &mut Arena, seed: u64, step: u64) {
-    for kernel in &program.kernels {
-        let mut machine = Machine { program, arena, kernel: &kernel.name, seed, step };
-        match &kernel.kind {
-            KernelKind::Nest(nest) => machine.nest(nest),
-            KernelKind::Product(product) | KernelKind::Winograd(Winograd { product, .. }) => machine.product(product),
-            KernelKind::Filter(_) => {}
-            KernelKind::Zero(buffer) => {
-                for position in 0..program.buffer(*buffer).elements() {
-                    machine.store(*buffer, position as i64, 0.0);
-                }
-            }
-            KernelKind::Copy { from, to } => {
-                for position in 0..program.buffer(*from).elements() {
-                    let element = machine.load(*from, position as i64);
-                    machine.store(*to, position as i64, element);
-                }
+    let mut position = 0;
+    while position < program.kernels.len() {
+        let group = program.group_of(position);
+        let kernels = group.map_or(position..position + 1, |group| group.kernels.clone());
+        let slices = group.map_or(1, |group| group.slices);
+        for slice in 0..slices {
+            let mut local = vec![f64::NAN; program.local_bytes];
+            for kernel in &program.kernels[kernels.clone()] {
+                let local = &mut local;
+                let mut machine = Machine { program, arena, local, kernel: &kernel.name, seed, step };
+                machine.slice(&kernel.kind, slice, slices);
             }
         }
+        position = kernels.end;
     }
+}
+
+/// Slice `slice` of `slices` equal ones.
+fn part(points: &[Vec<usize>], slice: usize, slices: usize) -> &[Vec<usize>] {
+    assert!(points.len().is_multiple_of(slices), "{} points in {slices} slices", points.len());
+    let length = points.len() / slices;
+    &points[slice * length..(slice + 1) * length]
 }
 
 /// All points of a box, in row-major order.
@@ -87,6 +90,8 @@ fn points(extents: &[usize]) -> Vec<Vec<usize>> {
 struct Machine<'a> {
     program: &'a Program,
     arena: &'a mut Arena,
+    /// The memory of a thread, like an arena's.
+    local: &'a mut [f64],
     kernel: &'a str,
     seed: u64,
     step: u64,
@@ -101,20 +106,45 @@ impl Machine<'_> {
     }
 
     fn load(&self, buffer: BufferId, position: i64) -> f64 {
-        self.arena.slots[self.slot(buffer, position)]
+        let slot = self.slot(buffer, position);
+        if self.program.is_local(buffer) { self.local[slot] } else { self.arena.slots[slot] }
     }
 
     fn store(&mut self, buffer: BufferId, position: i64, element: f64) {
         let slot = self.slot(buffer, position);
-        self.arena.slots[slot] = element;
+        let slots = if self.program.is_local(buffer) { &mut *self.local } else { &mut self.arena.slots[..] };
+        slots[slot] = element;
     }
 
-    fn nest(&mut self, nest: &Nest) {
+    fn slice(&mut self, kind: &KernelKind, slice: usize, slices: usize) {
+        match kind {
+            KernelKind::Nest(nest) => self.nest(nest, slice, slices),
+            KernelKind::Product(product) | KernelKind::Winograd(Winograd { product, .. }) => {
+                self.product(product, slice, slices);
+            }
+            KernelKind::Filter(_) => {}
+            KernelKind::Zero(buffer) => {
+                assert_eq!(slices, 1, "zeros are in no group");
+                for position in 0..self.program.buffer(*buffer).elements() {
+                    self.store(*buffer, position as i64, 0.0);
+                }
+            }
+            KernelKind::Copy { from, to } => {
+                assert_eq!(slices, 1, "copies are in no group");
+                for position in 0..self.program.buffer(*from).elements() {
+                    let element = self.load(*from, position as i64);
+                    self.store(*to, position as i64, element);
+                }
+            }
+        }
+    }
+
+    fn nest(&mut self, nest: &Nest, slice: usize, slices: usize) {
         assert!(nest.parallel <= nest.outer.len(), "kernel {}: parallel loops are outer loops", self.kernel);
-        for outer in points(&nest.outer) {
+        for outer in part(&points(&nest.outer), slice, slices) {
             let mut reduced: Vec<Vec<f64>> = Vec::new();
             for phase in &nest.phases {
-                let results = self.phase(phase, &outer, &reduced);
+                let results = self.phase(phase, outer, &reduced);
                 reduced.push(results);
             }
         }
@@ -201,7 +231,7 @@ impl Machine<'_> {
         self.store(buffer, position, old + value);
     }
 
-    fn product(&mut self, product: &Product) {
+    fn product(&mut self, product: &Product, slice: usize, slices: usize) {
         let address = |base: i64, loops: &[(&[ProductLoop], &[usize])], stride: fn(&ProductLoop) -> i64| {
             loops
                 .iter()
@@ -209,7 +239,7 @@ impl Machine<'_> {
                 .fold(base, |sum, (each, &index)| sum + stride(each) * index as i64)
         };
         let extents = |loops: &[ProductLoop]| points(&loops.iter().map(|each| each.extent).collect::<Vec<_>>());
-        for batch in extents(&product.batch) {
+        for batch in part(&extents(&product.batch), slice, slices) {
             for m in extents(&product.m) {
                 for n in extents(&product.n) {
                     let outer = [(&product.batch[..], &batch[..]), (&product.m[..], &m[..]), (&product.n[..], &n[..])];

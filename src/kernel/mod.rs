@@ -24,8 +24,28 @@ pub struct Program {
     pub buffers: Vec<Buffer>,
     /// Kernels in execution order. A kernel may read what earlier ones wrote.
     pub kernels: Vec<Kernel>,
-    /// Bytes of the arena that all offsets lie in.
+    /// Runs of kernels that are executed slice by slice, in order; no kernel is in two.
+    pub groups: Vec<Group>,
+    /// Buffers of one slice, in ascending order: their offsets count from a memory that each thread has for itself.
+    pub locals: Vec<BufferId>,
+    /// Bytes of the arena that the offsets of all other buffers lie in.
     pub arena_bytes: usize,
+    /// Bytes of each thread's own memory, a multiple of 64.
+    pub local_bytes: usize,
+}
+
+/// Kernels of which slice b runs through all before slice b + 1 starts, on one thread, without barriers.
+///
+/// Slice b of a nest is iteration b of its parallel loops taken as one, and those have as many iterations as there are
+/// slices; slice b of a product is part b of its batch, cut in order into equal parts. A slice reads, of what the group
+/// writes, only what the same slice wrote, and no two slices write the same element; so slices may run in any order and
+/// at the same time. What a local buffer holds means nothing at the beginning of a slice.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Group {
+    /// Positions of its kernels in [`Program::kernels`].
+    pub kernels: std::ops::Range<usize>,
+    /// How many slices.
+    pub slices: usize,
 }
 
 /// A range of the arena.
@@ -37,7 +57,7 @@ pub struct Buffer {
     pub dtype: DType,
     /// Dims in memory order, row-major.
     pub sizes: Vec<usize>,
-    /// Byte offset in the arena, a multiple of 64.
+    /// Byte offset in the arena (of a local buffer: in a thread's own memory), a multiple of 64.
     pub offset: usize,
 }
 
@@ -276,6 +296,17 @@ pub struct ProductLoop {
     pub c: i64,
 }
 
+impl Product {
+    /// How many leading batch loops make so many slices.
+    pub fn slice_loops(&self, slices: usize) -> Option<usize> {
+        let mut counts = self.batch.iter().scan(1, |count, each| {
+            *count *= each.extent;
+            Some(*count)
+        });
+        counts.position(|count| count == slices).map(|last| last + 1)
+    }
+}
+
 impl Buffer {
     /// How many elements it has.
     pub fn elements(&self) -> usize {
@@ -292,6 +323,23 @@ impl Program {
     /// The buffer of this position.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id.0 as usize]
+    }
+
+    /// Whether the buffer lies in each thread's own memory.
+    pub fn is_local(&self, id: BufferId) -> bool {
+        self.locals.binary_search(&id).is_ok()
+    }
+
+    /// The bytes of a buffer, in a numbering in which a thread's own memory follows the arena.
+    pub fn range(&self, id: BufferId) -> std::ops::Range<usize> {
+        let buffer = self.buffer(id);
+        let start = buffer.offset + if self.is_local(id) { self.arena_bytes } else { 0 };
+        start..start + buffer.bytes()
+    }
+
+    /// The group that a kernel belongs to.
+    pub fn group_of(&self, kernel: usize) -> Option<&Group> {
+        self.groups.iter().find(|group| group.kernels.contains(&kernel))
     }
 
     /// The buffer of this name (`param:fc1.weight`).

@@ -12,10 +12,16 @@ use super::{
 /// The whole program.
 pub fn print(program: &Program) -> String {
     let mut text = format!("arena {} bytes\n", program.arena_bytes);
+    if program.local_bytes > 0 {
+        let _ = writeln!(text, "each thread {} bytes", program.local_bytes);
+    }
     for buffer in &program.buffers {
         let _ = writeln!(text, "  {:>10}  {} {:?}{:?}", buffer.offset, buffer.name, buffer.dtype, buffer.sizes);
     }
     for (number, kernel) in program.kernels.iter().enumerate() {
+        if let Some(group) = program.groups.iter().find(|group| group.kernels.start == number) {
+            let _ = writeln!(text, "kernels {number} to {} in {} slices:", group.kernels.end - 1, group.slices);
+        }
         let _ = writeln!(text, "kernel {number} {}", kernel_text(program, kernel));
     }
     text

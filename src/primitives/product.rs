@@ -31,10 +31,9 @@ pub struct ProductPlan {
     orientation: Orientation,
     operands: Operands,
     shape: Shape,
-    /// Byte offsets of the first elements from the base pointer.
-    a_byte: isize,
-    b_byte: isize,
-    c_byte: isize,
+    a: Place,
+    b: Place,
+    c: Place,
     accumulate: bool,
     /// The other way, where one side is thin.
     thin: Option<ThinPlan>,
@@ -46,6 +45,32 @@ struct Pointers {
     a: *const f32,
     b: *const f32,
     c: *mut f32,
+}
+
+/// Where an operand's buffer starts: so many bytes from the base pointer, or from the scratch of the thread at work.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Bytes.
+    pub byte: isize,
+    /// From the scratch.
+    pub from_scratch: bool,
+}
+
+impl Place {
+    /// A place in the arena.
+    pub fn in_arena(byte: usize) -> Place {
+        Place { byte: byte as isize, from_scratch: false }
+    }
+
+    /// The place of this element.
+    fn at(self, element: i64) -> Place {
+        Place { byte: self.byte + element as isize * size_of::<f32>() as isize, ..self }
+    }
+
+    pub(crate) unsafe fn pointer(self, base: *mut u8, scratch: *mut u8) -> *mut f32 {
+        let start = if self.from_scratch { scratch } else { base };
+        start.offset(self.byte).cast()
+    }
 }
 
 /// The dimensions of a product as its operands see them, after orientation.
@@ -76,28 +101,29 @@ impl Operands {
     }
 }
 
-/// The byte offset of an element of a buffer.
-fn place(byte: usize, element: i64) -> isize {
-    byte as isize + element as isize * size_of::<f32>() as isize
-}
-
 impl ProductPlan {
     /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`ProductPlan::run`].
     pub fn new(product: &kernel::Product, a_byte: usize, b_byte: usize, c_byte: usize, level: Level) -> ProductPlan {
-        let starts = [place(a_byte, product.a.1), place(b_byte, product.b.1), place(c_byte, product.c.1)];
-        let thin = ThinPlan::new(product, starts, level);
-        ProductPlan { thin, ..Self::tiled(product, starts, level) }
+        ProductPlan::sliced(product, [a_byte, b_byte, c_byte].map(Place::in_arena), 0, level)
     }
 
-    /// A plan by tiles, whatever the sides; places in bytes.
-    pub(crate) fn tiled(product: &kernel::Product, [a, b, c_byte]: [isize; 3], level: Level) -> ProductPlan {
-        let (orientation, operands, shape) = choose(product, level);
-        let (a_byte, b_byte) = match orientation {
+    /// A plan whose parts stay in the order of the first `slices` batch loops: equal ranges of parts are equal ranges of
+    /// those loops' iterations. `places` are those of the buffers of A, B and C.
+    pub fn sliced(product: &kernel::Product, places: [Place; 3], slices: usize, level: Level) -> ProductPlan {
+        let [a, b, c] = places;
+        let places = [a.at(product.a.1), b.at(product.b.1), c.at(product.c.1)];
+        let thin = ThinPlan::new(product, places, slices, level);
+        ProductPlan { thin, ..Self::tiled(product, places, slices, level) }
+    }
+
+    /// As [`ProductPlan::sliced`], by tiles whatever the sides; the places are those of the first elements.
+    pub(crate) fn tiled(product: &kernel::Product, [a, b, c]: [Place; 3], slices: usize, level: Level) -> ProductPlan {
+        let (orientation, operands, shape) = choose(product, slices, level);
+        let (a, b) = match orientation {
             Orientation::Given => (a, b),
             Orientation::Swapped => (b, a),
         };
-        let accumulate = product.accumulate;
-        ProductPlan { level, orientation, operands, shape, a_byte, b_byte, c_byte, accumulate, thin: None }
+        ProductPlan { level, orientation, operands, shape, a, b, c, accumulate: product.accumulate, thin: None }
     }
 
     /// The number of independent parts; depends on sizes and strides alone.
@@ -119,17 +145,14 @@ impl ProductPlan {
     /// Runs the parts of a range, in order.
     ///
     /// # Safety
-    /// The plan's level is available. Every element that the product names, at the plan's byte offsets from `base`, is
-    /// valid; C overlaps neither A nor B, and nobody else touches the elements of C of these parts. `scratch` is
+    /// The plan's level is available. Every element that the product names, at the plan's places, is valid; C overlaps neither A nor B, and nobody else touches the elements of C of these parts. `scratch` is
     /// valid for [`ProductPlan::scratch_bytes`], aligned to 64 bytes and used by this call alone.
     /// `parts.end` is at most [`ProductPlan::parts`].
     pub unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
         if let Some(thin) = &self.thin {
-            return thin.run(self.level, base, parts);
+            return thin.run(self.level, [base, scratch], parts);
         }
-        let a = base.offset(self.a_byte).cast::<f32>();
-        let b = base.offset(self.b_byte).cast::<f32>();
-        let c = base.offset(self.c_byte).cast::<f32>();
+        let [a, b, c] = [self.a, self.b, self.c].map(|place| place.pointer(base, scratch));
         self.run_at(Pointers { a, b, c }, scratch, parts);
     }
 

@@ -121,10 +121,10 @@ fn machine(level: Level) -> Machine {
     }
 }
 
-/// The cheaper orientation of a product, with its operands and shape.
-pub(crate) fn choose(product: &kernel::Product, level: Level) -> (Orientation, Operands, Shape) {
+/// The cheaper orientation of a product, with its operands and shape. The first `kept` batch loops stay outermost.
+pub(crate) fn choose(product: &kernel::Product, kept: usize, level: Level) -> (Orientation, Operands, Shape) {
     let [given, swapped] = [Orientation::Given, Orientation::Swapped].map(|orientation| {
-        let operands = operands(product, orientation);
+        let operands = operands(product, kept, orientation);
         let (shape, cost) = shape(&operands, level);
         (orientation, operands, shape, cost)
     });
@@ -135,8 +135,8 @@ pub(crate) fn choose(product: &kernel::Product, level: Level) -> (Orientation, O
 /// A loop with strides in A, B and C after orientation.
 type Loop = (usize, [i64; 3]);
 
-/// The loops of a product by their roles, as an orientation sees them.
-pub(crate) fn operands(product: &kernel::Product, orientation: Orientation) -> Operands {
+/// The loops of a product by their roles, as an orientation sees them. The first `kept` batch loops stay outermost.
+pub(crate) fn operands(product: &kernel::Product, kept: usize, orientation: Orientation) -> Operands {
     let convert = |loops: &[kernel::ProductLoop]| -> Vec<Loop> {
         let strides = |l: &kernel::ProductLoop| match orientation {
             Orientation::Given => [l.a, l.b, l.c],
@@ -148,7 +148,9 @@ pub(crate) fn operands(product: &kernel::Product, orientation: Orientation) -> O
         Orientation::Given => (&product.m, &product.n),
         Orientation::Swapped => (&product.n, &product.m),
     };
-    let (mut batch, mut m, mut n, mut k) = (convert(&product.batch), convert(m), convert(n), convert(&product.k));
+    let mut slices = convert(&product.batch[..kept]);
+    let (mut batch, mut m, mut n, mut k) =
+        (convert(&product.batch[kept..]), convert(m), convert(n), convert(&product.k));
     // A batch loop that one operand does not see is a loop of the other's rows or columns.
     batch.retain(|&(extent, strides)| match strides {
         [0, b, _] if b != 0 => {
@@ -161,13 +163,14 @@ pub(crate) fn operands(product: &kernel::Product, orientation: Orientation) -> O
         }
         _ => true,
     });
+    slices.append(&mut batch);
     // Long strides outermost: C's for the columns, for they decide how tiles are written; A's for the rows.
     m.sort_by_key(|&(_, [a, _, c])| std::cmp::Reverse((a.abs(), c.abs())));
     n.sort_by_key(|&(_, [_, b, c])| std::cmp::Reverse((c.abs(), b.abs())));
     k.sort_by_key(|&(_, [a, b, _])| std::cmp::Reverse(a.abs() + b.abs()));
     let axis = |loops: &[Loop], operand: usize| Axis::new(loops.iter().map(|&(extent, s)| (extent, s[operand])));
     Operands {
-        batch: batch.iter().map(|&(extent, s)| (extent, s.map(|s| s as isize))).collect(),
+        batch: slices.iter().map(|&(extent, s)| (extent, s.map(|s| s as isize))).collect(),
         m: [axis(&m, 0), axis(&m, 2)],
         n: [axis(&n, 1), axis(&n, 2)],
         k: [axis(&k, 0), axis(&k, 1)],

@@ -13,7 +13,7 @@
 use super::Level;
 use super::axis::Axis;
 use super::lanes::{Lanes, Portable};
-use super::product::Operands;
+use super::product::{Operands, Place};
 use super::shape::{Orientation, operands};
 use crate::kernel;
 use std::ops::Range;
@@ -51,8 +51,8 @@ enum Along {
 pub(crate) struct ThinPlan {
     along: Along,
     operands: Operands,
-    /// Byte offsets of the first elements from the base pointer.
-    bytes: [isize; 3],
+    /// Where the first elements are.
+    starts: [Place; 3],
     /// Runs of what a vector holds: rows (offsets in A and C) or k (in A and B). Along rows, no longer than a vector.
     segments: Vec<Segment>,
     /// The other one of the two: k (offsets in A and B) or rows (in A and C), position by position.
@@ -112,12 +112,13 @@ fn lanes(level: Level) -> usize {
 }
 
 impl ThinPlan {
-    /// A plan where one side is thin and vectors can be filled. Byte offsets are those of the operands' first elements.
-    pub fn new(product: &kernel::Product, [a, b, c]: [isize; 3], level: Level) -> Option<ThinPlan> {
+    /// A plan where one side is thin and vectors can be filled. The places are those of the operands' first elements; the
+    /// first `kept` batch loops stay outermost.
+    pub fn new(product: &kernel::Product, [a, b, c]: [Place; 3], kept: usize, level: Level) -> Option<ThinPlan> {
         let places_of = |loops: &[kernel::ProductLoop]| loops.iter().map(|each| each.extent).product::<usize>();
         let swapped = places_of(&product.m) < places_of(&product.n);
         let orientation = if swapped { Orientation::Swapped } else { Orientation::Given };
-        let operands = operands(product, orientation);
+        let operands = operands(product, kept, orientation);
         let Operands { m, n, k, batch } = &operands;
         if n[0].extent() > MOST_COLUMNS || m[0].extent() * n[0].extent() * k[0].extent() == 0 {
             return None;
@@ -145,7 +146,7 @@ impl ThinPlan {
         };
         Some(ThinPlan {
             along,
-            bytes: if swapped { [b, a, c] } else { [a, b, c] },
+            starts: if swapped { [b, a, c] } else { [a, b, c] },
             segments,
             places: places(single),
             columns: places(n),
@@ -164,30 +165,30 @@ impl ThinPlan {
     /// Runs parts in order.
     ///
     /// # Safety
-    /// As for `ProductPlan::run`; no scratch is needed.
-    pub unsafe fn run(&self, level: Level, base: *mut u8, parts: Range<usize>) {
+    /// As for `ProductPlan::run`, with the base and the thread's scratch; of the scratch, no bytes of its own are needed.
+    pub unsafe fn run(&self, level: Level, memory: [*mut u8; 2], parts: Range<usize>) {
         match level {
-            Level::Portable => run_parts::<Portable>(self, base, parts),
+            Level::Portable => run_parts::<Portable>(self, memory, parts),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => run_avx2(self, base, parts),
+            Level::Avx2 => run_avx2(self, memory, parts),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => run_avx512(self, base, parts),
+            Level::Avx512 => run_avx512(self, memory, parts),
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => run_parts::<Portable>(self, base, parts),
+            Level::Avx2 | Level::Avx512 => run_parts::<Portable>(self, memory, parts),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(plan: &ThinPlan, base: *mut u8, parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m256>(plan, base, parts);
+unsafe fn run_avx2(plan: &ThinPlan, memory: [*mut u8; 2], parts: Range<usize>) {
+    run_parts::<std::arch::x86_64::__m256>(plan, memory, parts);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn run_avx512(plan: &ThinPlan, base: *mut u8, parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m512>(plan, base, parts);
+unsafe fn run_avx512(plan: &ThinPlan, memory: [*mut u8; 2], parts: Range<usize>) {
+    run_parts::<std::arch::x86_64::__m512>(plan, memory, parts);
 }
 
 /// One product of the batch at work.
@@ -204,11 +205,12 @@ fn piece(extent: usize, block: usize, blocks: usize) -> Range<usize> {
 }
 
 #[inline(always)]
-unsafe fn run_parts<V: Lanes>(plan: &ThinPlan, base: *mut u8, parts: Range<usize>) {
+unsafe fn run_parts<V: Lanes>(plan: &ThinPlan, memory: [*mut u8; 2], parts: Range<usize>) {
     for number in parts {
         let (block, batch) = (number % plan.blocks, number / plan.blocks);
         let [a, b, c] = plan.operands.batch_offsets(batch);
-        let start = |operand: usize, offset: isize| base.offset(plan.bytes[operand]).cast::<f32>().offset(offset);
+        let [base, scratch] = memory;
+        let start = |operand: usize, offset: isize| plan.starts[operand].pointer(base, scratch).offset(offset);
         let part = Part { plan, a: start(0, a), b: start(1, b), c: start(2, c) };
         match plan.along {
             Along::Rows => {

@@ -14,7 +14,7 @@ use crate::graph::{Contract, DType, Precision};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
 
-/// Sizes at which contractions are lowered one way or another. The same on every machine.
+/// Sizes at which contractions are lowered, and kernels grouped, one way or another. The same on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Scalar multiplications under which a product is a plain nest that fuses with its neighbours.
@@ -27,12 +27,14 @@ pub struct Limits {
     pub leaf: usize,
     /// The largest tile of minimal filtering: 2, or 4 where larger rounding errors are allowed; 0: none.
     pub tile: usize,
+    /// Fewest slices of a group of kernels: as many threads should find about equal work.
+    pub slices: usize,
 }
 
 impl Default for Limits {
     /// What training uses.
     fn default() -> Self {
-        Self { product: 8192, sides: [4, 8, 4], sum: 16_384, leaf: 4096, tile: 2 }
+        Self { product: 8192, sides: [4, 8, 4], sum: 16_384, leaf: 4096, tile: 2, slices: 16 }
     }
 }
 
@@ -52,6 +54,8 @@ impl Limits {
 
 /// Results from which a reduction has enough independent work without a split.
 const MANY_SUMS: usize = 16;
+/// Elements of columns to be summed from which they are split: 2 MiB, more than an L2.
+const LONG_COLUMNS: usize = 1 << 19;
 /// Results above which a product has enough independent work without a split.
 const MANY_RESULTS: usize = 1 << 16;
 /// Greatest number of leaves of a split reduction or product.
@@ -254,7 +258,9 @@ pub(super) fn sum(form: &mut Form, arg: Id, axes: usize, span: Span) -> Id {
     let sizes = form.sizes(arg).to_vec();
     let rank = sizes.len() - axes;
     let (results, summands) = (sizes[..rank].iter().product::<usize>(), sizes[rank..].iter().product::<usize>());
-    if axes == 0 || results >= MANY_SUMS || summands < form.limits.sum {
+    let few_long = results < MANY_SUMS && summands >= form.limits.sum;
+    let long_columns = has_long_columns(form, arg, rank);
+    if axes == 0 || !(few_long || long_columns) {
         return form.reduce(ReductionKind::Sum, arg, axes, span);
     }
     let widest = (rank..sizes.len()).max_by_key(|&axis| (sizes[axis], std::cmp::Reverse(axis)));
@@ -263,21 +269,43 @@ pub(super) fn sum(form: &mut Form, arg: Id, axes: usize, span: Span) -> Id {
     if leaves == 1 {
         return form.reduce(ReductionKind::Sum, arg, axes, span);
     }
-    // Element [o…, leaf, …] of the parts is element [o…, leaf · part + within, …] of the argument.
+    // Element [o…, leaf, …] of the parts is element [o…, leaf · part + within, …] of the argument; leaves of columns come
+    // before o…, so that a leaf is walked through row by row.
     let part = sizes[axis] / leaves;
+    let leaf = if long_columns { 0 } else { rank };
     let mut split = sizes.clone();
     split[axis] = part;
-    split.insert(rank, leaves);
+    split.insert(leaf, leaves);
+    let moved = |dim: usize| if dim < leaf { dim } else { dim + 1 };
     let access = (0..sizes.len())
         .map(|dim| match dim {
-            dim if dim < rank => Linear::index(dim),
-            dim if dim == axis => Linear::index(rank).scaled(part as i64).plus(&Linear::index(dim + 1)),
-            dim => Linear::index(dim + 1),
+            dim if dim == axis => Linear::index(leaf).scaled(part as i64).plus(&Linear::index(moved(dim))),
+            dim => Linear::index(moved(dim)),
         })
         .collect();
     let view = form.view(arg, &split, access, &[], span);
     let partial = form.reduce(ReductionKind::Sum, view, axes, span);
+    let last = [&sizes[..rank], &[leaves]].concat();
+    let access = (0..=rank).map(|dim| {
+        Linear::index(if dim == leaf {
+            rank
+        } else if dim < leaf {
+            dim
+        } else {
+            dim - 1
+        })
+    });
+    let partial = form.view(partial, &last, access.collect(), &[], span);
     form.reduce(ReductionKind::Sum, partial, 1, span)
+}
+
+/// Whether results are neighbours in memory, summands are far apart, and all do not fit a cache: threads that share the
+/// results would read pieces of rows; those that share leaves read whole rows.
+fn has_long_columns(form: &Form, arg: Id, rank: usize) -> bool {
+    let value = form.value(arg);
+    let FormOp::View(view) = &value.op else { return false };
+    let Some(neighbours) = view.access.last() else { return false };
+    value.elements() >= LONG_COLUMNS && neighbours.terms.iter().all(|(dim, _)| *dim < rank)
 }
 
 /// The greatest divisor of an extent that is at most `most`.

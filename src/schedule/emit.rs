@@ -157,7 +157,7 @@ fn location(buffer: BufferId, sizes: &[usize], at: &At, name: &impl Fn(NodeId) -
 }
 
 /// Every linear function of a phase.
-fn functions(phase: &mut Phase) -> Vec<&mut Linear> {
+pub(super) fn functions(phase: &mut Phase) -> Vec<&mut Linear> {
     fn of_location(location: &mut Location) -> impl Iterator<Item = &mut Linear> {
         std::iter::once(&mut location.index).chain(location.guards.iter_mut().map(|guard| &mut guard.0))
     }

@@ -9,9 +9,10 @@
 //! 4. `draft`, `inline`: a kernel for each stored value, with what it reads inlined.
 //! 5. `merge`, `align`: nests over the same points become one.
 //! 6. `order`: kernels in an order in which updates happen in place after the last read.
-//! 7. `memory`: temporaries share bytes.
-//! 8. `emit`: addresses, joined loops, vector lanes.
-//! 9. `winograd`: which products are computed by minimal filtering.
+//! 7. `emit`: addresses, joined loops, vector lanes.
+//! 8. `winograd`: which products are computed by minimal filtering.
+//! 9. `slices`: runs of kernels that go depth first through a shared outermost loop.
+//! 10. `memory`: temporaries share bytes.
 
 mod align;
 mod code;
@@ -28,6 +29,7 @@ mod order;
 mod persistent;
 mod report;
 mod roots;
+mod slices;
 mod winograd;
 
 #[cfg(test)]
@@ -182,29 +184,39 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
         })
         .collect();
     kernels.extend(final_copies.into_iter().map(copy));
-    let kernels = winograd::choose(kernels, &mut buffers, form.limits.tile);
+    let mut kernels = winograd::choose(kernels, &mut buffers, form.limits.tile);
+    let groups = slices::group(&mut kernels, form.limits.slices);
+    let is_temporary = |buffer: BufferId| buffer.0 as usize >= fixed;
+    let (locals, local_bytes) = slices::localize(&mut buffers, is_temporary, &mut kernels, &groups);
     let start = buffers[..fixed].iter().map(|buffer| buffer.offset + persistent::round_up(buffer.bytes())).max();
     let start = start.unwrap_or(0).max(persistent.bytes);
-    let arena_bytes = start + place_temporaries(&mut buffers, fixed, start, &kernels);
-    Program { buffers, kernels, arena_bytes }
+    let mut program = Program { buffers, kernels, groups, locals, arena_bytes: start, local_bytes };
+    program.arena_bytes += place_temporaries(&mut program, fixed, start);
+    program
 }
 
 fn copy((from, to, span): (BufferId, BufferId, Span)) -> Kernel {
     Kernel { kind: KernelKind::Copy { from, to }, name: "copy".to_string(), span }
 }
 
-/// Gives offsets to the buffers behind `fixed`; returns the bytes that they take.
-fn place_temporaries(buffers: &mut [Buffer], fixed: usize, start: usize, kernels: &[Kernel]) -> usize {
-    let lives = lives(buffers.len(), kernels);
-    let requests: Vec<memory::Request> = (fixed..buffers.len())
-        .map(|buffer| {
+/// Gives offsets to the buffers behind `fixed` that are not local; returns the bytes that they take.
+fn place_temporaries(program: &mut Program, fixed: usize, start: usize) -> usize {
+    let lives = lives(program.buffers.len(), &program.kernels);
+    // What a group touches is alive in all of its slices.
+    let group = |kernel: usize| program.group_of(kernel).map_or(kernel..kernel + 1, |group| group.kernels.clone());
+    let placed: Vec<usize> =
+        (fixed..program.buffers.len()).filter(|buffer| !program.is_local(BufferId(*buffer as u32))).collect();
+    let requests: Vec<memory::Request> = placed
+        .iter()
+        .map(|&buffer| {
             let (first, last) = lives[buffer].unwrap_or((0, 0));
-            memory::Request { bytes: buffers[buffer].bytes(), first, last }
+            let (first, last) = (group(first).start, group(last).end - 1);
+            memory::Request { bytes: program.buffers[buffer].bytes(), first, last }
         })
         .collect();
     let (offsets, bytes) = memory::place(&requests);
-    for (buffer, offset) in buffers[fixed..].iter_mut().zip(offsets) {
-        buffer.offset = start + offset;
+    for (buffer, offset) in placed.into_iter().zip(offsets) {
+        program.buffers[buffer].offset = start + offset;
     }
     bytes
 }

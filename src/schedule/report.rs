@@ -1,18 +1,20 @@
 //! What a program will do, before it runs: for `ansatz plan` and for assertions on memory.
 //!
 //! Input: a [`Program`]. Output: bytes by kind, and for each kernel its place in the model, its arithmetic and its traffic.
-//! Invariant: `arena_bytes` is all the memory of tensors that a step needs.
+//! Invariant: `arena_bytes` and, for each thread, `local_bytes` are all the memory of tensors that a step needs.
 
 use std::fmt::{self, Write};
 
-use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Nest, NodeOp, Product, Program, Winograd};
+use crate::kernel::{Buffer, BufferId, KernelKind, Nest, NodeOp, Product, Program, Winograd};
 use crate::source::SourceMap;
 
 /// A program in numbers.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Report {
-    /// Bytes of all tensors.
+    /// Bytes of all tensors that threads share.
     pub arena_bytes: usize,
+    /// Bytes of each thread's own tensors, which hold one slice of a group.
+    pub local_bytes: usize,
     /// Bytes of parameters.
     pub param_bytes: usize,
     /// Bytes of states: running statistics, the optimizer's memory, metrics.
@@ -34,7 +36,7 @@ pub struct Report {
 pub struct BufferReport {
     /// `param:fc1.weight`, `temp:3`, …
     pub name: String,
-    /// Byte offset.
+    /// Byte offset in the arena, or in a thread's own memory (`local:…`).
     pub offset: usize,
     /// Bytes.
     pub bytes: usize,
@@ -55,6 +57,8 @@ pub struct KernelReport {
     pub bytes: u64,
     /// Its loops.
     pub shape: String,
+    /// The slices of the group that it belongs to.
+    pub slices: Option<usize>,
 }
 
 /// The numbers of a program.
@@ -71,7 +75,7 @@ pub fn report(program: &Program, sources: &SourceMap) -> Report {
             life,
         })
         .collect();
-    buffers.sort_by_key(|buffer| (buffer.offset, buffer.bytes));
+    buffers.sort_by_key(|buffer| (buffer.name.starts_with("local:"), buffer.offset, buffer.bytes));
     let of_kind = |kinds: &[&str]| {
         let is_kind = |buffer: &&Buffer| kinds.iter().any(|kind| buffer.name.starts_with(kind));
         program.buffers.iter().filter(is_kind).map(Buffer::bytes).sum()
@@ -80,17 +84,20 @@ pub fn report(program: &Program, sources: &SourceMap) -> Report {
     let start = buffers.iter().find(is_temporary).map_or(program.arena_bytes, |buffer| buffer.offset);
     Report {
         arena_bytes: program.arena_bytes,
+        local_bytes: program.local_bytes,
         param_bytes: of_kind(&["param:"]),
         state_bytes: of_kind(&["state:"]),
         exchange_bytes: of_kind(&["input:", "scalar:", "output:"]),
         temporary_bytes: program.arena_bytes - start,
         unshared_bytes: of_kind(&["temp:"]),
         buffers,
-        kernels: program.kernels.iter().map(|kernel| kernel_report(program, kernel, sources)).collect(),
+        kernels: (0..program.kernels.len()).map(|kernel| kernel_report(program, kernel, sources)).collect(),
     }
 }
 
-fn kernel_report(program: &Program, kernel: &Kernel, sources: &SourceMap) -> KernelReport {
+fn kernel_report(program: &Program, position: usize, sources: &SourceMap) -> KernelReport {
+    let kernel = &program.kernels[position];
+    let group = program.group_of(position);
     let mut touched: Vec<BufferId> = super::touched(kernel);
     touched.sort_unstable();
     touched.dedup();
@@ -102,8 +109,11 @@ fn kernel_report(program: &Program, kernel: &Kernel, sources: &SourceMap) -> Ker
         KernelKind::Zero(buffer) => (0, format!("{:?}", program.buffer(*buffer).sizes)),
         KernelKind::Copy { from, .. } => (0, format!("{:?}", program.buffer(*from).sizes)),
     };
-    let bytes = touched.iter().map(|&buffer| program.buffer(buffer).bytes() as u64).sum();
-    KernelReport { name: kernel.name.clone(), place, flops, bytes, shape }
+    // A local buffer is written or read anew in every slice.
+    let slices = group.map(|group| group.slices);
+    let times = |buffer| if program.is_local(buffer) { slices.unwrap_or(1) as u64 } else { 1 };
+    let bytes = touched.iter().map(|&buffer| program.buffer(buffer).bytes() as u64 * times(buffer)).sum();
+    KernelReport { name: kernel.name.clone(), place, flops, bytes, shape, slices }
 }
 
 fn nest_flops(nest: &Nest) -> u64 {
@@ -158,6 +168,9 @@ impl fmt::Display for Report {
         ] {
             let _ = writeln!(text, "{name:<16} {:>12}", bytes_text(bytes));
         }
+        if self.local_bytes > 0 {
+            let _ = writeln!(text, "{:<16} {:>12}", "and each thread", bytes_text(self.local_bytes));
+        }
         let _ = writeln!(text, "temporaries without sharing: {}\n", bytes_text(self.unshared_bytes));
         for buffer in &self.buffers {
             let life = buffer.life.map_or(String::from("unused"), |(first, last)| format!("kernels {first} to {last}"));
@@ -166,9 +179,10 @@ impl fmt::Display for Report {
         let flops: u64 = self.kernels.iter().map(|kernel| kernel.flops).sum();
         let _ = writeln!(text, "\n{} kernels, {:.3} Gflop", self.kernels.len(), flops as f64 / 1e9);
         for (number, kernel) in self.kernels.iter().enumerate() {
+            let slices = kernel.slices.map_or(String::new(), |slices| format!("  in {slices} slices"));
             let _ = writeln!(
                 text,
-                "{number:>4} {:<8} {:>10.3} Mflop {:>12}  {}  {}",
+                "{number:>4} {:<8} {:>10.3} Mflop {:>12}  {}  {}{slices}",
                 kernel.name,
                 kernel.flops as f64 / 1e6,
                 bytes_text(kernel.bytes as usize),

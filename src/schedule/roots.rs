@@ -13,6 +13,11 @@ use crate::graph::{Binary, DType, Unary};
 const CHEAP: u32 = 8;
 /// Cost up to which a value is computed again for every element of a larger reader.
 const CHEAP_TO_REPEAT: u32 = 3;
+/// Cost up to which a value is computed again where its readers are far apart and reading it is no less than reading
+/// what it is computed from: one strip function and a few additions take less time than writing and reading an element.
+const CHEAP_TO_REVISIT: u32 = 24;
+/// Bytes that are written between two readers that are far apart: none finds in a cache what the other left there.
+const FAR_BYTES: usize = 4 << 20;
 /// Cost from which a chain of element-wise values is cut.
 const LONG: u32 = 256;
 
@@ -30,11 +35,13 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
         readers[id.0 as usize].insert(Reader::Update(number));
     }
     let mut repeated = vec![false; form.values.len()];
+    let times = times(form);
     for id in form.ids().rev() {
         let value = form.value(id);
         let cost = costs[id.0 as usize];
         let own = std::mem::take(&mut readers[id.0 as usize]);
-        let shared = own.len() > 1 && cost > CHEAP;
+        let revisited = cost <= CHEAP_TO_REVISIT && are_far_apart(&own, &times) && has_one_leaf(form, id);
+        let shared = own.len() > 1 && cost > CHEAP && !revisited;
         let repeats = repeated[id.0 as usize] && cost > CHEAP_TO_REPEAT;
         if is_elementwise(&value.op) && (shared || repeats || cuts[id.0 as usize]) {
             roots.insert(id);
@@ -42,7 +49,7 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
         let makes_kernel = roots.contains(&id) || is_kernel(&value.op);
         let passed = if makes_kernel { BTreeSet::from([Reader::Value(id)]) } else { own };
         for &arg in &value.args {
-            readers[arg.0 as usize].extend(passed.iter().copied().take(4));
+            readers[arg.0 as usize].extend(passed.iter().copied().take(COUNTED));
             let expands = matches!(value.op, FormOp::View(_) | FormOp::Gather(_));
             repeated[arg.0 as usize] |= expands && value.elements() >= 2 * form.value(arg).elements();
         }
@@ -50,10 +57,55 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
     roots
 }
 
+/// As many readers of a value are told apart.
+const COUNTED: usize = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reader {
     Value(Id),
     Update(usize),
+}
+
+/// For each value, the bytes in memory that are written before it in the form's order.
+fn times(form: &Form) -> Vec<usize> {
+    let mut written = 0;
+    let bytes = |id: Id| if is_kernel(&form.value(id).op) { 4 * form.value(id).elements() } else { 0 };
+    let time = |id: Id| {
+        let before = written;
+        written += bytes(id);
+        before
+    };
+    form.ids().map(time).collect()
+}
+
+/// Whether no two readers are near each other.
+fn are_far_apart(readers: &BTreeSet<Reader>, times: &[usize]) -> bool {
+    let values: Option<Vec<usize>> = readers
+        .iter()
+        .map(|reader| match reader {
+            Reader::Value(id) => Some(times[id.0 as usize]),
+            Reader::Update(_) => None,
+        })
+        .collect();
+    // More readers than these are not counted.
+    values.is_some_and(|values| values.len() < COUNTED && values.windows(2).all(|pair| pair[1] - pair[0] >= FAR_BYTES))
+}
+
+/// Whether a value is computed from at most one value in memory of half its size or more.
+fn has_one_leaf(form: &Form, id: Id) -> bool {
+    let mut leaves = BTreeSet::new();
+    let mut open = vec![id];
+    while let Some(next) = open.pop() {
+        let value = form.value(next);
+        if is_kernel(&value.op) || matches!(value.op, FormOp::Source(_)) {
+            if 2 * value.elements() >= form.value(id).elements() {
+                leaves.insert(next);
+            }
+        } else {
+            open.extend(&value.args);
+        }
+    }
+    leaves.len() <= 1
 }
 
 fn is_kernel(op: &FormOp) -> bool {

@@ -625,3 +625,37 @@ fn an_mlp_step_agrees() {
     let program = bench.check();
     assert!(!program.kernels.iter().any(|kernel| matches!(kernel.kind, KernelKind::Copy { .. })));
 }
+
+#[test]
+fn long_columns_are_summed_in_leaves_of_whole_rows() {
+    let (rows, columns) = (1024, 512);
+    let mut bench = Bench::new();
+    let x = bench.input("x", &[rows, columns]);
+    let sum = bench.sum(x, &[0]);
+    bench.output("sum", sum);
+    let program = bench.check();
+    let KernelKind::Nest(first) = &program.kernels[0].kind else { panic!("a sum is a nest") };
+    assert_eq!(first.outer, [16, columns]);
+    assert_eq!(first.phases[0].inner, [rows / 16]);
+}
+
+/// Temporaries of a plan in which an error function is read before and after a product of n × n results.
+fn temporaries_around_a_product(n: usize) -> usize {
+    let mut bench = Bench::new();
+    let (a, b, w) = (bench.input("a", &[n, n]), bench.param("b", &[n, n]), bench.param("w", &[n, n]));
+    let x = bench.linear(a, b, [n, n, n]);
+    let erf = bench.unary(Unary::Erf, x);
+    let before = bench.mul(erf, x);
+    let product = bench.linear(before, w, [n, n, n]);
+    let after = bench.mul(erf, product);
+    bench.output("after", after);
+    let program = plan(&bench.graph, &Persistent::of(&bench.graph));
+    program.buffers.iter().filter(|buffer| buffer.name.starts_with("temp:")).count()
+}
+
+#[test]
+fn a_cheap_function_is_computed_again_where_its_readers_are_far_apart() {
+    // The two products and the operand of the second; close by, the error function too.
+    assert_eq!(temporaries_around_a_product(1024), 3);
+    assert_eq!(temporaries_around_a_product(64), 4);
+}

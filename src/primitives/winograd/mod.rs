@@ -17,7 +17,7 @@ pub use gradient::GradientPlan;
 pub use windows::WindowsPlan;
 
 use super::lanes::Portable;
-use super::product::ProductPlan;
+use super::product::{Place, ProductPlan};
 use super::tile::Tiles;
 use super::{Level, pack};
 use crate::kernel::winograd::{Dim, Kind};
@@ -93,7 +93,7 @@ fn inner_product(loops: [(usize, [i64; 3]); 4], accumulate: bool, level: Level) 
     let [batch, m, n, k] = loops.map(|(extent, [a, b, c])| vec![ProductLoop { extent, a, b, c }]);
     let start = |buffer| (kernel::BufferId(buffer), 0);
     let product = Product { batch, m, n, k, a: start(0), b: start(1), c: start(2), accumulate };
-    ProductPlan::tiled(&product, [0; 3], level)
+    ProductPlan::tiled(&product, [Place::in_arena(0); 3], 0, level)
 }
 
 /// Work that is written once for all vectors and tiles.
