@@ -78,6 +78,17 @@ fn findings_give_exit_code_one_on_standard_error_or_as_json() {
 }
 
 #[test]
+fn precision_fast_allows_larger_tiles_as_the_plan_shows() {
+    let planned = |precision: &str| {
+        let setting = format!("train.precision={precision}");
+        text(&ansatz(root(), &["plan", "benches/models/resnet18.ansatz", "--set", &setting]).stdout)
+    };
+    let (strict, fast) = (planned("strict"), planned("fast"));
+    assert!(strict.contains("F(2x2, 3x3)") && !strict.contains("F(4x4"), "{strict}");
+    assert!(fast.contains("F(4x4, 3x3)"), "{fast}");
+}
+
+#[test]
 fn a_missing_file_gives_exit_code_two() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for command in ["check", "fmt", "train", "summary"] {

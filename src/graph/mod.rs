@@ -268,6 +268,12 @@ impl Graph {
         ValueId(self.values.len() as u32 - 1)
     }
 
+    /// Removes all values, in topological order, for a pass that builds the graph anew; all else stays, and outputs and
+    /// updates name the old values until the pass renames them.
+    pub fn take_values(&mut self) -> impl ExactSizeIterator<Item = (ValueId, Value)> + use<> {
+        std::mem::take(&mut self.values).into_iter().enumerate().map(|(id, value)| (ValueId(id as u32), value))
+    }
+
     /// The node of a value.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.0 as usize]

@@ -15,16 +15,11 @@ pub fn run(graph: &mut Graph) {
             value.args.iter().for_each(|arg| needed[arg.0 as usize] = true);
         }
     }
-    let old = std::mem::take(graph);
-    let mut map = vec![None; old.len()];
-    for (id, value) in old.values().filter(|(id, _)| needed[id.0 as usize]) {
-        let mut value = value.clone();
+    let mut map = vec![None; graph.len()];
+    for (id, mut value) in graph.take_values().filter(|(id, _)| needed[id.0 as usize]) {
         value.args.iter_mut().for_each(|arg| *arg = renamed(&map, *arg));
         map[id.0 as usize] = Some(graph.push(value));
     }
-    let Graph { inputs, params, states, scalars, outputs, updates, .. } = old;
-    (graph.inputs, graph.params, graph.states, graph.scalars) = (inputs, params, states, scalars);
-    (graph.outputs, graph.updates) = (outputs, updates);
     graph.outputs.iter_mut().for_each(|output| output.value = renamed(&map, output.value));
     graph.updates.iter_mut().for_each(|update| update.value = renamed(&map, update.value));
 }

@@ -82,20 +82,16 @@ fn run_all(graph: &mut Graph, passes: &[Pass]) {
 /// Rebuilds a graph: `rule` gets each value as it was, and again with its arguments renamed, and gives its substitute
 /// in the new graph.
 fn rewrite(graph: &mut Graph, mut rule: impl FnMut(&mut Graph, (ValueId, &Value), Value) -> ValueId) {
-    let old = std::mem::take(graph);
-    let mut map: Vec<ValueId> = Vec::with_capacity(old.len());
-    for (id, value) in old.values() {
+    let mut map: Vec<ValueId> = Vec::with_capacity(graph.len());
+    for (id, value) in graph.take_values() {
         let args = value.args.iter().map(|arg| map[arg.0 as usize]).collect();
         let renamed = Value { args, ..value.clone() };
-        let new = rule(graph, (id, value), renamed);
+        let new = rule(graph, (id, &value), renamed);
         debug_assert!(graph.shape(new) == value.shape && graph.value(new).dtype == value.dtype, "%{} changed", id.0);
         map.push(new);
     }
-    let Graph { inputs, params, states, scalars, mut outputs, mut updates, .. } = old;
-    outputs.iter_mut().for_each(|output| output.value = map[output.value.0 as usize]);
-    updates.iter_mut().for_each(|update| update.value = map[update.value.0 as usize]);
-    (graph.inputs, graph.params, graph.states, graph.scalars) = (inputs, params, states, scalars);
-    (graph.outputs, graph.updates) = (outputs, updates);
+    graph.outputs.iter_mut().for_each(|output| output.value = map[output.value.0 as usize]);
+    graph.updates.iter_mut().for_each(|update| update.value = map[update.value.0 as usize]);
 }
 
 /// How often each value is read by values, outputs and updates.

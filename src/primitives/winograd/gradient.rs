@@ -79,7 +79,8 @@ impl GradientPlan {
         let [data_byte, taps_byte, output_byte] = places(geometry, bytes);
         let tile = winograd.tile;
         let [tiles_down, tiles_across] = [0, 1].map(|window| geometry.long(window).div_ceil(tile));
-        let block = (BLOCK_TILES / tiles_across).max(1);
+        let images = [offsets(&geometry.summed, |dim| dim.data), offsets(&geometry.summed, |dim| dim.tap)];
+        let block = (BLOCK_TILES / tiles_across).clamp(1, images[0].len() * tiles_down);
         let depth = block * tiles_across;
         let rows = [offsets(&geometry.rows, |dim| dim.tap), offsets(&geometry.rows, |dim| dim.output)];
         let columns = [offsets(&geometry.columns, |dim| dim.data), offsets(&geometry.columns, |dim| dim.output)];
@@ -112,7 +113,7 @@ impl GradientPlan {
             batch,
             rows,
             columns,
-            images: [offsets(&geometry.summed, |dim| dim.data), offsets(&geometry.summed, |dim| dim.tap)],
+            images,
             tiles_down,
             tiles_across,
             block,
