@@ -108,6 +108,16 @@ struct Prepared {
     scratch_bytes: usize,
 }
 
+impl Prepared {
+    fn contraction(&mut self, plan: Contraction, thresholds: Thresholds) -> Work {
+        let body = Body::Contraction(self.contractions.len());
+        let work = Work::new(body, plan.parts(), 1, plan.multiply_adds(), thresholds.product);
+        self.scratch_bytes = self.scratch_bytes.max(plan.scratch_bytes());
+        self.contractions.push(plan);
+        work
+    }
+}
+
 fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared {
     let mut prepared = Prepared {
         jobs: Vec::new(),
@@ -127,13 +137,18 @@ fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared 
                 prepared.jobs.push(jit::NestJob { kernel: position, plan });
                 work
             }
-            KernelKind::Product(_) | KernelKind::Winograd(_) | KernelKind::Filter(_) => {
-                let plan = contraction_plan(program, position, level);
-                let body = Body::Contraction(prepared.contractions.len());
-                let work = Work::new(body, plan.parts(), 1, plan.multiply_adds(), thresholds.product);
-                prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes());
-                prepared.contractions.push(plan);
-                work
+            KernelKind::Product(product) => {
+                let plan = Box::new(product_plan(program, position, product, level));
+                prepared.contraction(Contraction::Product(plan), thresholds)
+            }
+            // Only nests and products are in groups and touch the threads' own memory.
+            KernelKind::Winograd(winograd) => {
+                let plan = Contraction::winograd(winograd, &|id| buffer(id).offset, level);
+                prepared.contraction(plan, thresholds)
+            }
+            KernelKind::Filter(winograd) => {
+                let plan = Contraction::filter(winograd, &|id| buffer(id).offset, level);
+                prepared.contraction(plan, thresholds)
             }
             KernelKind::Zero(id) => {
                 let bytes = buffer(*id).bytes();
@@ -160,15 +175,6 @@ fn nest_plan(program: &Program, position: usize, nest: &Nest) -> plan::NestPlan 
     let plan = plan::plan_sliced(nest);
     assert_eq!(plan.total, group.slices, "the parallel loops of a grouped nest number the slices");
     plan
-}
-
-fn contraction_plan(program: &Program, position: usize, level: Level) -> Contraction {
-    let kind = &program.kernels[position].kind;
-    if let KernelKind::Product(product) = kind {
-        return Contraction::Product(Box::new(product_plan(program, position, product, level)));
-    }
-    // Only products are in groups and read local buffers.
-    Contraction::new(kind, &|id| program.buffer(id).offset, level).expect("a contraction")
 }
 
 fn product_plan(program: &Program, position: usize, product: &Product, level: Level) -> ProductPlan {

@@ -297,6 +297,11 @@ pub struct ProductLoop {
 }
 
 impl Product {
+    /// All loops: batch, m, n, k.
+    pub fn loops(&self) -> impl Iterator<Item = &ProductLoop> {
+        self.batch.iter().chain(&self.m).chain(&self.n).chain(&self.k)
+    }
+
     /// How many leading batch loops make so many slices.
     pub fn slice_loops(&self, slices: usize) -> Option<usize> {
         let mut counts = self.batch.iter().scan(1, |count, each| {

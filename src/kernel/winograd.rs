@@ -123,8 +123,7 @@ impl Geometry {
             let (data, tap) = if data_is_a { (l.a, l.b) } else { (l.b, l.a) };
             Dim { extent: l.extent, data, tap, output: l.c }
         };
-        let loops = product.batch.iter().chain(&product.m).chain(&product.n).chain(&product.k);
-        let mut dims: Vec<Dim> = loops.filter(|l| l.extent > 1).map(dim).collect();
+        let mut dims: Vec<Dim> = product.loops().filter(|l| l.extent > 1).map(dim).collect();
         let mut starts = if data_is_a { [product.a.1, product.b.1] } else { [product.b.1, product.a.1] };
         let mut output_start = product.c.1;
         let mut windows = Vec::new();

@@ -1,6 +1,6 @@
 //! The kernels that are primitives, behind one face for machine code.
 //!
-//! Input: a [`KernelKind`] and the places of buffers. Output: a plan run part by part, by any threads.
+//! Input: a kernel and the places of its buffers. Output: a plan run part by part, by any threads.
 //! Invariant: which parts a thread runs does not change results.
 #![allow(unsafe_op_in_unsafe_fn)]
 
@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::Level;
 use super::product::ProductPlan;
 use super::winograd::{FilterPlan, WinogradPlan};
-use crate::kernel::{BufferId, KernelKind, Product, Winograd};
+use crate::kernel::{BufferId, Winograd};
 
 /// A primitive kernel made ready to run.
 #[derive(Debug)]
@@ -27,28 +27,26 @@ pub enum Contraction {
     Filter(FilterPlan),
 }
 
+/// Byte offsets of A, B and C, and of the filter, if there is one.
+fn places(winograd: &Winograd, place: &dyn Fn(BufferId) -> usize) -> ([usize; 3], usize) {
+    let Winograd { product, filter, .. } = winograd;
+    ([product.a.0, product.b.0, product.c.0].map(place), filter.map_or(0, place))
+}
+
 impl Contraction {
-    /// The plan of a kernel whose buffers start at the byte offsets that `place` gives; `None` for nests, zeros and copies.
-    pub fn new(kind: &KernelKind, place: &dyn Fn(BufferId) -> usize, level: Level) -> Option<Contraction> {
-        let bytes = |product: &Product| [product.a.0, product.b.0, product.c.0].map(place);
-        let filter = |winograd: &Winograd| winograd.filter.map_or(0, place);
-        Some(match kind {
-            KernelKind::Product(product) => {
-                let [a, b, c] = bytes(product);
-                Contraction::Product(Box::new(ProductPlan::new(product, a, b, c, level)))
-            }
-            KernelKind::Winograd(winograd) => {
-                let product = &winograd.product;
-                let loops = product.batch.iter().chain(&product.m).chain(&product.n).chain(&product.k);
-                let multiply_adds = loops.map(|each| each.extent).product();
-                let plan = Box::new(WinogradPlan::new(winograd, bytes(product), filter(winograd), level));
-                Contraction::Winograd { plan, multiply_adds }
-            }
-            KernelKind::Filter(winograd) => {
-                Contraction::Filter(FilterPlan::new(winograd, bytes(&winograd.product), filter(winograd), level))
-            }
-            KernelKind::Nest(_) | KernelKind::Zero(_) | KernelKind::Copy { .. } => return None,
-        })
+    /// The plan of a product by minimal filtering whose buffers start at the byte offsets that `place` gives.
+    pub fn winograd(winograd: &Winograd, place: &dyn Fn(BufferId) -> usize, level: Level) -> Contraction {
+        let product = &winograd.product;
+        let multiply_adds = product.loops().map(|each| each.extent).product();
+        let (bytes, filter) = places(winograd, place);
+        let plan = Box::new(WinogradPlan::new(winograd, bytes, filter, level));
+        Contraction::Winograd { plan, multiply_adds }
+    }
+
+    /// The plan of the transform of its taps.
+    pub fn filter(winograd: &Winograd, place: &dyn Fn(BufferId) -> usize, level: Level) -> Contraction {
+        let (bytes, filter) = places(winograd, place);
+        Contraction::Filter(FilterPlan::new(winograd, bytes, filter, level))
     }
 
     /// The number of independent parts; depends on sizes and strides alone.

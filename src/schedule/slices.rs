@@ -229,7 +229,7 @@ pub(super) fn uses(kind: &KernelKind, slices: usize) -> BTreeMap<BufferId, Use> 
         KernelKind::Product(product) => {
             let loops = product.slice_loops(slices).expect("a cut product has loops over slices");
             let [a, b, c] = product_functions(product);
-            let extents: Vec<usize> = product_loops(product).map(|each| each.extent).collect();
+            let extents: Vec<usize> = product.loops().map(|each| each.extent).collect();
             add(product.a.0, true, false, pattern(&a, &extents, loops));
             add(product.b.0, true, false, pattern(&b, &extents, loops));
             add(product.c.0, product.accumulate, true, pattern(&c, &extents, loops));
@@ -241,14 +241,10 @@ pub(super) fn uses(kind: &KernelKind, slices: usize) -> BTreeMap<BufferId, Use> 
     uses
 }
 
-fn product_loops(product: &Product) -> impl Iterator<Item = &crate::kernel::ProductLoop> {
-    product.batch.iter().chain(&product.m).chain(&product.n).chain(&product.k)
-}
-
 /// The elements of A, B and C as functions of batch, m, n and k loops.
 fn product_functions(product: &Product) -> [Linear; 3] {
     let function = |offset: i64, stride: fn(&crate::kernel::ProductLoop) -> i64| {
-        let loops = product_loops(product).enumerate();
+        let loops = product.loops().enumerate();
         loops
             .fold(Linear::constant(offset), |sum, (number, each)| sum.plus(&Linear::index(number).scaled(stride(each))))
     };
