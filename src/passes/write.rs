@@ -4,8 +4,9 @@
 //! 1. *Change of variable.* With a coefficient ±1 the written index itself becomes the loop:
 //!    `dx[i'] += dy[i' − u + P] · w[u]`. The range of the replaced index is kept by a read that it indexes.
 //! 2. *Residues.* With a stride, `u = S·a + b` and `q = i + a` give a plain result of one more dim:
-//!    `t[q, b] += dy[q − a] · w[S·a + b]`; then `dx[x] = flat(t)[x + P]`. Where windows do not overlap
-//!    (extent of u ≤ S) nothing is replaced: `t[i, u] += dy[i] · w[u]`, padded to S.
+//!    `t[q, b] += dy[q − a] · w[S·a + b]`; then `dx[x] = flat(t)[x + P]`. Where it needs no more work, q and b count from
+//!    the first element of dx instead (`u = S·(a − c) + b + P`, `q = i + a − c`), and `dx = flat(t)`. Where windows do not
+//!    overlap (extent of u ≤ S) nothing is replaced: `t[i, u] += dy[i] · w[u]`, padded to S.
 //!
 //! A contraction that fits neither stays as it is.
 //! Invariant: the work at most doubles, and never exceeds it for case 2 by more than the padding of u to a multiple of S.
@@ -155,46 +156,61 @@ impl Write {
             inner.contract.domain.push(Dim::constant(1));
             inner.contract.domain.len() - 1
         });
+        let mut start = written.offset.clone();
         let (rows, columns) = if window <= stride {
             (rows, window)
         } else {
             let enforced = self.is_enforced(graph, row) && self.is_enforced(graph, column);
             enforced.then_some(())?;
-            inner.overlap(row, column, stride, rows, window)
+            let mut split = Split { parts: (window + stride - 1) / stride, ..Split::default() };
+            split.count = rows + split.parts - 1;
+            if let Some(aligned) = Split::aligned(&start, self.shape[axis].as_const(), stride, window)
+                && aligned.parts <= split.parts
+                && aligned.count <= split.count
+            {
+                (split, start) = (aligned, Dim::constant(0));
+            }
+            inner.overlap(row, column, stride, &split);
+            (split.count, stride)
         };
         let residue = if window <= stride { column } else { inner.contract.domain.len() - 1 };
         inner.contract.output.splice(axis..=axis, [Affine::index(row), Affine::index(residue)]);
         inner.shape.splice(axis..=axis, [Dim::constant(rows), Dim::constant(columns)]);
         let shape = inner.shape.clone();
         let split = inner.build(graph);
-        Some(self.assemble(graph, axis, split, shape, stride))
+        Some(self.assemble(graph, axis, split, shape, stride, &start))
     }
 
-    /// Replaces `row` by `q − a` and `column` by `S·a + b`: q in place of `row`, a in place of `column`, b at the end.
-    /// Gives the extents of q and b.
-    fn overlap(&mut self, row: usize, column: usize, stride: i64, rows: i64, window: i64) -> (i64, i64) {
-        let parts = (window + stride - 1) / stride;
-        let count = rows + parts - 1;
+    /// Replaces `row` by `q − a + c` and `column` by `S·a + b + first`: q in place of `row`, a in place of `column`, b at
+    /// the end.
+    fn overlap(&mut self, row: usize, column: usize, stride: i64, split: &Split) {
         let domain = &mut self.contract.domain;
         let residue = domain.len();
         let mut replacement: Vec<Affine> = (0..domain.len()).map(Affine::index).collect();
-        let sorted = |mut terms: Vec<(usize, i64)>| {
+        let sorted = |mut terms: Vec<(usize, i64)>, offset: i64| {
             terms.sort_unstable();
-            Affine { terms, offset: Dim::constant(0) }
+            Affine { terms, offset: Dim::constant(offset) }
         };
-        replacement[row] = sorted(vec![(row, 1), (column, -1)]);
-        replacement[column] = sorted(vec![(column, stride), (residue, 1)]);
-        domain[row] = Dim::constant(count);
-        domain[column] = Dim::constant(parts);
+        replacement[row] = sorted(vec![(row, 1), (column, -1)], split.shift);
+        replacement[column] = sorted(vec![(column, stride), (residue, 1)], split.first);
+        domain[row] = Dim::constant(split.count);
+        domain[column] = Dim::constant(split.parts);
         domain.push(Dim::constant(stride));
         for operand in &mut self.contract.operands {
             *operand = substituted_access(operand, &replacement);
         }
-        (count, stride)
     }
 
-    /// From `split[…, q, b, …]` to `y[…, x, …] = flat[…, x − offset, …]` with `flat` of stride · rows elements.
-    fn assemble(&self, graph: &mut Graph, axis: usize, split: ValueId, shape: Vec<Dim>, stride: i64) -> ValueId {
+    /// From `split[…, q, b, …]` to `y[…, x, …] = flat[…, x − start, …]` with `flat` of stride · rows elements.
+    fn assemble(
+        &self,
+        graph: &mut Graph,
+        axis: usize,
+        split: ValueId,
+        shape: Vec<Dim>,
+        stride: i64,
+        start: &Dim,
+    ) -> ValueId {
         let mut padded = shape.clone();
         padded[axis + 1] = Dim::constant(stride);
         let mut split = split;
@@ -206,10 +222,33 @@ impl Write {
         flat[axis] = &flat[axis] * &columns;
         let flat = graph.reshape(split, &flat, self.span);
         let mut read = identity_access(self.shape.len());
-        read[axis].offset = -self.contract.output[axis].offset.clone();
+        read[axis].offset = -start.clone();
         if read[axis].as_index().is_some() && graph.shape(flat) == self.shape {
             return flat;
         }
         self.view(graph, flat, read, self.shape.clone())
+    }
+}
+
+/// How the rows and columns of overlapping windows become q, a and b: `row = q − a + shift`, `column = S·a + b + first`.
+#[derive(Default)]
+struct Split {
+    /// Extent of q.
+    count: i64,
+    /// Extent of a.
+    parts: i64,
+    shift: i64,
+    first: i64,
+}
+
+impl Split {
+    /// The split with `S·q + b` the written place itself: `S·row + column + start`, in `0..size`.
+    fn aligned(start: &Dim, size: Option<i64>, stride: i64, window: i64) -> Option<Split> {
+        let (pad, size) = (-start.as_const()?, size?);
+        // Over all b in 0..S, a − shift reaches from −⌊(S − 1 + pad) / S⌋ to ⌊(window − 1 − pad) / S⌋.
+        let shift = (stride - 1 + pad).div_euclid(stride);
+        let parts = shift + (window - 1 - pad).div_euclid(stride) + 1;
+        let split = Split { count: (size + stride - 1) / stride, parts, shift, first: pad - stride * shift };
+        (parts > 0 && split.count > 0).then_some(split)
     }
 }

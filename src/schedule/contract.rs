@@ -8,8 +8,9 @@
 //! only, and the input gradient of a convolution of stride 1 is a convolution again. What cannot be turned around
 //! (strided windows) is scattered from a temporary.
 
-use super::form::{Form, FormOp, GatherIndex, Guard, Id, ProductForm};
+use super::form::{Form, FormOp, GatherIndex, Guard, Id, Piece, ProductForm};
 use super::lower::{linear, multiply};
+use super::pieces;
 use crate::graph::{Contract, DType, Precision};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
@@ -320,10 +321,20 @@ fn two_operands(form: &mut Form, mut task: Task, a: Id, b: Id) -> Id {
         return as_nest(form, &task, a, b);
     }
     task.padding = task.guards.iter().filter(|guard| is_range_of(form, &task, guard, [a, b])).cloned().collect();
-    let (a, access_a) = plain_operand(form, &task, 0, a);
-    let (b, access_b) = plain_operand(form, &task, 1, b);
+    let extents = task.extents();
+    let mut pieces = vec![pieces::whole(&extents)];
+    if task.padding.len() == task.guards.len() {
+        let reads = task.operands.iter().zip([a, b]).flat_map(|(access, arg)| access.iter().zip(form.sizes(arg)));
+        pieces = pieces::without_zeros(&extents, task.sizes.len(), reads, form.limits.product);
+    }
+    let (a, access_a) = plain_operand(form, &task, &pieces, 0, a);
+    let (b, access_b) = plain_operand(form, &task, &pieces, 1, b);
     task.operands = vec![access_a, access_b];
-    split_product(form, task, a, b)
+    if pieces == [pieces::whole(&extents)] {
+        split_product(form, task, a, b)
+    } else {
+        product(form, &task, pieces, a, b)
+    }
 }
 
 /// The product of two views over the whole domain, summed: fuses with its neighbours.
@@ -369,12 +380,13 @@ fn is_range_of(form: &Form, task: &Task, guard: &Guard, args: [Id; 2]) -> bool {
 
 /// An operand without reads out of range: a padded copy where there are any.
 /// The left one also takes the guards that no operand's range implies.
-fn plain_operand(form: &mut Form, task: &Task, operand: usize, arg: Id) -> (Id, Vec<Linear>) {
+fn plain_operand(form: &mut Form, task: &Task, pieces: &[Piece], operand: usize, arg: Id) -> (Id, Vec<Linear>) {
     let extents = task.extents();
     let access = &task.operands[operand];
     let sizes = form.sizes(arg).to_vec();
     let open: Vec<&Guard> = task.guards.iter().filter(|guard| !task.padding.contains(guard)).collect();
-    let inside = access.iter().zip(&sizes).all(|(linear, &size)| linear.is_within(&extents, size as i64));
+    let ranges: Vec<(i64, i64)> = access.iter().map(|linear| pieces::range(linear, pieces)).collect();
+    let inside = ranges.iter().zip(&sizes).all(|(&(least, greatest), &size)| least >= 0 && greatest < size as i64);
     let masked = operand == 0 && !open.is_empty();
     if inside && !masked {
         return (arg, access.clone());
@@ -395,7 +407,6 @@ fn plain_operand(form: &mut Form, task: &Task, operand: usize, arg: Id) -> (Id, 
         let view = form.view(arg, &view_sizes, access, &guards, task.span);
         return (view, used.into_iter().map(Linear::index).collect());
     }
-    let ranges: Vec<(i64, i64)> = access.iter().map(|linear| linear.range(&extents)).collect();
     let padded: Vec<usize> = ranges.iter().map(|(least, greatest)| (greatest - least + 1) as usize).collect();
     let shifted = ranges.iter().enumerate().map(|(dim, range)| Linear::index(dim).shifted(range.0)).collect();
     let view = form.view(arg, &padded, shifted, &[], task.span);
@@ -403,7 +414,7 @@ fn plain_operand(form: &mut Form, task: &Task, operand: usize, arg: Id) -> (Id, 
     (view, access)
 }
 
-/// A product; one of few results and great depth is split by size into leaves, which are then summed.
+/// A whole product; one of few results and great depth is split by size into leaves, which are then summed.
 fn split_product(form: &mut Form, task: Task, a: Id, b: Id) -> Id {
     let results: usize = task.sizes.iter().product();
     let depth: usize = task.summed.iter().product();
@@ -412,7 +423,8 @@ fn split_product(form: &mut Form, task: Task, a: Id, b: Id) -> Id {
     let most = if results >= MANY_RESULTS { 1 } else { LEAVES.min(depth / form.limits.leaf).max(1) };
     let leaves = divisor(task.summed[axis], most);
     if leaves == 1 {
-        return product(form, &task.sizes, &task.summed, &task.operands, a, b, task.span);
+        let pieces = vec![pieces::whole(&task.extents())];
+        return product(form, &task, pieces, a, b);
     }
     let rank = task.sizes.len();
     let part = task.summed[axis] / leaves;
@@ -427,22 +439,17 @@ fn split_product(form: &mut Form, task: Task, a: Id, b: Id) -> Id {
     let mut summed = task.summed.clone();
     summed[axis] = part;
     let sizes = [&[leaves], &task.sizes[..]].concat();
-    let partial = product(form, &sizes, &summed, &operands, a, b, task.span);
+    let leaf = Task { sizes, summed, operands, guards: Vec::new(), padding: Vec::new(), span: task.span };
+    let pieces = vec![pieces::whole(&leaf.extents())];
+    let partial = product(form, &leaf, pieces, a, b);
     let moved = [&task.sizes[..], &[leaves]].concat();
     let access = std::iter::once(rank).chain(0..rank).map(Linear::index).collect();
     let view = form.view(partial, &moved, access, &[], task.span);
     form.reduce(ReductionKind::Sum, view, 1, task.span)
 }
 
-fn product(
-    form: &mut Form,
-    sizes: &[usize],
-    summed: &[usize],
-    operands: &[Vec<Linear>],
-    a: Id,
-    b: Id,
-    span: Span,
-) -> Id {
-    let product = ProductForm { summed: summed.to_vec(), a: operands[0].clone(), b: operands[1].clone() };
-    form.push(FormOp::Product(product), &[a, b], sizes, DType::F32, span)
+fn product(form: &mut Form, task: &Task, pieces: Vec<Piece>, a: Id, b: Id) -> Id {
+    let [left, right] = [0, 1].map(|operand| task.operands[operand].clone());
+    let product = ProductForm { summed: task.summed.clone(), a: left, b: right, pieces };
+    form.push(FormOp::Product(product), &[a, b], &task.sizes, DType::F32, task.span)
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Element, Stage};
-use super::form::{Form, FormOp, GatherIndex, Id, ProductForm};
+use super::form::{Form, FormOp, GatherIndex, Id, Piece, ProductForm};
 use super::inline::{Inliner, flatten, in_memory, unflatten};
 use crate::graph::{Binary, Compare, DType};
 use crate::kernel::linear::row_major;
@@ -27,6 +27,7 @@ pub(super) struct ProductItem {
     pub extents: Vec<usize>,
     pub a: (Id, Linear),
     pub b: (Id, Linear),
+    pub pieces: Vec<Piece>,
     pub span: Span,
 }
 
@@ -355,7 +356,7 @@ fn product_item(form: &Form, roots: &mut BTreeSet<Id>, id: Id, product: &Product
     let extents = [&value.sizes[..], &product.summed[..]].concat();
     let a = operand(form, roots, value.args[0], product.a.clone(), &extents);
     let b = operand(form, roots, value.args[1], product.b.clone(), &extents);
-    ProductItem { id, extents, a, b, span: value.span }
+    ProductItem { id, extents, a, b, pieces: product.pieces.clone(), span: value.span }
 }
 
 /// Follows views without guards and reshapes down to memory; what is computed on the way becomes a root.

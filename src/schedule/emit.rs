@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::code::{At, Code, CodeOp, CodeStore, Coord, Dest, Draft, Stage};
 use super::draft::ProductItem;
+use super::form::Piece;
 use super::form::{Form, Id};
 use crate::graph::Binary;
 use crate::kernel::linear::row_major;
@@ -359,9 +360,18 @@ fn filling(extent: usize) -> f64 {
     extent as f64 / extent.next_multiple_of(16) as f64
 }
 
-/// The kernel of a product: each index falls to the batch, the rows, the columns or the sum.
+/// The kernels of a product, one for each piece.
+pub(super) fn product(places: &Places<'_>, item: &ProductItem) -> Vec<Kernel> {
+    let piece = |piece| {
+        let kind = KernelKind::Product(product_piece(places, item, piece));
+        Kernel { kind, name: "product".to_string(), span: item.span }
+    };
+    item.pieces.iter().map(piece).collect()
+}
+
+/// One piece: each index falls to the batch, the rows, the columns or the sum.
 /// The operand that shares the output's last dim is the right one, so that the columns are contiguous in the result.
-pub(super) fn product(places: &Places<'_>, item: &ProductItem) -> Kernel {
+fn product_piece(places: &Places<'_>, item: &ProductItem, piece: &Piece) -> Product {
     let rank = places.form.value(item.id).sizes.len();
     let strides = row_major(&item.extents[..rank]);
     let (mut a, mut b) = (item.a.clone(), item.b.clone());
@@ -369,17 +379,18 @@ pub(super) fn product(places: &Places<'_>, item: &ProductItem) -> Kernel {
     if last.is_some_and(|index| a.1.coefficient(index) != 0) {
         std::mem::swap(&mut a, &mut b);
     }
+    let first: Vec<usize> = piece.iter().map(|range| range.start).collect();
     let mut product = Product {
         batch: Vec::new(),
         m: Vec::new(),
         n: Vec::new(),
         k: Vec::new(),
-        a: (places.value(a.0), a.1.offset),
-        b: (places.value(b.0), b.1.offset),
-        c: (places.value(item.id), 0),
+        a: (places.value(a.0), a.1.at(&first)),
+        b: (places.value(b.0), b.1.at(&first)),
+        c: (places.value(item.id), strides.iter().zip(&first).map(|(stride, &start)| stride * start as i64).sum()),
         accumulate: false,
     };
-    for (index, &extent) in item.extents.iter().enumerate().filter(|(_, extent)| **extent > 1) {
+    for (index, extent) in piece.iter().map(ExactSizeIterator::len).enumerate().filter(|(_, extent)| *extent > 1) {
         let c = if index < rank { strides[index] } else { 0 };
         let each = ProductLoop { extent, a: a.1.coefficient(index), b: b.1.coefficient(index), c };
         let kind = match (each.a != 0, each.b != 0, index < rank) {
@@ -393,7 +404,7 @@ pub(super) fn product(places: &Places<'_>, item: &ProductItem) -> Kernel {
     for loops in [&mut product.batch, &mut product.m, &mut product.n, &mut product.k] {
         join_product_loops(loops);
     }
-    Kernel { kind: KernelKind::Product(product), name: "product".to_string(), span: item.span }
+    product
 }
 
 /// True if exactly one operand depends on the index.

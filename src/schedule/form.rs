@@ -56,7 +56,7 @@ pub(super) enum FormOp {
         index: Vec<GatherIndex>,
         injective: bool,
     },
-    /// `out[i] = Σ_k args[0][a(i, k)] · args[1][b(i, k)]`, in range everywhere.
+    /// `out[i] = Σ_k args[0][a(i, k)] · args[1][b(i, k)]`, in range in every piece.
     Product(ProductForm),
 }
 
@@ -82,7 +82,13 @@ pub(super) struct ProductForm {
     pub summed: Vec<usize>,
     pub a: Vec<Linear>,
     pub b: Vec<Linear>,
+    /// Where it is computed: boxes that have no output in common and together all of them; in each, the sum runs over
+    /// the box's summed indices.
+    pub pieces: Vec<Piece>,
 }
+
+/// A range of each index: the output's dims, then the summed ones.
+pub(super) type Piece = Vec<std::ops::Range<usize>>;
 
 #[derive(Clone, Debug)]
 pub(super) struct FormValue {

@@ -27,6 +27,7 @@ mod memory;
 mod merge;
 mod order;
 mod persistent;
+mod pieces;
 mod report;
 mod roots;
 mod slices;
@@ -180,7 +181,7 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
         .iter()
         .flat_map(|item| match item {
             Item::Nest(draft) => emit::nest(&places, draft),
-            Item::Product(product) => vec![emit::product(&places, product)],
+            Item::Product(product) => emit::product(&places, product),
         })
         .collect();
     kernels.extend(final_copies.into_iter().map(copy));

@@ -287,6 +287,29 @@ fn convolutions_and_their_gradients_are_products() {
 }
 
 #[test]
+fn residues_with_fewer_taps_are_products_of_their_own() {
+    // t[n, c, q, b] = Σ g[n, o, q − a + 1] · w[o, c, 2·a + b − 1]: an input gradient of stride 2 and padding 1.
+    let mut bench = Bench::new();
+    let g = bench.input("g", &[8, 16, 8]);
+    let w = bench.param("w", &[16, 8, 3]);
+    let at_g = vec![Affine::index(0), Affine::index(4), affine(&[(2, 1), (5, -1)], 1)];
+    let at_w = vec![Affine::index(4), Affine::index(1), affine(&[(3, 1), (5, 2)], -1)];
+    let sizes = [8, 8, 8, 2];
+    let t = bench.contract(&[8, 8, 8, 2, 16, 2], vec![at_g, at_w], plain(&[0, 1, 2, 3]), &[g, w], &sizes);
+    bench.output("t", t);
+    let program = bench.check();
+    let depths = program.kernels.iter().filter_map(|kernel| match &kernel.kind {
+        KernelKind::Product(product) => Some(product.k.iter().map(|each| each.extent).product::<usize>()),
+        KernelKind::Nest(_)
+        | KernelKind::Winograd(_)
+        | KernelKind::Filter(_)
+        | KernelKind::Zero(_)
+        | KernelKind::Copy { .. } => None,
+    });
+    assert_eq!(depths.collect::<Vec<_>>(), [16, 32]);
+}
+
+#[test]
 fn pooling_and_its_gradient_agree() {
     for (window, stride) in [(2, 2), (3, 2), (3, 3)] {
         let (n, c, size) = (2, 3, 7);
