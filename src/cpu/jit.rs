@@ -9,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
+use cranelift_codegen::ir::{
+    AbiParam, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, Signature, UserExternalName, UserFuncName,
+};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -28,6 +30,10 @@ use crate::primitives::Level;
 const NEST_PARAMETERS: usize = 5;
 /// Parameters of the step function: context, thread.
 const STEP_PARAMETERS: usize = 2;
+/// Parameters of a strip function: table, count.
+const STRIP_PARAMETERS: usize = 2;
+/// The alignment of strip functions, and so of their constants.
+const STRIP_ALIGNMENT: u64 = 64;
 
 /// The step function of a loaded program.
 pub(super) type StepFn = unsafe extern "C" fn(*const RunContext, usize);
@@ -46,6 +52,14 @@ struct Compiled {
     bytes: Vec<u8>,
     alignment: u64,
     relocations: Vec<ModuleReloc>,
+}
+
+/// The functions of one nest.
+struct Names {
+    /// Its own.
+    nest: FuncId,
+    /// Strip functions by phase.
+    strips: Vec<Option<FuncId>>,
 }
 
 /// A nest with what emission needs.
@@ -105,8 +119,20 @@ pub(super) fn define(
     let failed =
         |kernel: Option<usize>| move |error: cranelift_module::ModuleError| module_error(program, kernel, &error);
     let nest_signature = signature(module, NEST_PARAMETERS);
+    let strip_signature = signature(module, STRIP_PARAMETERS);
     let mut ids = Vec::with_capacity(jobs.len());
+    let mut strips = Vec::with_capacity(jobs.len());
     for job in jobs {
+        let mut of_job = vec![None; job.plan.phases.len()];
+        for (phase, plan) in job.plan.phases.iter().enumerate() {
+            let Some(strip) = &plan.wide else { continue };
+            let name = format!("kernel{}strip{phase}", job.kernel);
+            let id =
+                module.declare_function(&name, Linkage::Local, &strip_signature).map_err(failed(Some(job.kernel)))?;
+            module.define_function_bytes(id, STRIP_ALIGNMENT, &strip.bytes, &[]).map_err(failed(Some(job.kernel)))?;
+            of_job[phase] = Some(id);
+        }
+        strips.push(of_job);
         let name = format!("kernel{}", job.kernel);
         let id = module.declare_function(&name, Linkage::Local, &nest_signature).map_err(failed(Some(job.kernel)))?;
         ids.push(id);
@@ -120,9 +146,10 @@ pub(super) fn define(
     let (mut e, parameters) = begin(&mut context.func, &mut builder_context, isa, 0);
     emit(&mut e, parameters[1], steps, &nests);
     finish(e, isa);
-    let compiled = compile_all(program, jobs, &ids, &nest_signature, (context, step), isa)?;
+    let names: Vec<Names> = ids.into_iter().zip(strips).map(|(nest, strips)| Names { nest, strips }).collect();
+    let compiled = compile_all(program, jobs, &names, &nest_signature, (context, step), isa)?;
     let kernels = jobs.iter().map(|job| Some(job.kernel)).chain([None]);
-    for ((kernel, id), code) in kernels.zip(ids.into_iter().chain([step])).zip(compiled) {
+    for ((kernel, id), code) in kernels.zip(names.iter().map(|names| names.nest).chain([step])).zip(compiled) {
         module.define_function_bytes(id, code.alignment, &code.bytes, &code.relocations).map_err(failed(kernel))?;
     }
     Ok(step)
@@ -136,7 +163,7 @@ fn module_error(program: &Program, kernel: Option<usize>, error: &cranelift_modu
 fn compile_all(
     program: &Program,
     jobs: &[NestJob],
-    ids: &[FuncId],
+    names: &[Names],
     signature: &Signature,
     step: (Context, FuncId),
     isa: &OwnedTargetIsa,
@@ -156,7 +183,7 @@ fn compile_all(
         loop {
             let position = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(position) else { break };
-            let result = worker.compile(program, job, ids[position], signature, isa);
+            let result = worker.compile(program, job, &names[position], signature, isa);
             *done[position].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
     };
@@ -182,13 +209,14 @@ impl Worker {
         &mut self,
         program: &Program,
         job: &NestJob,
-        id: FuncId,
+        names: &Names,
         signature: &Signature,
         isa: &OwnedTargetIsa,
     ) -> Result<Compiled, CodegenError> {
         self.context.clear();
+        let id = names.nest;
         self.context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature.clone());
-        build_nest(&mut self.context.func, &mut self.builder, program, job, isa);
+        build_nest(&mut self.context.func, &mut self.builder, program, (job, &names.strips), isa);
         compile(&mut self.context, isa, id)
             .map_err(|message| CodegenError { kernel: Some(program.kernels[job.kernel].name.clone()), message })
     }
@@ -212,7 +240,10 @@ pub(super) fn text(program: &Program, job: &NestJob, isa: &OwnedTargetIsa) -> Re
     signature.params.extend((0..NEST_PARAMETERS).map(|_| AbiParam::new(I64)));
     let function = Function::with_name_signature(UserFuncName::user(0, job.kernel as u32), signature);
     let mut context = Context::for_function(function);
-    build_nest(&mut context.func, &mut FunctionBuilderContext::new(), program, job, isa);
+    let strips: Vec<Option<FuncId>> = (0..job.plan.phases.len())
+        .map(|phase| job.plan.phases[phase].wide.as_ref().map(|_| FuncId::from_u32(phase as u32)))
+        .collect();
+    build_nest(&mut context.func, &mut FunctionBuilderContext::new(), program, (job, &strips), isa);
     let clif = context.func.display().to_string();
     context.set_disasm(true);
     let code =
@@ -241,15 +272,31 @@ fn finish(mut e: Emitter<'_>, isa: &OwnedTargetIsa) {
     e.b.finalize(isa.frontend_config());
 }
 
+/// A strip function for calls, as [`Module::declare_func_in_func`] names it.
+fn strip_function(function: &mut Function, id: FuncId, isa: &OwnedTargetIsa) -> FuncRef {
+    let mut signature = Signature::new(isa.default_call_conv());
+    signature.params.extend((0..STRIP_PARAMETERS).map(|_| AbiParam::new(I64)));
+    let signature = function.import_signature(signature);
+    let name = function.declare_imported_user_function(UserExternalName { namespace: 0, index: id.as_u32() });
+    function.import_function(ExtFuncData {
+        name: ExternalName::user(name),
+        signature,
+        colocated: true,
+        patchable: false,
+    })
+}
+
 fn build_nest(
     function: &mut Function,
     builder: &mut FunctionBuilderContext,
     program: &Program,
-    job: &NestJob,
+    (job, strips): (&NestJob, &[Option<FuncId>]),
     isa: &OwnedTargetIsa,
 ) {
+    let strips = strips.iter().map(|id| id.map(|id| strip_function(function, id, isa))).collect();
     let (e, parameters) = begin(function, builder, isa, 2);
-    let mut nest = NestEmitter::new(e, program, &job.plan, parameters[0], parameters[1], written(program, job.kernel));
+    let written = written(program, job.kernel);
+    let mut nest = NestEmitter::new(e, program, &job.plan, parameters[0], parameters[1], written, strips);
     nest.rows(parameters[3], parameters[4]);
     finish(nest.e, isa);
 }

@@ -143,7 +143,7 @@ impl NestEmitter<'_, '_> {
     }
 
     /// The address at a point's first lane as a register and a constant; terms by varying index vectors are left out.
-    fn address(&mut self, location: &Location, point: &Point) -> (Value, i64) {
+    pub(super) fn address(&mut self, location: &Location, point: &Point) -> (Value, i64) {
         let buffer = &self.program.buffers[location.buffer.0 as usize];
         let bytes = element_bytes(buffer.dtype) as i64;
         let ahead = self.lane_step(&location.index) * point.ahead;

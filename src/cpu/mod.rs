@@ -23,6 +23,7 @@ mod simplify;
 mod step;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -130,7 +131,7 @@ fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared 
     for (position, kernel) in program.kernels.iter().enumerate() {
         let work = match &kernel.kind {
             KernelKind::Nest(nest) => {
-                let plan = nest_plan(program, position, nest);
+                let plan = nest_plan(program, position, nest, level);
                 let body = Body::Nest(prepared.jobs.len());
                 let work = Work::new(body, plan.total, plan.grain, plan.work, thresholds.nest);
                 prepared.scratch_bytes = prepared.scratch_bytes.max(plan.scratch_bytes);
@@ -170,9 +171,13 @@ fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared 
     prepared
 }
 
-fn nest_plan(program: &Program, position: usize, nest: &Nest) -> plan::NestPlan {
-    let Some(group) = program.group_of(position) else { return plan::plan(nest) };
-    let plan = plan::plan_sliced(nest);
+fn nest_plan(program: &Program, position: usize, nest: &Nest, level: Level) -> plan::NestPlan {
+    let dtype = |id: BufferId| program.buffer(id).dtype;
+    // Strip functions are called by the System V convention.
+    let wide = level == Level::Avx512 && cfg!(all(target_arch = "x86_64", unix));
+    let wide = wide.then_some(&dtype as &dyn Fn(BufferId) -> crate::graph::DType);
+    let Some(group) = program.group_of(position) else { return plan::plan(nest, wide) };
+    let plan = plan::plan_sliced(nest, wide);
     assert_eq!(plan.total, group.slices, "the parallel loops of a grouped nest number the slices");
     plan
 }
@@ -316,6 +321,6 @@ fn text(program: &Program, kernel: usize, level: Level) -> Result<Option<jit::Te
     let Some(KernelKind::Nest(nest)) = program.kernels.get(kernel).map(|kernel| &kernel.kind) else {
         return Ok(None);
     };
-    let job = jit::NestJob { kernel, plan: nest_plan(program, kernel, nest) };
+    let job = jit::NestJob { kernel, plan: nest_plan(program, kernel, nest, level) };
     jit::text(program, &job, &jit::isa(level, false)?).map(Some)
 }

@@ -4,11 +4,12 @@
 //! the flattened parallel loops. Invariant: `lo` and `hi` are multiples of the plan's grain, or `hi` is the total;
 //! what is computed for a point does not depend on `lo` and `hi`.
 
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{FuncRef, InstBuilder, Value};
 
 use crate::cpu::context::Helper;
 use crate::cpu::emit::{Emitter, Width};
 use crate::cpu::plan::{Call, GRAIN, LANES, NestPlan, SLOT_BYTES, STRIP};
+use crate::cpu::wide::Strip;
 use crate::kernel::{BufferId, Node, NodeId, NodeOp, Program};
 
 /// One point of the lane loop, or four from there on.
@@ -81,6 +82,8 @@ pub(super) struct NestEmitter<'a, 'f> {
     pub lane_innermost: bool,
     /// Results of reductions, by phase, where they are scalars.
     pub results: Vec<Vec<Value>>,
+    /// Strip functions, by phase, where there are some.
+    pub strips: Vec<Option<FuncRef>>,
 }
 
 impl<'a, 'f> NestEmitter<'a, 'f> {
@@ -92,6 +95,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         base: Value,
         scratch: Value,
         written: Vec<bool>,
+        strips: Vec<Option<FuncRef>>,
     ) -> Self {
         let zero = e.i64(0);
         Self {
@@ -109,6 +113,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
             written,
             lane_innermost: false,
             results: vec![Vec::new(); plan.phases.len()],
+            strips,
         }
     }
 
@@ -230,7 +235,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
     }
 
     /// A range in strips that fit the slots.
-    fn strips(&mut self, range: Range, body: &mut dyn FnMut(&mut Self, Range)) {
+    fn in_strips(&mut self, range: Range, body: &mut dyn FnMut(&mut Self, Range)) {
         if range.most <= STRIP {
             self.strip_start(range.from);
             return body(self, range);
@@ -352,14 +357,18 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         if !self.plan.strips {
             return (0..self.plan.phases.len()).for_each(|phase| self.phase_outer(phase, range));
         }
-        self.strips(range, &mut |this, strip| {
+        self.in_strips(range, &mut |this, strip| {
             (0..this.plan.phases.len()).for_each(|phase| this.phase_outer(phase, strip));
         });
     }
 
     fn phase_outer(&mut self, phase: usize, strip: Range) {
         self.phase = phase;
-        let inner = self.plan.nest.phases[phase].inner.len();
+        let plan = self.plan;
+        let inner = plan.nest.phases[phase].inner.len();
+        if let Some(wide) = &plan.phases[phase].wide {
+            return self.wide_outer(wide, strip, inner);
+        }
         if self.plan.phases[phase].levels.is_empty() {
             self.lane_innermost = false;
             if inner == 0 {
@@ -368,11 +377,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
             let again = self.repeatable();
             return self.tiles(strip, again, &mut |this, tile| this.tile_outer(tile));
         }
-        self.lane_innermost = true;
-        if inner > 0 {
-            let clear = &mut |this: &mut Self, _: usize, point: &Point| this.clear_slots(point);
-            self.tiles(strip, true, &mut |this, tile| this.at_points(tile, clear));
-        }
+        self.begin_slots(strip, inner);
         self.inner(0, inner, &mut |this| {
             this.prepare_uniforms();
             this.levels(strip);
@@ -383,6 +388,24 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
                     this.stores(point);
                 });
             });
+        });
+    }
+
+    /// The lane loop inside a phase's inner loops: reductions live in slots.
+    fn begin_slots(&mut self, strip: Range, inner: usize) {
+        self.lane_innermost = true;
+        if inner > 0 && self.reduces() {
+            let clear = &mut |this: &mut Self, _: usize, point: &Point| this.clear_slots(point);
+            self.tiles(strip, true, &mut |this, tile| this.at_points(tile, clear));
+        }
+    }
+
+    /// A phase by its strip function, at each inner point over all lanes.
+    fn wide_outer(&mut self, wide: &Strip, strip: Range, inner: usize) {
+        self.begin_slots(strip, inner);
+        self.inner(0, inner, &mut |this| {
+            this.prepare_uniforms();
+            this.run_strip(wide, strip.from, strip.to);
         });
     }
 
@@ -432,6 +455,9 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
             self.results[phase] = self.finish(&[], &accumulators);
             return;
         }
+        if let Some(wide) = &plan.phases[phase].wide {
+            return self.wide_inner(wide, phase);
+        }
         let first_index = i64::from(i32::MAX);
         let vectors: Vec<_> =
             (0..plan.phases[phase].unroll).map(|_| self.accumulators(Width::Vector, first_index)).collect();
@@ -455,11 +481,26 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
             if plan.phases[phase].levels.is_empty() {
                 strip(this, range)
             } else {
-                this.strips(range, &mut strip)
+                this.in_strips(range, &mut strip)
             }
             this.vars.pop();
         });
         self.results[phase] = self.finish(&vectors, &scalar);
+    }
+
+    /// A phase at one outer point by its strip function, which runs over the last inner loop.
+    fn wide_inner(&mut self, wide: &Strip, phase: usize) {
+        let inner = &self.plan.nest.phases[phase].inner;
+        let last = inner.len() - 1;
+        self.clear_table(wide);
+        self.inner(0, last, &mut |this| {
+            this.prepare_uniforms();
+            this.vars.push(this.zero);
+            let end = this.e.i64(inner[last] as i64);
+            this.run_strip(wide, this.zero, end);
+            this.vars.pop();
+        });
+        self.results[phase] = self.table_results();
     }
 
     /// Fills the slots of all varying calls over a strip, level by level.

@@ -4,8 +4,9 @@
 //! Invariant: every call of a vector function has its own strip slots, and its arguments lie at a lower level.
 
 use crate::cpu::simplify::simplify;
+use crate::cpu::wide;
 use crate::graph::{Binary, DType, Unary};
-use crate::kernel::{Lanes, Linear, Location, Nest, NodeId, NodeOp, Phase};
+use crate::kernel::{BufferId, Lanes, Linear, Location, Nest, NodeId, NodeOp, Phase};
 use crate::primitives::vector::VectorFunction;
 
 /// Points of the lane loop that pass through scratch together. A strip of 2 KiB per value stays in L1.
@@ -48,6 +49,8 @@ pub(super) struct NestPlan {
     pub work: usize,
     /// Bytes of scratch.
     pub scratch_bytes: usize,
+    /// Where the table of strip functions lies in scratch.
+    pub table: usize,
 }
 
 /// What a phase's emission needs to know.
@@ -66,7 +69,12 @@ pub(super) struct PhasePlan {
     pub reduced: Vec<usize>,
     /// Vectors per iteration of the lane loop.
     pub unroll: usize,
+    /// The phase's function over strips of 16 lanes, in the place of all vectors of four.
+    pub wide: Option<wide::Strip>,
 }
+
+/// The types of buffers, where the machine runs strip functions.
+pub(super) type Wide<'a> = Option<&'a dyn Fn(BufferId) -> DType>;
 
 /// The strip function behind a node.
 pub(super) fn call_of(op: &NodeOp) -> Option<Call> {
@@ -117,23 +125,23 @@ pub(super) fn operands(op: &NodeOp) -> Vec<NodeId> {
 }
 
 /// Analyses a nest.
-pub(super) fn plan(nest: &Nest) -> NestPlan {
+pub(super) fn plan(nest: &Nest, wide: Wide<'_>) -> NestPlan {
     let mut nest = simplify(nest);
     nest.parallel = divided_loops(&nest);
-    analyse(nest)
+    analyse(nest, wide)
 }
 
 /// Analyses a nest whose parallel loops run over the slices of a group: all of them are divided.
-pub(super) fn plan_sliced(nest: &Nest) -> NestPlan {
-    analyse(simplify(nest))
+pub(super) fn plan_sliced(nest: &Nest, wide: Wide<'_>) -> NestPlan {
+    analyse(simplify(nest), wide)
 }
 
-fn analyse(nest: Nest) -> NestPlan {
+fn analyse(nest: Nest, wide: Wide<'_>) -> NestPlan {
     let outer_lanes = nest.lanes == Lanes::Outer && !nest.outer.is_empty();
     // The first two slots hold the arguments of calls outside the lane loop.
     let mut slot = 2;
     let phases: Vec<PhasePlan> =
-        nest.phases.iter().map(|phase| plan_phase(&nest, phase, outer_lanes, &mut slot)).collect();
+        (0..nest.phases.len()).map(|phase| plan_phase(&nest, phase, outer_lanes, &mut slot, wide)).collect();
     let calls = phases.iter().any(|phase| !phase.levels.is_empty());
     let reduces = outer_lanes && nest.phases.iter().any(|phase| !phase.reductions.is_empty());
     let total = nest.outer[..nest.parallel].iter().product();
@@ -145,7 +153,8 @@ fn analyse(nest: Nest) -> NestPlan {
         total,
         grain: if lanes_divided { GRAIN } else { 1 },
         work,
-        scratch_bytes: slot * SLOT_BYTES,
+        table: slot * SLOT_BYTES,
+        scratch_bytes: slot * SLOT_BYTES + wide::TABLE_BYTES,
         phases,
         nest,
     }
@@ -163,7 +172,8 @@ fn divided_loops(nest: &Nest) -> usize {
     nest.parallel
 }
 
-fn plan_phase(nest: &Nest, phase: &Phase, outer_lanes: bool, slot: &mut usize) -> PhasePlan {
+fn plan_phase(nest: &Nest, number: usize, outer_lanes: bool, slot: &mut usize, wide: Wide<'_>) -> PhasePlan {
+    let phase = &nest.phases[number];
     let lane = if outer_lanes {
         Some(nest.outer.len() - 1)
     } else if nest.lanes != Lanes::None && !phase.inner.is_empty() {
@@ -198,7 +208,16 @@ fn plan_phase(nest: &Nest, phase: &Phase, outer_lanes: bool, slot: &mut usize) -
     }
     let reduced = phase.reductions.iter().map(|_| if outer_lanes { take(2) } else { 0 }).collect();
     let unroll = unroll(phase, &varying, lane);
-    PhasePlan { lane, varying, calls, slots, levels, reduced, unroll }
+    let strip = wide.zip(lane).and_then(|(dtype, lane)| {
+        let extent = nest.outer.iter().chain(&phase.inner).nth(lane).copied()?;
+        let (phase, lane) = ((phase, number), (lane, extent));
+        wide::strip(&wide::Facts { phase, lane, outer_lanes, varying: &varying, dtype })
+    });
+    if strip.is_some() {
+        // Its functions are inline.
+        levels.clear();
+    }
+    PhasePlan { lane, varying, calls, slots, levels, reduced, unroll, wide: strip }
 }
 
 /// True if the node itself, not only its operands, differs along the lane loop.

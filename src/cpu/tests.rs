@@ -14,6 +14,7 @@ use crate::source::Span;
 
 mod nests;
 mod steps;
+mod wide;
 
 const THREADS: [usize; 4] = [1, 2, 3, 7];
 const INPUT: StepInput = StepInput { seed: 0x1234_5678_9abc, step: 5 };

@@ -112,6 +112,21 @@ unsafe fn map<V: Lanes, F: Function>(x: *mut f32, n: usize) {
     }
 }
 
+/// A function as code without branches; `None` where some arguments need more.
+///
+/// # Safety
+/// As [`Lanes`]: the implementor's instruction set.
+pub(crate) unsafe fn straight<V: Lanes>(function: VectorFunction, x: V) -> Option<V> {
+    match function {
+        VectorFunction::Exp => Some(Exp::apply(x)),
+        VectorFunction::Log => Some(Log::apply(x)),
+        VectorFunction::Tanh => Some(Tanh::apply(x)),
+        VectorFunction::Sigmoid => Some(Sigmoid::apply(x)),
+        VectorFunction::Erf => Some(Erf::apply(x)),
+        VectorFunction::Sin | VectorFunction::Cos => None,
+    }
+}
+
 /// Horner's rule, highest coefficient first.
 #[inline(always)]
 unsafe fn polynomial<V: Lanes, const N: usize>(x: V, coefficients: [f32; N]) -> V {

@@ -8,7 +8,7 @@ const EXACT: f64 = 1e-6;
 const CLOSE: f64 = 1e-5;
 
 /// One nest over `count` elements, `y[i] = f(a[i], b[i])`.
-fn elementwise(count: usize, f: impl Fn(&mut Code, NodeId, NodeId) -> NodeId) -> Case {
+pub(super) fn elementwise(count: usize, f: impl Fn(&mut Code, NodeId, NodeId) -> NodeId) -> Case {
     let mut case = Case::default();
     let (a, b, y) = (case.floats(count), case.floats(count), case.zeros(DType::F32, count));
     let mut code = Code::default();
