@@ -239,6 +239,12 @@ fn cases() -> Vec<Case> {
         &[lp(t, 1, wide, 0)],
     ));
     cases.push(matrices("NT", 1024, 768, 3072));
+    for (m, k, n) in [(256, 2048, 2048), (2048, 192, 768)] {
+        // A linear layer's three products: its output, the gradient of its input, that of its weights.
+        cases.push(matrices("NT", m, k, n));
+        cases.push(matrices("NN", m, n, k));
+        cases.push(matrices("TN", n, m, k));
+    }
     cases
 }
 

@@ -76,6 +76,12 @@ pub(crate) trait Lanes: Copy {
         let _ = at;
     }
 
+    /// The same of a line that will be written.
+    #[inline(always)]
+    unsafe fn prefetch_to_write(at: *const f32) {
+        let _ = at;
+    }
+
     /// The constant with these bits.
     #[inline(always)]
     unsafe fn bits(bits: u32) -> Self {

@@ -12,6 +12,8 @@ use std::ops::Range;
 
 /// Elements that packing may write behind a block.
 pub(crate) const SPARE: usize = 16;
+/// The most tiles whose rows of A are copied together: with eight rows each, two cache lines of neighbouring rows.
+pub(crate) const MAX_TILES: usize = 4;
 /// The widest panel: four vectors of 16 lanes.
 const MAX_PANEL: usize = 64;
 /// How many rows of k ahead a copy asks for: about the latency of L3.
@@ -98,8 +100,60 @@ pub(crate) unsafe fn pack<V: Tiles>(
     }
 }
 
-/// A piece of a row: where it is written, where it is read, its length ≤ the lanes of a vector.
-type Piece = (usize, isize, usize);
+/// A piece of each row of k.
+#[derive(Clone, Copy, Default)]
+struct Piece {
+    /// Where the first row's is written.
+    to: usize,
+    /// Elements from row to row of what is written.
+    width: usize,
+    /// Where it is read.
+    from: isize,
+    /// At most the lanes of a vector.
+    length: usize,
+}
+
+/// Copies several neighbouring tiles' rows of A at once, each to a panel of its own, [`SPARE`] elements apart, as
+/// [`pack`] would copy them one by one: so that where neighbouring rows are neighbours in memory, a cache line is read
+/// once. `ranges`: the rows of at most [`MAX_TILES`] tiles.
+///
+/// # Safety
+/// As for [`pack`], with as many panels.
+#[inline(always)]
+pub(crate) unsafe fn pack_tiles<V: Tiles>(
+    copying: Copying,
+    from: *const f32,
+    rows: &Axis,
+    ranges: &[Range<usize>],
+    k: KBlock<'_>,
+    to: *mut f32,
+) {
+    let mut pieces = [Piece::default(); MAX_TILES];
+    let (mut start, mut one_run, mut narrow) = (0, copying == Copying::Columns && ranges.len() > 1, true);
+    for (range, piece) in ranges.iter().zip(&mut pieces) {
+        if let Some(run) = rows.runs(range.clone()).next() {
+            one_run &= run.length == range.len() && run.length <= V::COUNT;
+            narrow &= run.length <= V::Narrow::COUNT;
+            *piece = Piece { to: start, width: range.len(), from: run.offset, length: run.length };
+        }
+        start += panel_elements(k.offsets.len(), range.len());
+    }
+    let pieces = &pieces[..ranges.len()];
+    match (one_run, narrow) {
+        (true, true) => pack_rows::<V::Narrow, 1>(from, pieces, k, to),
+        (true, false) => pack_rows::<V, 1>(from, pieces, k, to),
+        (false, _) => {
+            for (range, piece) in ranges.iter().zip(pieces) {
+                pack::<V>(copying, from, rows, range.clone(), k, to.add(piece.to), piece.width);
+            }
+        }
+    }
+}
+
+/// Elements from one tile's panel of A to the next.
+pub(crate) fn panel_elements(depth: usize, rows: usize) -> usize {
+    depth * rows + SPARE
+}
 
 /// The first `count` lanes from elements `STEP` (1 or 2) apart.
 #[inline(always)]
@@ -117,47 +171,52 @@ unsafe fn pack_columns<V: Lanes, const STEP: usize>(
     width: usize,
 ) {
     // Every piece is written as a whole vector, which the next piece or row then overwrites.
-    let mut pieces: [Piece; MAX_PANEL] = [(0, 0, 0); MAX_PANEL];
+    let mut pieces = [Piece::default(); MAX_PANEL];
     let mut count = 0;
     for run in columns.runs(range) {
         for start in (0..run.length).step_by(V::COUNT) {
-            pieces[count] =
-                (run.position + start, run.offset + (STEP * start) as isize, (run.length - start).min(V::COUNT));
+            let from = run.offset + (STEP * start) as isize;
+            pieces[count] = Piece { to: run.position + start, width, from, length: (run.length - start).min(V::COUNT) };
             count += 1;
         }
     }
-    match pieces[..count] {
-        [a] => pack_pieces::<V, STEP, 1>(from, [a], k, to, width),
-        [a, b] => pack_pieces::<V, STEP, 2>(from, [a, b], k, to, width),
-        [a, b, c] => pack_pieces::<V, STEP, 3>(from, [a, b, c], k, to, width),
-        [a, b, c, d] => pack_pieces::<V, STEP, 4>(from, [a, b, c, d], k, to, width),
+    pack_rows::<V, STEP>(from, &pieces[..count], k, to);
+}
+
+/// Copies these pieces of each row of k; the places of a few stay in registers.
+#[inline(always)]
+unsafe fn pack_rows<V: Lanes, const STEP: usize>(from: *const f32, pieces: &[Piece], k: KBlock<'_>, to: *mut f32) {
+    match *pieces {
+        [a] => pack_pieces::<V, STEP, 1>(from, [a], k, to),
+        [a, b] => pack_pieces::<V, STEP, 2>(from, [a, b], k, to),
+        [a, b, c] => pack_pieces::<V, STEP, 3>(from, [a, b, c], k, to),
+        [a, b, c, d] => pack_pieces::<V, STEP, 4>(from, [a, b, c, d], k, to),
         ref pieces => {
             for (row, &k_offset) in k.offsets.iter().enumerate() {
-                let (source, row) = (from.offset(k_offset), to.add(row * width));
-                for &(position, offset, length) in pieces {
-                    load::<V, STEP>(source.offset(offset), length).store(row.add(position));
+                let source = from.offset(k_offset);
+                for piece in pieces {
+                    load::<V, STEP>(source.offset(piece.from), piece.length)
+                        .store(to.add(piece.to + row * piece.width));
                 }
             }
         }
     }
 }
 
-/// Copies rows of few pieces, whose places stay in registers.
 #[inline(always)]
 unsafe fn pack_pieces<V: Lanes, const STEP: usize, const COUNT: usize>(
     from: *const f32,
     pieces: [Piece; COUNT],
     k: KBlock<'_>,
     to: *mut f32,
-    width: usize,
 ) {
     let last = k.offsets.len().saturating_sub(1);
     for (row, &k_offset) in k.offsets.iter().enumerate() {
         let ahead = from.wrapping_offset(k.offsets[(row + ROWS_AHEAD).min(last)]);
-        let (source, row) = (from.offset(k_offset), to.add(row * width));
-        for (position, offset, length) in pieces {
-            V::prefetch(ahead.wrapping_offset(offset));
-            load::<V, STEP>(source.offset(offset), length).store(row.add(position));
+        let source = from.offset(k_offset);
+        for piece in pieces {
+            V::prefetch(ahead.wrapping_offset(piece.from));
+            load::<V, STEP>(source.offset(piece.from), piece.length).store(to.add(piece.to + row * piece.width));
         }
     }
 }

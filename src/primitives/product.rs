@@ -5,16 +5,17 @@
 //! belongs to one part, so results are the same bits however the parts are divided among threads. Between levels, bits
 //! may differ.
 //!
-//! A part is one block of rows and columns of one product of the batch. For each block of k, the part copies its block
-//! of B into panels as wide as a tile (unless few rows would use them), then walks over tiles of rows, and for each over
-//! the panels. This is the order of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008),
-//! with the roles of L1 and L2 of BLIS: a tile's rows of A stay in L1, the block of B in L2.
+//! A part is one block of rows and columns of one product of the batch. Neighbouring blocks of rows that one call runs
+//! are one piece of work. For each block of k, it copies its block of B into panels as wide as a tile (unless few rows
+//! would use them), then walks over tiles of rows, and for each over the panels. This is the order of Goto and van de
+//! Geijn, "Anatomy of high-performance matrix multiplication" (2008), with the roles of L1 and L2 of BLIS: a tile's rows
+//! of A stay in L1, the block of B in L2.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::Level;
 use super::axis::{Axis, Run};
 use super::lanes::Portable;
-use super::pack::{KBlock, SPARE, pack};
+use super::pack::{KBlock, MAX_TILES, SPARE, pack, pack_tiles, panel_elements};
 use super::shape::{Orientation, Shape, choose};
 use super::thin::ThinPlan;
 use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
@@ -196,7 +197,7 @@ impl ProductPlan {
         let float = size_of::<f32>();
         ScratchLayout {
             b: area(if shape.pack_b { shape.k_block * shape.max_columns + SPARE } else { 0 }, float),
-            a: area(if shape.pack_a { shape.k_block * MAX_ROWS + SPARE } else { 0 }, float),
+            a: area(if shape.pack_a { MAX_TILES * panel_elements(shape.k_block, MAX_ROWS) } else { 0 }, float),
             stage: area(if shape.may_stage { shape.max_rows * shape.max_columns } else { 0 }, float),
             a_offsets: area(shape.k_block, size_of::<isize>()),
             b_offsets: area(shape.k_block, size_of::<isize>()),
@@ -211,7 +212,7 @@ impl ProductPlan {
 struct ScratchLayout {
     /// Panels of B.
     b: usize,
-    /// A tile's rows of A.
+    /// The rows of A of a few tiles.
     a: usize,
     /// A part's block of C, where C's columns are not neighbours in memory.
     stage: usize,
@@ -272,21 +273,25 @@ unsafe fn run_parts<V: Tiles>(plan: &ProductPlan, pointers: Pointers, scratch: *
     let shape = &plan.shape;
     let column_blocks = shape.column_blocks.count();
     let one_k_block = plan.operands.k[0].extent() <= shape.k_block;
+    let rows = |block: usize| shape.rows(block, plan.operands.m[0].extent());
     let mut packed_for = None;
-    for part in parts {
-        let (row_block, rest) = (part % shape.row_blocks, part / shape.row_blocks);
+    let mut next = parts.start;
+    while next < parts.end {
+        let (row_block, rest) = (next % shape.row_blocks, next / shape.row_blocks);
         let (column_block, batch) = (rest % column_blocks, rest / column_blocks);
         let [a, b, c] = plan.operands.batch_offsets(batch);
+        // Neighbouring blocks of rows share the panels of B; what is staged must fit the stage.
+        let blocks = if shape.may_stage { 1 } else { (shape.row_blocks - row_block).min(parts.end - next) };
+        next += blocks;
         let part = Part {
             plan,
-            rows: shape.rows(row_block, plan.operands.m[0].extent()),
+            rows: rows(row_block).start..rows(row_block + blocks - 1).end,
             columns: shape.column_blocks.columns(column_block),
             a: pointers.a.offset(a),
             b: pointers.b.offset(b),
             c: pointers.c.offset(c),
             scratch,
         };
-        // Neighbouring parts of one column block share its panels.
         let b_is_packed = one_k_block && packed_for == Some(rest);
         run_part::<V>(&part, b_is_packed);
         packed_for = Some(rest);
@@ -385,14 +390,25 @@ unsafe fn multiply<V: Tiles>(
         c_last: V::COUNT,
         accumulate,
     };
+    let rows_of = |index: usize| {
+        part.rows.start + part.rows.len() * index / tiles..part.rows.start + part.rows.len() * (index + 1) / tiles
+    };
     let mut unstaged = part.rows.start;
+    let mut panel = part.scratch.a;
+    let mut packed = 0;
     for index in 0..tiles {
-        let rows =
-            part.rows.start + part.rows.len() * index / tiles..part.rows.start + part.rows.len() * (index + 1) / tiles;
+        let rows = rows_of(index);
         let height = rows.len();
         if shape.pack_a {
-            pack::<V>(shape.copy_a, part.a, &operands.m[0], rows.clone(), a_block, part.scratch.a, height);
-            tile.a[0] = part.scratch.a;
+            if index == packed {
+                let count = MAX_TILES.min(tiles - index);
+                let ranges: [Range<usize>; MAX_TILES] = std::array::from_fn(|i| rows_of(index + i));
+                pack_tiles::<V>(shape.copy_a, part.a, &operands.m[0], &ranges[..count], a_block, part.scratch.a);
+                packed = index + count;
+                panel = part.scratch.a;
+            }
+            tile.a[0] = panel;
+            panel = panel.add(panel_elements(a_block.offsets.len(), height));
         } else {
             fill_rows(&operands.m[0], rows.clone(), |i, offset| tile.a[i] = part.a.offset(offset));
         }

@@ -299,11 +299,14 @@ impl<'a> Estimate<'a> {
         // What a part reads of A comes from L3 if it does not fit L2.
         let copy_a = if rows * self.k * size_of::<f32>() > MAX_RESIDENT { copy_a + 0.25 } else { copy_a };
         let copy_b = if self.packs_b(rows) { self.copy_b.1 } else { 0.1 };
-        let part = self.tiles(rows, vectors)
-            + k * (copy_a * rows as f64 + copy_b * columns as f64)
-            + elements * (stage + 0.1)
-            + PART_COST;
-        let on = |threads: usize| (parts.div_ceil(threads) * threads) as f64 * part;
+        let part = self.tiles(rows, vectors) + k * copy_a * rows as f64 + elements * (stage + 0.1) + PART_COST;
+        let panels = k * copy_b * columns as f64;
+        let on = |threads: usize| {
+            let each = parts.div_ceil(threads);
+            // Blocks of rows that a thread runs one after another share the panels of B.
+            let copies = if self.stage == 0.0 { each.div_ceil(row_blocks) } else { each };
+            threads as f64 * (each as f64 * part + copies as f64 * panels)
+        };
         on(2) + 0.03 * on(8) + 0.003 * on(32)
     }
 

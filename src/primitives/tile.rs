@@ -79,6 +79,11 @@ pub(crate) fn next_panel(left: usize, full_panel: usize) -> usize {
 unsafe fn tile<V: Lanes, const ROWS: usize, const VECTORS: usize, const PACKED: bool>(t: &Tile) {
     let a: [*const f32; ROWS] =
         std::array::from_fn(|i| if PACKED { t.a[0].wrapping_add(i) } else { t.a[i % MAX_DIRECT_ROWS] });
+    for row in &t.c[..ROWS] {
+        for v in 0..VECTORS {
+            V::prefetch_to_write(row.wrapping_offset(t.column).wrapping_add(v * V::COUNT));
+        }
+    }
     let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
     let b_last = t.b_last;
     for k in 0..t.depth {

@@ -38,6 +38,11 @@ impl Lanes for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch_to_write(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         _mm256_set1_ps(x)
     }
@@ -228,6 +233,11 @@ impl Lanes for __m512 {
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
         _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch_to_write(at: *const f32) {
+        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
     }
 
     #[inline(always)]
