@@ -42,6 +42,17 @@ pub(crate) trait Lanes: Copy {
     /// To the nearest integer, ties to even.
     unsafe fn round(self) -> Self;
 
+    /// `self · 2ⁿ` for a whole n between −250 and 250, rounded once.
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // As two factors, so that the whole range fits.
+        let n = n.to_int();
+        let half = n.shift_right::<1>();
+        let bias = Self::bits(127);
+        let first = half.int_add(bias).shift_left::<23>();
+        let second = n.int_sub(half).int_add(bias).shift_left::<23>();
+        self.mul(first).mul(second)
+    }
     /// Value to i32 bits, to nearest even; out of range or NaN: any value.
     unsafe fn to_int(self) -> Self;
     /// i32 bits to value.

@@ -148,8 +148,7 @@ unsafe fn with_sign<V: Lanes>(magnitude: V, sign: V) -> V {
     magnitude.or(sign.and(V::bits(0x8000_0000)))
 }
 
-/// eˣ after Cephes `expf`: x = n·ln 2 + r, polynomial in r, exponent put in as two factors so that the whole range of
-/// n fits.
+/// eˣ after Cephes `expf`: x = n·ln 2 + r, polynomial in r, times 2ⁿ.
 #[inline(always)]
 unsafe fn exp<V: Lanes>(x: V) -> V {
     // Beyond these the result is 0 or infinite. A NaN passes, being the second operand.
@@ -158,13 +157,7 @@ unsafe fn exp<V: Lanes>(x: V) -> V {
     let r = n.mul_add(V::splat(-0.693_359_4), x);
     let r = n.mul_add(V::splat(2.121_944_4e-4), r);
     let tail = polynomial(r, [1.987_569_2e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-    let value = tail.mul(r).mul_add(r, r).add(V::splat(1.0));
-    let n = n.to_int();
-    let half = n.shift_right::<1>();
-    let bias = V::bits(127);
-    let first = half.int_add(bias).shift_left::<23>();
-    let second = n.int_sub(half).int_add(bias).shift_left::<23>();
-    value.mul(first).mul(second)
+    tail.mul(r).mul_add(r, r).add(V::splat(1.0)).scale(n)
 }
 
 /// ln x after Cephes `logf`: x = 2ᵉ·m with m in [√½, √2).

@@ -147,3 +147,23 @@ fn reductions_on_strips_agree_along_rows_and_along_columns() {
         check_wide(&rows(length, &[2, 3], Lanes::Outer), 2);
     }
 }
+
+#[test]
+fn guarded_loads_on_strips_are_zero_outside() {
+    // y[r, i] = a[r − 1, i − 60] + a[r, i + 60], zero beyond the ends of rows and of a.
+    const WIDTH: i64 = 251;
+    let mut case = Case::default();
+    let (a, y) = (case.floats(3 * WIDTH as usize), case.zeros(DType::F32, 5 * WIDTH as usize));
+    let shifted = |rows: i64, columns: i64| Location {
+        buffer: a,
+        index: linear(&[(0, WIDTH), (1, 1)], rows * WIDTH + columns),
+        guards: vec![(linear(&[(0, 1)], rows), 3), (linear(&[(1, 1)], columns), WIDTH)],
+        indirect: Vec::new(),
+    };
+    let mut code = Code::default();
+    let (before, after) = (code.load(shifted(-1, -60)), code.load(shifted(0, 60)));
+    let sum = code.binary(Binary::Add, before, after);
+    code.store(at(y, &[(0, WIDTH), (1, 1)]), sum);
+    case.nest(&[5, WIDTH as usize], 1, Lanes::Outer, vec![code.phase(&[])]);
+    check_wide(&case, 1);
+}

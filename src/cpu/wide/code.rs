@@ -25,6 +25,8 @@ pub(super) enum Pair {
     Min,
     /// The larger; the second where either is NaN.
     Max,
+    /// The first times two to the second, a whole number.
+    Scale,
     /// Bits.
     And,
     Or,
@@ -79,6 +81,8 @@ pub(super) enum Op {
     Uniform(usize),
     /// The elements of a stream.
     Stream(usize),
+    /// The elements of a stream where a truth value holds, zero elsewhere; nothing is read there.
+    StreamWhere(usize, Id),
     /// The number of the element in the call, as i32.
     Lane,
     Pair(Pair, Id, Id),
@@ -98,7 +102,7 @@ impl Op {
     pub(super) fn operands(self) -> Vec<Id> {
         match self {
             Op::Const(_) | Op::Uniform(_) | Op::Stream(_) | Op::Lane => Vec::new(),
-            Op::Single(_, a) => vec![a],
+            Op::Single(_, a) | Op::StreamWhere(_, a) => vec![a],
             Op::Pair(_, a, b) | Op::Compare(_, a, b) => vec![a, b],
             Op::MulAdd(a, b, c) | Op::Choose(a, b, c) => vec![a, b, c],
             Op::ChooseBy(_, a, b, c, d) => vec![a, b, c, d],
@@ -220,6 +224,7 @@ impl Lanes for Recorded {
         div => Div;
         min => Min;
         max => Max;
+        scale => Scale;
         int_add => IntAdd;
         int_sub => IntSub;
         and => And;

@@ -39,6 +39,7 @@ pub(super) mod op {
     pub const PMAXSD: Opcode = opcode(2, 1, 0x3D);
     /// Shifts by a constant: /6 left, /4 arithmetic right.
     pub const SHIFT: Opcode = opcode(1, 1, 0x72);
+    pub const SCALEFPS: Opcode = opcode(2, 1, 0x2C);
     pub const CMPPS: Opcode = opcode(1, 0, 0xC2);
     pub const PCMPD: Opcode = opcode(3, 1, 0x1F);
     pub const PCMPUD: Opcode = opcode(3, 1, 0x1E);

@@ -225,6 +225,7 @@ impl<'a> Function<'a> {
             Op::Const(bits) => Operand::Broadcast(self.assembler.words(&[bits])),
             Op::Uniform(number) => Operand::Broadcast(Place::Table(UNIFORMS + 4 * number)),
             Op::Stream(_)
+            | Op::StreamWhere(..)
             | Op::Lane
             | Op::Pair(..)
             | Op::Single(..)
@@ -269,6 +270,17 @@ impl<'a> Function<'a> {
                 let target = self.take()?;
                 let masking = if self.tail { Masking::Zero(TAIL) } else { none };
                 self.assembler.vector(op::LOAD, target, 0, Operand::Stream(stream), masking, None);
+                target
+            }
+            Op::StreamWhere(stream, condition) => {
+                let condition = Operand::Register(self.in_register(condition, &mut held)?);
+                self.assembler.vector(op::PMOVD2M, MASK, 0, condition, none, None);
+                if self.tail {
+                    // kandw k2, k2, k1
+                    self.assembler.raw(&[0xC5, 0xEC, 0x41, 0xD1]);
+                }
+                let target = self.take()?;
+                self.assembler.vector(op::LOAD, target, 0, Operand::Stream(stream), Masking::Zero(MASK), None);
                 target
             }
             Op::Lane => {
@@ -420,7 +432,7 @@ fn commutes(pair: Pair) -> bool {
     match pair {
         Pair::Add | Pair::Mul | Pair::And | Pair::Or | Pair::Xor => true,
         Pair::IntAdd | Pair::IntMul | Pair::IntMin | Pair::IntMax => true,
-        Pair::Sub | Pair::Div | Pair::Min | Pair::Max | Pair::IntSub => false,
+        Pair::Sub | Pair::Div | Pair::Min | Pair::Max | Pair::Scale | Pair::IntSub => false,
     }
 }
 
@@ -432,6 +444,7 @@ fn opcode(pair: Pair) -> Opcode {
         Pair::Div => op::DIVPS,
         Pair::Min => op::MINPS,
         Pair::Max => op::MAXPS,
+        Pair::Scale => op::SCALEFPS,
         Pair::And => op::ANDPS,
         Pair::Or => op::ORPS,
         Pair::Xor => op::XORPS,

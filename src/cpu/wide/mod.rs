@@ -14,7 +14,7 @@ mod encode;
 mod loops;
 
 use crate::cpu::plan::{Call, call_of};
-use crate::graph::{Binary, DType, Unary};
+use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{BufferId, Linear, Location, NodeId, NodeOp, Phase, ReductionKind};
 use code::{Code, Id, Op, Pair, Reading, Single, Sink, Take, Test};
 
@@ -127,10 +127,9 @@ impl Lowering<'_> {
         self.code.push(Op::Uniform(number))
     }
 
-    /// Whether a location moves by one element along the lanes, on no condition.
+    /// Whether a location moves by one element along the lanes.
     fn moves(&self, location: &Location) -> bool {
-        location.guards.is_empty()
-            && location.indirect.is_empty()
+        location.indirect.is_empty()
             && location.index.coefficient(self.facts.lane.0) == 1
             && (self.facts.dtype)(location.buffer) != DType::Bool
     }
@@ -138,7 +137,7 @@ impl Lowering<'_> {
     fn stores(&mut self) -> Option<()> {
         let phase = self.facts.phase.0;
         for (number, store) in phase.stores.iter().enumerate() {
-            if !self.moves(&store.location) {
+            if !self.moves(&store.location) || !store.location.guards.is_empty() {
                 return None;
             }
             let stream = self.stream(Stream::Store(number));
@@ -214,7 +213,7 @@ impl Lowering<'_> {
                 let index = self.index(linear);
                 if float { self.code.push(Op::Single(Single::ToFloat, index)) } else { index }
             }
-            NodeOp::Load(location) if self.moves(location) => self.load(Stream::Load(id)),
+            NodeOp::Load(location) if self.moves(location) => self.guarded(id, location),
             NodeOp::Load(_) | NodeOp::Random { .. } => return None,
             NodeOp::Reduced { phase, index } => self.load(Stream::Reduced(*phase, *index)),
             NodeOp::Unary(unary, x) => {
@@ -254,8 +253,29 @@ impl Lowering<'_> {
         Some(self.code.push(Op::Choose(condition, yes, no)))
     }
 
+    /// A load; zero where a guard fails.
+    fn guarded(&mut self, id: NodeId, location: &Location) -> Id {
+        let test = Test { compare: Compare::Lt, reading: Reading::Unsigned };
+        let conditions = location.guards.iter().map(|(linear, extent)| {
+            let index = self.index(linear);
+            let extent = self.number(*extent as f64, DType::I32);
+            self.code.push(Op::Compare(test, index, extent))
+        });
+        let conditions: Vec<Id> = conditions.collect();
+        match conditions.into_iter().reduce(|a, b| self.code.push(Op::Pair(Pair::And, a, b))) {
+            None => self.load(Stream::Load(id)),
+            Some(condition) => {
+                let number = self.stream(Stream::Load(id));
+                self.code.push(Op::StreamWhere(number, condition))
+            }
+        }
+    }
+
     fn index(&mut self, linear: &Linear) -> Id {
         let first = self.uniform(Uniform::Index(linear.clone()));
+        if linear.coefficient(self.facts.lane.0) == 0 {
+            return first;
+        }
         let lane = self.code.push(Op::Lane);
         let step = linear.coefficient(self.facts.lane.0);
         let moved = match step {
@@ -327,7 +347,7 @@ impl Lowering<'_> {
             }
             (DType::F32 | DType::I32, DType::Bool) => {
                 let zero = self.number(0.0, from);
-                let test = Test { compare: crate::graph::Compare::Ne, reading: reading(from) };
+                let test = Test { compare: Compare::Ne, reading: reading(from) };
                 self.code.push(Op::Compare(test, x, zero))
             }
         })

@@ -305,6 +305,10 @@ impl Lanes for __m512 {
         _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self)
     }
     #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        _mm512_scalef_ps(self, n)
+    }
+    #[inline(always)]
     unsafe fn to_int(self) -> Self {
         _mm512_castsi512_ps(_mm512_cvtps_epi32(self))
     }
