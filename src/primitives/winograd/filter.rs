@@ -82,21 +82,7 @@ impl Job for FilterRow<'_> {
         let plane = plan.rows.len() * depth;
         for first in (0..depth).step_by(V::COUNT) {
             let used = (depth - first).min(V::COUNT);
-            let mut lanes = [[[0.0f32; 16]; SHORT]; SHORT];
-            for (lane, offset) in plan.summed[first..first + used].iter().enumerate() {
-                for i in 0..SHORT {
-                    for j in 0..SHORT {
-                        let place = offset + i as isize * plan.strides[0] + j as isize * plan.strides[1];
-                        lanes[i][j][lane] = *taps.offset(place);
-                    }
-                }
-            }
-            let mut vectors = [[V::splat(0.0); SHORT]; SHORT];
-            for i in 0..SHORT {
-                for j in 0..SHORT {
-                    vectors[i][j] = V::load(lanes[i][j].as_ptr());
-                }
-            }
+            let vectors = load_taps::<V>(plan, taps, &plan.summed[first..first + used]);
             let points = taps_to_points::<V, T>(&vectors);
             for p in 0..T::POINTS {
                 for q in 0..T::POINTS {
@@ -105,4 +91,39 @@ impl Job for FilterRow<'_> {
             }
         }
     }
+}
+
+/// The taps at these offsets, `[i][j]`, one in each lane.
+#[inline(always)]
+unsafe fn load_taps<V: Tiles>(plan: &FilterPlan, taps: *const f32, offsets: &[isize]) -> [[V; SHORT]; SHORT] {
+    const TAPS: usize = SHORT * SHORT;
+    let mut lanes = [0.0f32; TAPS * 16];
+    let [down, across] = plan.strides;
+    let is_dense = across.abs() == 1 && down == across * SHORT as isize;
+    // The taps of a window are neighbours, first to last or last to first.
+    let first = if across < 0 { down * 2 + across * 2 } else { 0 };
+    if is_dense {
+        let mut sources = [taps; 16];
+        for (source, offset) in sources.iter_mut().zip(offsets) {
+            *source = taps.offset(offset + first);
+        }
+        for done in (0..TAPS).step_by(V::COUNT) {
+            let sources = sources.map(|source| source.wrapping_add(done));
+            let length = (TAPS - done).min(V::COUNT);
+            V::transpose(&sources[..offsets.len()], length, lanes.as_mut_ptr().add(done * V::COUNT), V::COUNT);
+        }
+    } else {
+        for (lane, offset) in offsets.iter().enumerate() {
+            for tap in 0..TAPS {
+                let (i, j) = ((tap / SHORT) as isize, (tap % SHORT) as isize);
+                lanes[tap * V::COUNT + lane] = *taps.offset(offset + i * down + j * across);
+            }
+        }
+    }
+    let mut vectors = [[V::splat(0.0); SHORT]; SHORT];
+    for tap in 0..TAPS {
+        let place = if is_dense && across < 0 { TAPS - 1 - tap } else { tap };
+        vectors[tap / SHORT][tap % SHORT] = V::load(lanes.as_ptr().add(place * V::COUNT));
+    }
+    vectors
 }

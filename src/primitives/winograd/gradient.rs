@@ -4,7 +4,7 @@
 //! it sums over all tiles in one order.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::transform::{Band, Data, LongTaps, Side, Tile, to_outputs, to_points};
+use super::transform::{Band, Data, LongTaps, Row, Side, Stage, Tile, rows_to_tile_points, to_outputs};
 use super::{Areas, Job, dispatch, inner_product, offsets, places};
 use crate::kernel;
 use crate::kernel::winograd::{Geometry, SHORT, Window};
@@ -17,6 +17,8 @@ use std::ops::Range;
 const BLOCK_TILES: usize = 64;
 /// Most rows and columns of a part: the more, the fewer transforms; the sums of a part should stay in cache.
 const MAX_SIDES: [usize; 2] = [128, 256];
+/// Outputs of a row and a column.
+const TAPS: usize = SHORT * SHORT;
 /// Fewest parts, for threads to share.
 const FEWEST_PARTS: usize = 4;
 
@@ -121,6 +123,12 @@ impl GradientPlan {
             sides,
             product,
         }
+    }
+
+    /// Whether columns at these offsets have their outputs behind each other.
+    fn are_dense(&self, offsets: &[isize]) -> bool {
+        let [down, across] = self.windows.map(|window| window.output);
+        (down, across) == (SHORT as i64, 1) && offsets.windows(2).all(|pair| pair[1] - pair[0] == TAPS as isize)
     }
 
     /// Blocks of rows and of columns.
@@ -229,20 +237,17 @@ unsafe fn transform_side<V: Tiles, T: Tile, S: Side>(
 ) {
     let plane = side.channels.len() * plan.depth + super::SPARE;
     let missing = plan.depth - tile_rows.len() * plan.tiles_across;
+    let mut stage = Stage::new();
     for (channel, offset) in side.channels.iter().enumerate() {
-        let mut to = points.add(channel * plan.depth);
-        for tile_row in tile_rows.clone() {
+        let to = points.add(channel * plan.depth);
+        let bands = tile_rows.clone().map(|tile_row| {
             let (image, y) = (tile_row / plan.tiles_down, tile_row % plan.tiles_down * plan.tile);
             let place = offset + side.images[image] + y as isize * side.stride;
-            let band = Band {
-                at: side.start.offset(place),
-                stride: side.stride,
-                rows: side.extents[0] - y,
-                columns: side.extents[1],
-            };
-            to_points::<V, T, S>(band, plan.tiles_across, to, plane);
-            to = to.add(plan.tiles_across);
-        }
+            let at = side.start.offset(place);
+            Band { at, stride: side.stride, rows: side.extents[0] - y, columns: side.extents[1] }
+        });
+        rows_to_tile_points::<V, T, S>(bands, plan.tiles_across, &mut stage, to, plane);
+        let to = to.add(tile_rows.len() * plan.tiles_across);
         for point in (0..T::POINTS * T::POINTS).filter(|_| missing > 0) {
             std::slice::from_raw_parts_mut(to.add(point * plane), missing).fill(0.0);
         }
@@ -263,17 +268,42 @@ unsafe fn write_outputs<V: Tiles, T: Tile>(
         for column in (0..columns).step_by(V::COUNT) {
             let tiles = to_outputs::<V, T, true>(sums.add(row * columns + column), plane);
             let used = (columns - column).min(V::COUNT);
+            let offsets = &plan.columns[1][first_column + column..first_column + column + used];
+            if V::COUNT >= TAPS && plan.are_dense(offsets) {
+                let to = output.offset(plan.rows[1][first_row + row] + offsets[0]);
+                write_dense::<V>(&tiles, to, used, plan.accumulate);
+                continue;
+            }
             for i in 0..SHORT {
                 for j in 0..SHORT {
                     let mut lanes = [0.0f32; 16];
                     tiles[i][j].store(lanes.as_mut_ptr());
                     let place = plan.rows[1][first_row + row] + i as isize * strides[0] + j as isize * strides[1];
                     for lane in 0..used {
-                        let to = output.offset(place + plan.columns[1][first_column + column + lane]);
+                        let to = output.offset(place + offsets[lane]);
                         *to = lanes[lane] + if plan.accumulate { *to } else { 0.0 };
                     }
                 }
             }
         }
+    }
+}
+
+/// Writes three by three outputs of `used` columns that lie behind each other.
+#[inline(always)]
+unsafe fn write_dense<V: Tiles>(tiles: &[Row<V>; 4], to: *mut f32, used: usize, accumulate: bool) {
+    let mut lanes = [0.0f32; TAPS * 16];
+    for tap in 0..TAPS {
+        tiles[tap / SHORT][tap % SHORT].store(lanes.as_mut_ptr().add(tap * V::COUNT));
+    }
+    let sources: [*const f32; TAPS] = std::array::from_fn(|tap| lanes.as_ptr().wrapping_add(tap * V::COUNT));
+    // The transposition writes whole vectors at each column.
+    let mut dense = [0.0f32; TAPS * 16 + 16];
+    V::transpose(&sources, V::COUNT, dense.as_mut_ptr(), TAPS);
+    for x in (0..used * TAPS).step_by(V::COUNT) {
+        let count = (used * TAPS - x).min(V::COUNT);
+        let value = V::load_first(dense.as_ptr().add(x), count);
+        let value = if accumulate { V::load_first(to.add(x), count).add(value) } else { value };
+        value.store_first(to.add(x), count);
     }
 }

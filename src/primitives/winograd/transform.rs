@@ -212,17 +212,108 @@ pub(crate) unsafe fn to_points<V: Lanes, T: Tile, S: Side>(band: Band, tiles: us
                 }
             }
         }
-        for p in 0..T::POINTS {
-            let first = deal::<V, T>(&sums[0][p]);
-            let second = deal::<V, T>(&sums[1][p]);
-            let points = S::points::<V, T>(&match T::SIZE {
-                2 => [first[0], first[1], second[0], second[1], second[0], second[1]],
-                _ => [first[0], first[1], first[2], first[3], second[0], second[1]],
-            });
-            for q in 0..T::POINTS {
-                points[q].store(to.add((p * T::POINTS + q) * plane + t));
+        write_points::<V, T, S>(&sums, to.add(t), plane);
+    }
+}
+
+/// Sums along the columns of [`to_points`] at the elements of a vector of tiles, and at those of the next tiles.
+type Sums<V> = [[[V; 4]; MOST_POINTS]; 2];
+
+/// The points of a vector of tiles.
+#[inline(always)]
+unsafe fn write_points<V: Lanes, T: Tile, S: Side>(sums: &Sums<V>, to: *mut f32, plane: usize) {
+    for p in 0..T::POINTS {
+        let first = deal::<V, T>(&sums[0][p]);
+        let second = deal::<V, T>(&sums[1][p]);
+        let points = S::points::<V, T>(&match T::SIZE {
+            2 => [first[0], first[1], second[0], second[1], second[0], second[1]],
+            _ => [first[0], first[1], first[2], first[3], second[0], second[1]],
+        });
+        for q in 0..T::POINTS {
+            points[q].store(to.add((p * T::POINTS + q) * plane));
+        }
+    }
+}
+
+/// Elements of a row of a [`Stage`]: a vector of 16 tiles of 4, and what whole vectors write behind it.
+const STAGED: usize = 16 * 4 + 16;
+
+/// Short rows of tiles side by side, so that they share vectors: the elements of each tile, and of its next one.
+pub(crate) struct Stage([[[f32; STAGED]; MOST_POINTS]; 2]);
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        Stage([[[0.0; STAGED]; MOST_POINTS]; 2])
+    }
+
+    /// Row a of the tiles' outputs.
+    pub(crate) fn row(&mut self, a: usize) -> *mut f32 {
+        self.0[0][a].as_mut_ptr()
+    }
+
+    /// Copies a band's row of tiles behind `at` elements.
+    #[inline(always)]
+    unsafe fn copy<V: Lanes, T: Tile, S: Side>(&mut self, band: Band, tiles: usize, at: usize) {
+        let width = tiles * T::SIZE;
+        for next in 0..S::elements::<T>().div_ceil(T::SIZE).min(2) {
+            for a in 0..S::elements::<T>() {
+                let to = self.0[next][a].as_mut_ptr().add(at);
+                for x in (0..width).step_by(V::COUNT) {
+                    let from = next * T::SIZE + x;
+                    let value = if a >= band.rows || from >= band.columns {
+                        V::splat(0.0)
+                    } else {
+                        let from_row = band.at.offset(a as isize * band.stride).add(from);
+                        let there = band.columns - from;
+                        if there >= V::COUNT { V::load(from_row) } else { V::load_first(from_row, there) }
+                    };
+                    value.store(to.add(x));
+                }
             }
         }
+    }
+}
+
+/// Transforms rows of tiles that follow each other in `to`, several in a vector where they are short.
+///
+/// # Safety
+/// As [`to_points`] for each.
+#[inline(always)]
+pub(crate) unsafe fn rows_to_tile_points<V: Lanes, T: Tile, S: Side>(
+    bands: impl ExactSizeIterator<Item = Band>,
+    tiles: usize,
+    stage: &mut Stage,
+    to: *mut f32,
+    plane: usize,
+) {
+    let together = V::COUNT / tiles;
+    if together < 2 {
+        for (number, band) in bands.enumerate() {
+            to_points::<V, T, S>(band, tiles, to.add(number * tiles), plane);
+        }
+        return;
+    }
+    let count = bands.len();
+    for (number, band) in bands.enumerate() {
+        let place = number % together;
+        stage.copy::<V, T, S>(band, tiles, place * tiles * T::SIZE);
+        if place + 1 < together && number + 1 < count {
+            continue;
+        }
+        let mut sums = [[[V::splat(0.0); 4]; MOST_POINTS]; 2];
+        for next in 0..S::elements::<T>().div_ceil(T::SIZE).min(2) {
+            for vector in 0..T::SIZE {
+                let mut elements = [V::splat(0.0); MOST_POINTS];
+                for a in 0..S::elements::<T>() {
+                    elements[a] = V::load(stage.0[next][a].as_ptr().add(vector * V::COUNT));
+                }
+                let points = S::points::<V, T>(&elements);
+                for p in 0..T::POINTS {
+                    sums[next][p][vector] = points[p];
+                }
+            }
+        }
+        write_points::<V, T, S>(&sums, to.add((number - place) * tiles), plane);
     }
 }
 

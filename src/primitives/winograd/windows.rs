@@ -4,7 +4,7 @@
 //! of tiles; parts of one block of tiles follow each other and share its points.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::transform::{Band, Data, Row, Tile, to_outputs, to_points, undeal};
+use super::transform::{Band, Data, Row, Stage, Tile, rows_to_tile_points, to_outputs, undeal};
 use super::{Areas, Job, dispatch, inner_product, offsets, places};
 use crate::kernel;
 use crate::kernel::winograd::{Geometry, SHORT, Window};
@@ -184,15 +184,15 @@ unsafe fn transform_data<V: Tiles, T: Tile>(
     let [down, across] = plan.windows;
     let plane = plan.summed.len() * plan.width + super::SPARE;
     let [rows, columns] = [down, across].map(|window| window.outputs + window.taps - 1);
+    let mut stage = Stage::new();
     for (channel, offset) in plan.summed.iter().enumerate() {
-        let mut to = points.add(channel * plan.width);
-        for tile_row in tile_rows.clone() {
+        let to = points.add(channel * plan.width);
+        let bands = tile_rows.clone().map(|tile_row| {
             let (image, y) = plan.place(tile_row);
             let place = offset + plan.images[0][image] + y as isize * down.data as isize;
-            let band = Band { at: data.offset(place), stride: down.data as isize, rows: rows - y, columns };
-            to_points::<V, T, Data>(band, plan.tiles_across, to, plane);
-            to = to.add(plan.tiles_across);
-        }
+            Band { at: data.offset(place), stride: down.data as isize, rows: rows - y, columns }
+        });
+        rows_to_tile_points::<V, T, Data>(bands, plan.tiles_across, &mut stage, to, plane);
     }
 }
 
@@ -207,6 +207,9 @@ unsafe fn write_outputs<V: Tiles, T: Tile>(
     let output = base.offset(plan.output_byte).cast::<f32>();
     let [down, across] = plan.windows;
     let plane = plan.height * plan.width + super::SPARE;
+    if V::COUNT / plan.tiles_across >= 2 {
+        return write_short_rows::<V, T>(plan, output, results, first_row, tile_rows);
+    }
     for row in 0..plan.height {
         let mut from = results.add(row * plan.width);
         for tile_row in tile_rows.clone() {
@@ -223,6 +226,60 @@ unsafe fn write_outputs<V: Tiles, T: Tile>(
             }
             from = from.add(plan.tiles_across);
         }
+    }
+}
+
+/// As [`write_outputs`], where several rows of tiles fit a vector.
+#[inline(always)]
+unsafe fn write_short_rows<V: Tiles, T: Tile>(
+    plan: &WindowsPlan,
+    output: *mut f32,
+    results: *const f32,
+    first_row: usize,
+    tile_rows: Range<usize>,
+) {
+    let [down, across] = plan.windows;
+    let plane = plan.height * plan.width + super::SPARE;
+    let together = V::COUNT / plan.tiles_across;
+    let mut stage = Stage::new();
+    for row in 0..plan.height {
+        for first in tile_rows.clone().step_by(together) {
+            let from = results.add(row * plan.width + (first - tile_rows.start) * plan.tiles_across);
+            let tiles = to_outputs::<V, T, false>(from, plane);
+            for i in 0..T::SIZE {
+                let vectors = undeal::<V, T>(&tiles[i]);
+                for v in 0..T::SIZE {
+                    vectors[v].store(stage.row(i).add(v * V::COUNT));
+                }
+            }
+            for tile_row in first..(first + together).min(tile_rows.end) {
+                let (image, y) = plan.place(tile_row);
+                let to = output
+                    .offset(plan.rows[first_row + row] + plan.images[1][image] + y as isize * down.output as isize);
+                for i in 0..T::SIZE.min(down.outputs - y) {
+                    let from = stage.row(i).add((tile_row - first) * plan.tiles_across * T::SIZE).cast_const();
+                    let to = to.offset(i as isize * down.output as isize);
+                    copy_short::<V>(from, to, across.outputs, plan.accumulate);
+                }
+            }
+        }
+    }
+}
+
+/// Copies, or adds, a short row. Masked stores are slow, so fours go by themselves.
+#[inline(always)]
+unsafe fn copy_short<V: Tiles>(from: *const f32, to: *mut f32, count: usize, accumulate: bool) {
+    if !accumulate && count.is_multiple_of(4) {
+        for x in (0..count).step_by(4) {
+            to.add(x).cast::<[f32; 4]>().write_unaligned(from.add(x).cast::<[f32; 4]>().read_unaligned());
+        }
+        return;
+    }
+    for x in (0..count).step_by(V::COUNT) {
+        let used = (count - x).min(V::COUNT);
+        let value = V::load_first(from.add(x), used);
+        let value = if accumulate { V::load_first(to.add(x), used).add(value) } else { value };
+        value.store_first(to.add(x), used);
     }
 }
 
