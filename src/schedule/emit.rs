@@ -16,6 +16,9 @@ use crate::kernel::{
     ProductLoop, Reduction, ReductionKind, Store,
 };
 
+/// Lanes of the widest vectors.
+const LANES: usize = 16;
+
 /// Where things lie.
 pub(super) struct Places<'a> {
     pub form: &'a Form,
@@ -342,7 +345,38 @@ fn choose_lanes(nest: &Nest) -> Lanes {
             outer_score += contiguity(location, outer_loop) * filling(last_outer);
         }
     }
+    if are_short_rows(nest, outer_loop) {
+        return Lanes::Outer;
+    }
     if outer_score > inner_score { Lanes::Outer } else { Lanes::Inner }
+}
+
+/// Whether each phase has one loop shorter than the lanes, over rows so near each other that what a vector of rows reads
+/// stays in L1 from one column to the next: then lanes along the rows would mostly be empty, and each row would end with
+/// a sum over lanes.
+fn are_short_rows(nest: &Nest, outer_loop: usize) -> bool {
+    let near = |location: &Location| {
+        location.indirect.is_empty() && location.index.coefficient(outer_loop).unsigned_abs() < LANES as u64
+    };
+    let short = |phase: &Phase| {
+        let loads_are_near = phase.nodes.iter().all(|node| match &node.op {
+            NodeOp::Load(location) => near(location),
+            NodeOp::Const(_)
+            | NodeOp::Index(_)
+            | NodeOp::Random { .. }
+            | NodeOp::Reduced { .. }
+            | NodeOp::Unary(..)
+            | NodeOp::Binary(..)
+            | NodeOp::Compare(..)
+            | NodeOp::Select(..)
+            | NodeOp::Cast(_) => true,
+        });
+        phase.inner.len() <= 1
+            && phase.inner.iter().all(|extent| *extent < LANES)
+            && loads_are_near
+            && phase.stores.iter().all(|store| near(&store.location))
+    };
+    nest.outer[outer_loop] >= LANES && nest.phases.iter().all(short)
 }
 
 /// 1 where neighbours lie side by side, 0.5 where all read one element, 0 otherwise.
@@ -355,9 +389,9 @@ fn contiguity(location: &Location, index: usize) -> f64 {
     }
 }
 
-/// How much of 16 lanes a loop of this extent fills.
+/// How much of the lanes a loop of this extent fills.
 fn filling(extent: usize) -> f64 {
-    extent as f64 / extent.next_multiple_of(16) as f64
+    extent as f64 / extent.next_multiple_of(LANES) as f64
 }
 
 /// The kernels of a product, one for each piece.
