@@ -12,9 +12,11 @@ use super::tile::{MAX_DIRECT_ROWS, Tiles, full_panel, next_panel};
 use crate::kernel;
 use std::ops::Range;
 
-/// Longest block of k: a tile's rows of A (8 × 320 × 4 = 10 KiB) stay in L1 beside the passing panel of B.
-const MAX_K_BLOCK: usize = 320;
-/// Most columns of a part: the block of B (320 × 512 × 4 = 640 KiB) stays in an L2 of 1 MiB.
+/// Longest block of k: a tile's rows of A (8 × 512 × 4 = 16 KiB) stay in L1 beside the passing panel of B.
+const MAX_K_BLOCK: usize = 512;
+/// Most elements of the block of B: 640 KiB stay in an L2 of 1 MiB.
+const MAX_BLOCK: usize = 160 << 10;
+/// Most columns of a part.
 const MAX_COLUMNS: usize = 512;
 /// Columns of a part if C's runs of columns are at least so long: parts then follow the runs.
 const MIN_RUN: usize = 192;
@@ -184,7 +186,8 @@ fn shape(operands: &Operands, level: Level) -> (Shape, f64) {
     let estimate = Estimate::new(operands, &machine);
     let segment = estimate.segment;
     let segment_vectors = segment.div_ceil(machine.lanes).max(1);
-    let fewest = segment.div_ceil(MAX_COLUMNS).max(1);
+    let k_block = k.div_ceil(k.div_ceil(MAX_K_BLOCK).max(1)).max(1);
+    let fewest = segment.div_ceil(MAX_COLUMNS.min(MAX_BLOCK / k_block)).max(1);
     let divide = estimate.multiply_adds() >= MIN_CYCLES_TO_DIVIDE;
     let most_columns = if divide { (segment_vectors / 3).clamp(fewest, fewest + 32) } else { fewest };
     let most_rows = if divide { (m / MIN_ROWS).clamp(1, 64) } else { 1 };
@@ -204,7 +207,7 @@ fn shape(operands: &Operands, level: Level) -> (Shape, f64) {
         max_rows,
         column_blocks: ColumnBlocks { extent: n, segment, per_segment, lanes: machine.lanes },
         max_columns,
-        k_block: k.div_ceil(k.div_ceil(MAX_K_BLOCK).max(1)).max(1),
+        k_block,
         pack_a: estimate.packs_a(max_columns),
         copy_a: estimate.copy_a.0,
         pack_b: estimate.packs_b(max_rows),
@@ -278,7 +281,10 @@ impl<'a> Estimate<'a> {
         !self.a_along_k && (!self.a_in_one_run || !one_panel)
     }
 
+    /// Whether parts of so many rows copy B: not if it is as near as a copy, or if few rows in sequence would use it.
     fn packs_b(&self, rows: usize) -> bool {
+        // Blocks of rows that a thread runs one after another share the panels of B; of two threads each runs half.
+        let rows = if self.stage == 0.0 { rows.max(self.m / 2) } else { rows };
         !(self.b_is_panel || (self.b_is_direct && rows < MIN_ROWS_TO_PACK_B))
     }
 
