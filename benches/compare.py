@@ -1,8 +1,10 @@
 """Times one training step of the reference workloads in Ansatz, PyTorch and JAX, in turn, and prints the ratios.
 
 usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--compile] [--fast]
+       [--tune]
 
-Needs `cargo build --release`. A peer whose package is not installed is skipped, and said so. Each round runs every
+Needs `cargo build --release`. What `ansatz tune` has measured on this machine before does not count; with `--tune` it is
+run first, on each workload. A peer whose package is not installed is skipped, and said so. Each round runs every
 program once in a process of its own; the table holds the median over rounds of each program's median step, the ratio
 of the fastest peer to Ansatz (above 1: Ansatz is faster) with its lowest and highest round, and peak resident memory.
 """
@@ -41,7 +43,7 @@ def ours(name, threads, seconds, mode):
         steps = ours.steps.get(name, 30)
         command = [binary, "train", HERE / f"models/{name}.ansatz", "--steps", steps, "--threads", threads,
                    "--log", log, "--run", pathlib.Path(folder) / "run"] + mode
-        _, memory = run([str(part) for part in command])
+        _, memory = run([str(part) for part in command], ours.environment)
         times = [json.loads(line)["ms"] for line in log.read_text().splitlines()]
     times = times[3:]
     ours.steps[name] = max(30, min(20000, int(seconds * 1000 / statistics.median(times))))
@@ -49,6 +51,13 @@ def ours(name, threads, seconds, mode):
 
 
 ours.steps = {}
+ours.environment = None
+
+
+def tune(name, threads, mode):
+    binary = ROOT / "target/release/ansatz"
+    command = [binary, "tune", HERE / f"models/{name}.ansatz", "--threads", threads] + mode
+    run([str(part) for part in command], ours.environment)
 
 
 def peer(script):
@@ -83,11 +92,20 @@ def main():
     parser.add_argument("--only", default=",".join(WORKLOADS))
     parser.add_argument("--compile", action="store_true", help="run torch.compile too (slow to start)")
     parser.add_argument("--fast", action="store_true", help="Ansatz with `precision = fast`")
+    parser.add_argument("--tune", action="store_true", help="measure Ansatz's products first")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        ours.environment = os.environ | {"ANSATZ_CACHE": cache}
+        compare(options)
+
+
+def compare(options):
     candidates = programs(options.compile, options.fast)
     print("| workload | " + " | ".join(f"{name} ms (MiB)" for name, _, _ in candidates) + " | faster than the best peer |")
     print("|---|" + "---|" * (len(candidates) + 1))
     for workload in options.only.split(","):
+        if options.tune:
+            tune(workload, options.threads, candidates[0][2])
         rounds = []
         for _ in range(options.rounds):
             rounds.append({name: measure(workload, options.threads, options.seconds, mode)

@@ -101,9 +101,21 @@ fn a_missing_file_gives_exit_code_two() {
 #[test]
 fn completions_name_every_command() {
     let script = text(&ansatz(root(), &["completions", "bash"]).stdout);
-    for command in
-        ["new", "check", "fmt", "summary", "plan", "grad", "train", "resume", "eval", "predict", "dump", "completions"]
-    {
+    for command in [
+        "new",
+        "check",
+        "fmt",
+        "summary",
+        "plan",
+        "tune",
+        "grad",
+        "train",
+        "resume",
+        "eval",
+        "predict",
+        "dump",
+        "completions",
+    ] {
         assert!(script.contains(command), "{command}");
     }
 }
@@ -129,4 +141,36 @@ fn a_network_of_150_layers_is_checked_quickly_and_counted() {
     assert!(seconds < 5.0, "check took {seconds} s");
     let summary = text(&ansatz(root(), &["summary", path, "--size", "N=1"]).stdout);
     assert!(summary.contains("parameters") && summary.contains("MACs"), "{summary}");
+}
+
+#[test]
+fn tuning_is_kept_and_changes_no_result() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cache = folder.path().join("cache");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ansatz"));
+        command.args(arguments).args(["--threads", "2", "--cpu", "portable"]);
+        let output = command.current_dir(folder.path()).env("ANSATZ_CACHE", &cache).output().expect("the binary runs");
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let model = "model M {\n  input x: [N, 300]\n  return x -> Linear(200) -> relu -> Linear(10)\n}\n\n\
+        data noise {\n  source = random(samples = 192)\n  x: f32[300]\n  label: class[10]\n}\n\n\
+        train M on noise {\n  loss = cross_entropy(label)\n  optimizer = sgd(lr = 0.1)\n  batch = 64\n  length = 3 steps\n}\n";
+    std::fs::write(folder.path().join("m.ansatz"), model).expect("written");
+    run(&["train", "m.ansatz", "--run", "estimated"]);
+    let first = run(&["tune", "m.ansatz"]);
+    let file = std::fs::read_to_string(cache.join("tuning-portable-2.json")).expect("the measurements");
+    assert!(file.contains("row_blocks"), "{first}\n{file}");
+    let again = run(&["tune", "m.ansatz"]);
+    assert!(again.contains("\n0 products measured"), "{again}");
+    // Cuts that were not measured to be best, for every product.
+    let mut other: serde_json::Value = serde_json::from_str(&file).expect("JSON");
+    for (_, cut) in other["cuts"].as_object_mut().expect("an object") {
+        cut["row_blocks"] = if cut["row_blocks"] == 1 { 2.into() } else { 1.into() };
+    }
+    std::fs::write(cache.join("tuning-portable-2.json"), other.to_string()).expect("written");
+    run(&["train", "m.ansatz", "--run", "tuned"]);
+    let weights = |run: &str| std::fs::read(folder.path().join(run).join("last.safetensors")).expect("the weights");
+    assert!(weights("estimated") == weights("tuned"));
 }

@@ -23,7 +23,8 @@ pub fn compiled(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool) -> Eval
 /// The same with other limits of what becomes a product.
 pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, limits: Limits) -> Evaluation {
     let program = plan_within(graph, &Persistent::of(graph), limits);
-    let executable = Executable::load(&program, &Options { level, profile: false }).expect("the program compiles");
+    let executable = Executable::load(&program, &Options { level, profile: false, tuning: Default::default() })
+        .expect("the program compiles");
     let mut arena = Arena::new(&program);
     for (name, data) in fed(graph, feeds) {
         let buffer = program.buffer_named(&name).expect("declared");

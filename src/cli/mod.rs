@@ -19,6 +19,7 @@ mod roofline;
 mod session;
 mod summary;
 mod train;
+mod tune;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -46,6 +47,8 @@ enum Command {
     Summary(summary::Arguments),
     /// Kernels and memory map of a training step
     Plan(plan::Arguments),
+    /// Measure how to cut this model's products on this machine, for later runs
+    Tune(tune::Arguments),
     /// The derivative of a training step as model text
     Grad(grad::Arguments),
     /// Train a model
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Fmt(arguments) => fmt::run(&arguments),
         Command::Summary(arguments) => summary::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Grad(arguments) => grad::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::session::{self, Machine, Session};
-use super::{Failure, open, roofline};
+use super::{Failure, roofline};
 use crate::primitives::limits::Limits;
-use crate::{pipeline, schedule};
+use crate::schedule;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -28,18 +28,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let session = Session::open(&arguments.file, &arguments.set)?;
-    let (project, training) = (&session.project, &session.training);
-    let train = pipeline::training_graph(project, training, training.batch, &session.fields, false);
-    let train = open::unwrap(train, &project.sources)?;
-    let persistent = schedule::Persistent::of(&train);
-    let graph = if arguments.inference {
-        let graph = pipeline::prediction_graph(project, training, training.batch, &session.fields);
-        open::unwrap(graph, &project.sources)?
-    } else {
-        train
-    };
-    let program = schedule::plan(&graph, &persistent);
-    let report = schedule::report(&program, &project.sources);
+    let program = session.program(arguments.inference)?;
+    let report = schedule::report(&program, &session.project.sources);
     if arguments.roofline {
         let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
         print!("{}", roofline::table(&report, &limits));

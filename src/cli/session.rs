@@ -1,17 +1,22 @@
 //! What `train`, `resume`, `eval`, `predict` and `plan` share: a model file with its data, ready to run.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::progress::Progress;
 use super::{Failure, open};
+use crate::kernel::Program;
 use crate::model::{self, BoundField, Project, Training};
+use crate::pipeline;
 use crate::primitives::{self, Level};
 use crate::runtime::check;
 use crate::runtime::data::{self, DataError, Dataset};
 use crate::runtime::train::{Extent, LoopError};
 use crate::runtime::trainer::{Settings, Trainer, TrainerError};
+use crate::runtime::tuning::Cache;
+use crate::schedule::{self, Persistent};
 
 /// Options about the machine; none of them changes results beyond rounding.
 #[derive(Clone, Debug, Args)]
@@ -97,12 +102,27 @@ impl Session {
         Extent::of(&self.training, self.dataset.train.len())
     }
 
+    /// The training step for full batches, or inference on one, planned.
+    pub(super) fn program(&self, inference: bool) -> Result<Program, Failure> {
+        let (project, training) = (&self.project, &self.training);
+        let train = pipeline::training_graph(project, training, training.batch, &self.fields, false);
+        let train = open::unwrap(train, &project.sources)?;
+        let persistent = Persistent::of(&train);
+        if !inference {
+            return Ok(schedule::plan(&train, &persistent));
+        }
+        let graph = pipeline::prediction_graph(project, training, training.batch, &self.fields);
+        Ok(schedule::plan(&open::unwrap(graph, &project.sources)?, &persistent))
+    }
+
     /// The compiled training step with first values.
     pub(super) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer<'_>, Failure> {
         let extent = self.extent();
+        let (level, threads) = (machine.level()?, machine.threads());
         let settings = Settings {
-            threads: machine.threads(),
-            level: machine.level()?,
+            threads,
+            level,
+            tuning: Arc::new(Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default()),
             gradient_norms: measures.gradient_norms,
             profile: measures.profile,
             total_steps: extent.total_steps,

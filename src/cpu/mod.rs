@@ -26,7 +26,7 @@ mod tests;
 mod wide;
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
@@ -40,6 +40,7 @@ use crate::primitives::contraction::Contraction;
 use crate::primitives::flush;
 use crate::primitives::pool::Pool;
 use crate::primitives::product::{Place, ProductPlan};
+use crate::primitives::tuning::Tuning;
 use context::{Clock, Context};
 use step::{BYTE_GRAIN, Body, GroupWork, Steps, Thresholds, Work};
 
@@ -47,12 +48,14 @@ use step::{BYTE_GRAIN, Body, GroupWork, Steps, Thresholds, Work};
 const CODE_BYTES: usize = 256 << 20;
 
 /// How a program is compiled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The instruction set.
     pub level: Level,
     /// Measure each kernel; costs a barrier per kernel.
     pub profile: bool,
+    /// Measured cuts of products; they change times alone.
+    pub tuning: Arc<Tuning>,
 }
 
 /// What differs from step to step besides the arena.
@@ -119,7 +122,8 @@ impl Prepared {
     }
 }
 
-fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared {
+fn prepare(program: &Program, options: &Options, thresholds: Thresholds) -> Prepared {
+    let level = options.level;
     let mut prepared = Prepared {
         jobs: Vec::new(),
         works: Vec::new(),
@@ -139,7 +143,7 @@ fn prepare(program: &Program, level: Level, thresholds: Thresholds) -> Prepared 
                 work
             }
             KernelKind::Product(product) => {
-                let plan = Box::new(product_plan(program, position, product, level));
+                let plan = Box::new(product_plan(program, position, product, options));
                 prepared.contraction(Contraction::Product(plan), thresholds)
             }
             // Only nests and products are in groups and touch the threads' own memory.
@@ -182,16 +186,34 @@ fn nest_plan(program: &Program, position: usize, nest: &Nest, level: Level) -> p
     plan
 }
 
-fn product_plan(program: &Program, position: usize, product: &Product, level: Level) -> ProductPlan {
+fn product_plan(program: &Program, position: usize, product: &Product, options: &Options) -> ProductPlan {
     let place = |id: BufferId| match (program.is_local(id), program.buffer(id).offset) {
         // A thread's own memory ends where its scratch begins.
         (true, offset) => Place { byte: offset as isize - program.local_bytes as isize, from_scratch: true },
         (false, offset) => Place::in_arena(offset),
     };
-    let loops = program.group_of(position).map_or(0, |group| {
+    let places = [product.a, product.b, product.c].map(|(buffer, _)| place(buffer));
+    ProductPlan::sliced(product, places, kept_loops(program, position, product), options.level, &options.tuning)
+}
+
+/// How many batch loops of a product must stay outermost: those that number the slices of its group.
+fn kept_loops(program: &Program, position: usize, product: &Product) -> usize {
+    program.group_of(position).map_or(0, |group| {
         product.slice_loops(group.slices).expect("the leading batch loops of a grouped product number the slices")
-    });
-    ProductPlan::sliced(product, [place(product.a.0), place(product.b.0), place(product.c.0)], loops, level)
+    })
+}
+
+/// The products of a program that are run as such, with their kernels and the number of batch loops that stay outermost:
+/// what [`crate::primitives::tuning::measure`] asks for.
+pub fn products(program: &Program) -> impl Iterator<Item = (usize, &Product, usize)> {
+    program.kernels.iter().enumerate().filter_map(|(position, kernel)| match &kernel.kind {
+        KernelKind::Product(product) => Some((position, product, kept_loops(program, position, product))),
+        KernelKind::Nest(_)
+        | KernelKind::Winograd(_)
+        | KernelKind::Filter(_)
+        | KernelKind::Zero(_)
+        | KernelKind::Copy { .. } => None,
+    })
 }
 
 impl Executable {
@@ -208,7 +230,7 @@ impl Executable {
             let message = format!("this machine has no {} instructions", options.level);
             return Err(CodegenError { kernel: None, message });
         }
-        let prepared = prepare(program, options.level, thresholds);
+        let prepared = prepare(program, options, thresholds);
         let actions = step::actions(program, &prepared.works, &prepared.groups, options.profile);
         let isa = jit::isa(options.level, false)?;
         let memory = ArenaMemoryProvider::new_with_size(CODE_BYTES)
@@ -231,7 +253,7 @@ impl Executable {
             arena_bytes: program.arena_bytes,
             kernels: program.kernels.len(),
             divided: prepared.works.iter().any(|work| work.split),
-            options: *options,
+            options: options.clone(),
             clock: Mutex::new(None),
             module: Mutex::new(Some(module)),
         })

@@ -74,7 +74,7 @@ impl Case {
 
     /// The arena's bytes after one step.
     fn run(&self, level: Level, threads: usize) -> Arena {
-        let options = Options { level, profile: false };
+        let options = Options { level, profile: false, tuning: Default::default() };
         // Small cases too are divided among threads.
         let executable = Executable::load_dividing(&self.program, &options, Thresholds::NONE).expect("it compiles");
         let mut arena = Arena::new(&self.program);

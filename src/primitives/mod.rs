@@ -17,6 +17,7 @@ pub mod random;
 pub(crate) mod shape;
 pub(crate) mod thin;
 pub(crate) mod tile;
+pub mod tuning;
 pub mod vector;
 pub mod winograd;
 

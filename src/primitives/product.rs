@@ -16,9 +16,10 @@ use super::Level;
 use super::axis::{Axis, Run};
 use super::lanes::Portable;
 use super::pack::{KBlock, MAX_TILES, SPARE, pack, pack_tiles, panel_elements};
-use super::shape::{Orientation, Shape, choose};
+use super::shape::{Cut, Orientation, Shape, choose, operands, shape};
 use super::thin::ThinPlan;
 use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
+use super::tuning::Tuning;
 use crate::kernel;
 use std::ops::Range;
 
@@ -74,6 +75,11 @@ impl Place {
     }
 }
 
+/// The places of the operands' first elements from those of their buffers.
+fn firsts(product: &kernel::Product, [a, b, c]: [Place; 3]) -> [Place; 3] {
+    [a.at(product.a.1), b.at(product.b.1), c.at(product.c.1)]
+}
+
 /// The dimensions of a product as its operands see them, after orientation.
 #[derive(Debug)]
 pub(crate) struct Operands {
@@ -105,21 +111,41 @@ impl Operands {
 impl ProductPlan {
     /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`ProductPlan::run`].
     pub fn new(product: &kernel::Product, a_byte: usize, b_byte: usize, c_byte: usize, level: Level) -> ProductPlan {
-        ProductPlan::sliced(product, [a_byte, b_byte, c_byte].map(Place::in_arena), 0, level)
+        let places = [a_byte, b_byte, c_byte].map(Place::in_arena);
+        ProductPlan::sliced(product, places, 0, level, &Tuning::default())
     }
 
     /// A plan whose parts stay in the order of the first `slices` batch loops: equal ranges of parts are equal ranges of
     /// those loops' iterations. `places` are those of the buffers of A, B and C.
-    pub fn sliced(product: &kernel::Product, places: [Place; 3], slices: usize, level: Level) -> ProductPlan {
-        let [a, b, c] = places;
-        let places = [a.at(product.a.1), b.at(product.b.1), c.at(product.c.1)];
-        let thin = ThinPlan::new(product, places, slices, level);
-        ProductPlan { thin, ..Self::tiled(product, places, slices, level) }
+    pub fn sliced(
+        product: &kernel::Product,
+        places: [Place; 3],
+        slices: usize,
+        level: Level,
+        tuning: &Tuning,
+    ) -> ProductPlan {
+        let cut = tuning.cut(product, slices, level).unwrap_or_else(|| choose(product, slices, level));
+        let thin = ThinPlan::new(product, firsts(product, places), slices, level);
+        ProductPlan { thin, ..Self::cut(product, places, slices, level, cut) }
     }
 
-    /// As [`ProductPlan::sliced`], by tiles whatever the sides; the places are those of the first elements.
-    pub(crate) fn tiled(product: &kernel::Product, [a, b, c]: [Place; 3], slices: usize, level: Level) -> ProductPlan {
-        let (orientation, operands, shape) = choose(product, slices, level);
+    /// As [`ProductPlan::sliced`], by tiles whatever the sides.
+    pub(crate) fn tiled(product: &kernel::Product, places: [Place; 3], slices: usize, level: Level) -> ProductPlan {
+        Self::cut(product, places, slices, level, choose(product, slices, level))
+    }
+
+    /// As [`ProductPlan::tiled`], cut in this way.
+    pub(crate) fn cut(
+        product: &kernel::Product,
+        places: [Place; 3],
+        slices: usize,
+        level: Level,
+        cut: Cut,
+    ) -> ProductPlan {
+        let [a, b, c] = firsts(product, places);
+        let orientation = cut.orientation;
+        let operands = operands(product, slices, orientation);
+        let shape = shape(&operands, cut, level);
         let (a, b) = match orientation {
             Orientation::Given => (a, b),
             Orientation::Swapped => (b, a),

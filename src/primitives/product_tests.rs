@@ -21,6 +21,7 @@ fn lp(extent: usize, a: i64, b: i64, c: i64) -> ProductLoop {
 }
 
 /// A product over three buffers that lie one behind the other.
+#[derive(Clone)]
 struct Case {
     product: Product,
     sizes: [usize; 3],
@@ -90,8 +91,11 @@ impl Case {
 
     /// The arena after the ranges of parts have run in the given order.
     fn run(&self, level: Level, divide: impl Fn(usize) -> Vec<Range<usize>>) -> Vec<f32> {
+        self.run_plan(&self.plan(level), divide)
+    }
+
+    fn run_plan(&self, plan: &ProductPlan, divide: impl Fn(usize) -> Vec<Range<usize>>) -> Vec<f32> {
         let (mut arena, _) = self.arena();
-        let plan = self.plan(level);
         let mut scratch = vec![f32::NAN; plan.scratch_bytes() / 4 + 16];
         let aligned = scratch.as_ptr().align_offset(64);
         for range in divide(plan.parts()) {
@@ -322,6 +326,27 @@ fn results_are_the_same_bits_for_any_partition_and_order() {
                 case.run(level, |parts| [2, 0, 1].map(|i| parts * i / 3..parts * (i + 1) / 3).into_iter().collect()),
             );
             assert!(whole == reversed && whole == thirds, "{level} {:?}", case.product);
+        }
+    }
+}
+
+#[test]
+fn every_cut_gives_the_same_bits() {
+    let cases = matrices(70, 130, 600, 1).into_iter().chain(convolution(3, 8, 19, 10, 3, 1, 1));
+    for case in cases.flat_map(|case| [case.clone(), case.accumulating()]) {
+        for level in Level::available() {
+            let (_, starts) = case.arena();
+            let places = starts.map(|start| Place::in_arena(start * size_of::<f32>()));
+            let bits = |cut: Cut| -> Vec<u32> {
+                let plan = ProductPlan::cut(&case.product, places, 0, level, cut);
+                case.run_plan(&plan, |parts| std::iter::once(0..parts).collect()).iter().map(|x| x.to_bits()).collect()
+            };
+            let all = super::super::shape::cuts(&case.product, 0, level);
+            assert!(all.len() > 1, "{level}: {} cuts of {:?}", all.len(), case.product);
+            let expected = bits(all[0].1);
+            for (_, cut) in all.iter().step_by(all.len().div_ceil(20)) {
+                assert!(bits(*cut) == expected, "{level}: {cut:?} of {:?}", case.product);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::pack::Copying;
 use super::product::Operands;
 use super::tile::{MAX_DIRECT_ROWS, Tiles, full_panel, next_panel};
 use crate::kernel;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Longest block of k: a tile's rows of A (8 × 512 × 4 = 16 KiB) stay in L1 beside the passing panel of B.
 const MAX_K_BLOCK: usize = 512;
@@ -36,8 +36,8 @@ const PART_COST: f64 = 600.0;
 const MIN_CYCLES_TO_DIVIDE: f64 = 12000.0;
 
 /// Which operand gives the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Orientation {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Orientation {
     /// A gives the rows of C.
     Given,
     /// B does: Cᵀ = Bᵀ·Aᵀ.
@@ -123,15 +123,63 @@ fn machine(level: Level) -> Machine {
     }
 }
 
-/// The cheaper orientation of a product, with its operands and shape. The first `kept` batch loops stay outermost.
-pub(crate) fn choose(product: &kernel::Product, kept: usize, level: Level) -> (Orientation, Operands, Shape) {
-    let [given, swapped] = [Orientation::Given, Orientation::Swapped].map(|orientation| {
-        let operands = operands(product, kept, orientation);
-        let (shape, cost) = shape(&operands, level);
-        (orientation, operands, shape, cost)
+/// A way to cut a product. Every way gives the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Cut {
+    /// Which operand gives the rows.
+    pub orientation: Orientation,
+    /// Blocks of rows.
+    pub row_blocks: usize,
+    /// Blocks of columns in each of C's runs of columns.
+    pub column_blocks: usize,
+}
+
+/// The cut of a product that the cost model finds cheapest. The first `kept` batch loops stay outermost.
+pub(crate) fn choose(product: &kernel::Product, kept: usize, level: Level) -> Cut {
+    let mut best: Option<(f64, Cut)> = None;
+    for_each_cut(product, kept, level, |cycles, cut| {
+        if best.is_none_or(|(least, _)| cycles < least) {
+            best = Some((cycles, cut));
+        }
     });
-    let (orientation, operands, shape, _) = if swapped.3 < given.3 { swapped } else { given };
-    (orientation, operands, shape)
+    best.expect("one part is a cut").1
+}
+
+/// All cuts of a product with their estimated cycles, cheapest first.
+pub(crate) fn cuts(product: &kernel::Product, kept: usize, level: Level) -> Vec<(f64, Cut)> {
+    let mut cuts: Vec<(f64, Cut)> = Vec::new();
+    for_each_cut(product, kept, level, |cycles, cut| cuts.push((cycles, cut)));
+    cuts.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Sums from a stage are added to C as a whole, others block by block of k, and one orientation alone may stage.
+    let orientation = cuts[0].1.orientation;
+    cuts.retain(|(_, cut)| !product.accumulate || cut.orientation == orientation);
+    cuts
+}
+
+/// Whether a cut, of whatever origin, is one of this product's.
+pub(crate) fn is_cut(product: &kernel::Product, kept: usize, level: Level, cut: Cut) -> bool {
+    let machine = machine(level);
+    let operands = operands(product, kept, cut.orientation);
+    let (rows, columns) = Estimate::new(&operands, &machine).choices();
+    let fits = rows.contains(&cut.row_blocks) && columns.contains(&cut.column_blocks);
+    // To an accumulating product the orientation may matter: see `cuts`.
+    fits && (!product.accumulate || cut.orientation == choose(product, kept, level).orientation)
+}
+
+/// Calls `visit` with each cut's estimated cycles.
+fn for_each_cut(product: &kernel::Product, kept: usize, level: Level, mut visit: impl FnMut(f64, Cut)) {
+    let machine = machine(level);
+    for orientation in [Orientation::Given, Orientation::Swapped] {
+        let operands = operands(product, kept, orientation);
+        let estimate = Estimate::new(&operands, &machine);
+        let (rows, columns) = estimate.choices();
+        for column_blocks in columns {
+            for row_blocks in rows.clone() {
+                let cut = Cut { orientation, row_blocks, column_blocks };
+                visit(estimate.score(row_blocks, column_blocks), cut);
+            }
+        }
+    }
 }
 
 /// A loop with strides in A, B and C after orientation.
@@ -179,42 +227,31 @@ pub(crate) fn operands(product: &kernel::Product, kept: usize, orientation: Orie
     }
 }
 
-/// The cheapest shape of an orientation, and its estimated cycles.
-fn shape(operands: &Operands, level: Level) -> (Shape, f64) {
+/// The shape that a cut gives a product with these operands.
+pub(crate) fn shape(operands: &Operands, cut: Cut, level: Level) -> Shape {
     let machine = machine(level);
-    let (m, n, k) = (operands.m[0].extent(), operands.n[0].extent(), operands.k[0].extent());
     let estimate = Estimate::new(operands, &machine);
-    let segment = estimate.segment;
-    let segment_vectors = segment.div_ceil(machine.lanes).max(1);
-    let k_block = k.div_ceil(k.div_ceil(MAX_K_BLOCK).max(1)).max(1);
-    let fewest = segment.div_ceil(MAX_COLUMNS.min(MAX_BLOCK / k_block)).max(1);
-    let divide = estimate.multiply_adds() >= MIN_CYCLES_TO_DIVIDE;
-    let most_columns = if divide { (segment_vectors / 3).clamp(fewest, fewest + 32) } else { fewest };
-    let most_rows = if divide { (m / MIN_ROWS).clamp(1, 64) } else { 1 };
-    let mut best: Option<(f64, usize, usize)> = None;
-    for per_segment in fewest..=most_columns {
-        for row_blocks in 1..=most_rows {
-            let score = estimate.score(row_blocks, per_segment);
-            if best.is_none_or(|(least, ..)| score < least) {
-                best = Some((score, row_blocks, per_segment));
-            }
-        }
-    }
-    let (score, row_blocks, per_segment) = best.unwrap_or((0.0, 1, 1));
-    let (max_rows, max_columns) = (m.div_ceil(row_blocks), segment_vectors.div_ceil(per_segment) * machine.lanes);
-    let shape = Shape {
+    let Cut { row_blocks, column_blocks: per_segment, .. } = cut;
+    let segment_vectors = estimate.segment.div_ceil(machine.lanes).max(1);
+    let max_rows = estimate.m.div_ceil(row_blocks);
+    let max_columns = segment_vectors.div_ceil(per_segment) * machine.lanes;
+    Shape {
         row_blocks,
         max_rows,
-        column_blocks: ColumnBlocks { extent: n, segment, per_segment, lanes: machine.lanes },
+        column_blocks: ColumnBlocks {
+            extent: estimate.n,
+            segment: estimate.segment,
+            per_segment,
+            lanes: machine.lanes,
+        },
         max_columns,
-        k_block,
+        k_block: estimate.k_block(),
         pack_a: estimate.packs_a(max_columns),
         copy_a: estimate.copy_a.0,
         pack_b: estimate.packs_b(max_rows),
         copy_b: estimate.copy_b.0,
         may_stage: estimate.stage > 0.0,
-    };
-    (shape, score)
+    }
 }
 
 /// The cost model: cycles of a product cut in a given way, where one vector's multiply-add takes one cycle.
@@ -267,6 +304,21 @@ impl<'a> Estimate<'a> {
             stage,
             machine,
         }
+    }
+
+    /// Positions of k in a block.
+    fn k_block(&self) -> usize {
+        self.k.div_ceil(self.k.div_ceil(MAX_K_BLOCK).max(1)).max(1)
+    }
+
+    /// The numbers of blocks of rows, and of columns in a segment, that are worth a thought.
+    fn choices(&self) -> (RangeInclusive<usize>, RangeInclusive<usize>) {
+        let segment_vectors = self.segment.div_ceil(self.machine.lanes).max(1);
+        let fewest = self.segment.div_ceil(MAX_COLUMNS.min(MAX_BLOCK / self.k_block())).max(1);
+        let divide = self.multiply_adds() >= MIN_CYCLES_TO_DIVIDE;
+        let most_columns = if divide { (segment_vectors / 3).clamp(fewest, fewest + 32) } else { fewest };
+        let most_rows = if divide { (self.m / MIN_ROWS).clamp(1, 64) } else { 1 };
+        (1..=most_rows, fewest..=most_columns)
     }
 
     /// Multiply-adds of the whole product in vectors.

@@ -11,3 +11,4 @@ pub mod init;
 pub mod record;
 pub mod train;
 pub mod trainer;
+pub mod tuning;

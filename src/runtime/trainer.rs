@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::checkpoint::{self, Position, Tensor};
@@ -19,6 +20,7 @@ use crate::model::{BoundField, Project, Training};
 use crate::pipeline::{self, Compiled};
 use crate::primitives::Level;
 use crate::primitives::pool::Pool;
+use crate::primitives::tuning::Tuning;
 use crate::schedule::Persistent;
 
 /// How a trainer runs.
@@ -32,6 +34,8 @@ pub struct Settings {
     pub gradient_norms: bool,
     /// Measure the time of each kernel.
     pub profile: bool,
+    /// Measured cuts of products; see [`super::tuning`].
+    pub tuning: Arc<Tuning>,
     /// Optimizer steps of the whole run.
     pub total_steps: u64,
     /// Optimizer steps in one pass over the training split.
@@ -152,7 +156,8 @@ impl<'p> Trainer<'p> {
     }
 
     fn options(&self) -> Options {
-        Options { level: self.settings.level, profile: self.settings.profile }
+        let Settings { level, profile, tuning, .. } = &self.settings;
+        Options { level: *level, profile: *profile, tuning: tuning.clone() }
     }
 
     /// Where the run stands.

@@ -92,7 +92,7 @@ fn products_and_nests_take_turns() {
 #[test]
 fn profile_counts_time_for_each_kernel() {
     let case = chain(20_000);
-    let options = Options { level: crate::primitives::detect(), profile: true };
+    let options = Options { level: crate::primitives::detect(), profile: true, tuning: Default::default() };
     let executable = Executable::load(&case.program, &options).expect("the program compiles");
     assert!(executable.profile().is_empty());
     let (mut arena, pool) = (Arena::new(&case.program), Pool::new(2));

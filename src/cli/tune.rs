@@ -1,0 +1,80 @@
+//! `ansatz tune`: measures how to cut the products of a training step and of inference, for later runs on this machine.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Failure;
+use super::session::{self, Machine, Session};
+use crate::cpu;
+use crate::kernel::{Product, Program};
+use crate::primitives::pool::Pool;
+use crate::primitives::tuning;
+use crate::runtime::tuning::Cache;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The model file
+    file: PathBuf,
+    /// Override a setting, such as `train.batch=64`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
+    set: Vec<(String, String)>,
+    /// Measure again what has been measured before
+    #[arg(long)]
+    again: bool,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+    let session = Session::open(&arguments.file, &arguments.set)?;
+    let (level, threads) = (arguments.machine.level()?, arguments.machine.threads());
+    let cache = Cache::of_user()
+        .ok_or_else(|| Failure::Problem("no folder for measurements: set ANSATZ_CACHE to one".to_string()))?;
+    let mut known = cache.load(level, threads);
+    let programs = [session.program(false)?, session.program(true)?];
+    let mut todo: Vec<(&Program, usize, &Product, usize)> = Vec::new();
+    for program in &programs {
+        for (kernel, product, kept) in cpu::products(program) {
+            let seen = todo.iter().any(|(_, _, other, of_other)| same_loops(product, other) && kept == *of_other);
+            if !seen && (arguments.again || !known.knows(product, kept, level)) {
+                todo.push((program, kernel, product, kept));
+            }
+        }
+    }
+    let pool = Pool::new(threads);
+    let bar = bar(todo.len());
+    println!("{:>12}  {:>12}  {:<16}  kernel", "estimate ms", "measured ms", "cut");
+    for (program, kernel, product, kept) in &todo {
+        let kernel = &program.kernels[*kernel];
+        bar.set_message(kernel.name.clone());
+        if let Some(found) = tuning::measure(product, *kept, level, &pool) {
+            known.insert(product, *kept, level, found.cut);
+            let (estimated, tuned) = (found.estimated * 1e3, found.tuned * 1e3);
+            let cut = if found.tuned < found.estimated { found.cut.to_string() } else { "as estimated".to_string() };
+            let place = session.project.sources.location(kernel.span);
+            bar.suspend(|| println!("{estimated:>12.4}  {tuned:>12.4}  {cut:<16}  {}  {place}", kernel.name));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    cache.save(level, threads, &known)?;
+    println!("{} products measured; {} known in {}", todo.len(), known.len(), cache.path(level, threads).display());
+    Ok(())
+}
+
+fn same_loops(a: &Product, b: &Product) -> bool {
+    a.batch == b.batch && a.m == b.m && a.n == b.n && a.k == b.k && a.accumulate == b.accumulate
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(products: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(products as u64), ProgressDrawTarget::stderr_with_hz(8));
+    bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}").expect("the template is constant"));
+    bar
+}
