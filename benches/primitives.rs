@@ -155,6 +155,7 @@ fn case(name: String, batch: &[ProductLoop], m: &[ProductLoop], n: &[ProductLoop
         b: (BufferId(1), 0),
         c: (BufferId(2), 0),
         accumulate: false,
+        bands: Vec::new(),
     };
     Case { name, product, sizes }
 }

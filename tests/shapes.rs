@@ -20,7 +20,7 @@ const THIN: Limits = Limits { product: 1, sides: [4, 2, 2], sum: 64, leaf: 16, t
 const TOLERANCE: f64 = 5e-5;
 
 /// The layer's loss and all gradients, compiled for each level and limit, on one and on three threads.
-fn check(body: &str) {
+pub fn check(body: &str) {
     let (mut graph, feeds, loss, params) = prepared("shape", body);
     graph.outputs.push(Output { name: "loss".into(), value: loss });
     let gradients = ansatz::grad::differentiate(&mut graph, loss, &params);

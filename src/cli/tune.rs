@@ -39,7 +39,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     for program in &programs {
         for (kernel, product, kept) in cpu::products(program) {
             let seen = todo.iter().any(|(_, _, other, of_other)| same_loops(product, other) && kept == *of_other);
-            if !seen && (arguments.again || !known.knows(product, kept, level)) {
+            // Products with bands are not tuned.
+            if product.bands.is_empty() && !seen && (arguments.again || !known.knows(product, kept, level)) {
                 todo.push((program, kernel, product, kept));
             }
         }

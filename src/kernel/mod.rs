@@ -281,6 +281,9 @@ pub struct Product {
     pub c: (BufferId, i64),
     /// Add to C instead of replacing it.
     pub accumulate: bool,
+    /// Functions of the indices of the m, n and k loops, numbered in this order. Where one is negative, a summand may be
+    /// left out or not: an operand is zero there, or whoever reads the result there does not depend on it.
+    pub bands: Vec<Linear>,
 }
 
 /// One loop of a [`Product`] with its strides in elements.

@@ -91,14 +91,18 @@ fn node_text(program: &Program, op: &NodeOp) -> String {
 
 /// `2*i0 + i1 - 3`.
 pub fn linear_text(linear: &Linear) -> String {
+    named_text(linear, |index| format!("i{index}"))
+}
+
+fn named_text(linear: &Linear, name: impl Fn(usize) -> String) -> String {
     let mut text = String::new();
     for &(index, coefficient) in &linear.terms {
         let sign = if coefficient < 0 { "-" } else { "+" };
         let factor = if coefficient.abs() == 1 { String::new() } else { format!("{}*", coefficient.abs()) };
         if text.is_empty() && coefficient > 0 {
-            let _ = write!(text, "{factor}i{index}");
+            let _ = write!(text, "{factor}{}", name(index));
         } else {
-            let _ = write!(text, " {sign} {factor}i{index}");
+            let _ = write!(text, " {sign} {factor}{}", name(index));
         }
     }
     match (text.is_empty(), linear.offset) {
@@ -137,5 +141,20 @@ fn product_text(program: &Program, product: &Product) -> String {
             let _ = write!(text, "\n  {name} {extent} strides a {a}, b {b}, c {c}");
         }
     }
+    for band in bands_text(product) {
+        let _ = write!(text, "\n  only where {band}");
+    }
     text
+}
+
+/// `m - k >= 0` for each band of a product; loops of one kind are numbered where there are several.
+pub fn bands_text(product: &Product) -> Vec<String> {
+    let kinds = [("m", &product.m), ("n", &product.n), ("k", &product.k)];
+    let name = |(kind, loops): (&str, &Vec<ProductLoop>), place: usize| match loops.len() {
+        1 => kind.to_string(),
+        _ => format!("{kind}{place}"),
+    };
+    let names: Vec<String> =
+        kinds.iter().flat_map(|&(kind, loops)| (0..loops.len()).map(move |place| name((kind, loops), place))).collect();
+    product.bands.iter().map(|band| format!("{} >= 0", named_text(band, |index| names[index].clone()))).collect()
 }

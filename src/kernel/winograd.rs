@@ -244,7 +244,17 @@ mod tests {
     fn product(m: &[ProductLoop], n: &[ProductLoop], k: &[ProductLoop]) -> Product {
         let start = |buffer| (BufferId(buffer), 0);
         let (m, n, k) = (m.to_vec(), n.to_vec(), k.to_vec());
-        Product { batch: Vec::new(), m, n, k, a: start(0), b: start(1), c: start(2), accumulate: false }
+        Product {
+            batch: Vec::new(),
+            m,
+            n,
+            k,
+            a: start(0),
+            b: start(1),
+            c: start(2),
+            accumulate: false,
+            bands: Vec::new(),
+        }
     }
 
     /// 20 images of 16 channels of 10 × 12 (with the padding), 32 output channels; taps × data.

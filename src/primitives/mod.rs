@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod axis;
+mod band;
 pub mod contraction;
 pub mod flush;
 pub(crate) mod lanes;

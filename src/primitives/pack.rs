@@ -69,6 +69,21 @@ pub(crate) struct KBlock<'a> {
     pub offsets: &'a [isize],
 }
 
+impl<'a> KBlock<'a> {
+    /// A range of its positions: all of them, none, or some of its only run. `run` gets the run.
+    pub fn within<'b>(self, range: Range<usize>, run: &'b mut Option<Run>) -> KBlock<'b>
+    where
+        'a: 'b,
+    {
+        if range == (0..self.offsets.len()) {
+            return self;
+        }
+        *run = self.offsets.get(range.start).map(|&offset| Run { position: 0, length: range.len(), offset });
+        let runs = if range.is_empty() { &[] } else { run.as_slice() };
+        KBlock { runs, step: self.step, offsets: &self.offsets[range] }
+    }
+}
+
 /// Copies the columns `range` of an operand over a k block to `to`, rows of `width` ≥ `range.len()` elements.
 ///
 /// # Safety

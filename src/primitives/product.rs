@@ -16,7 +16,7 @@ use super::Level;
 use super::axis::{Axis, Run};
 use super::lanes::Portable;
 use super::pack::{KBlock, MAX_TILES, SPARE, pack, pack_tiles, panel_elements};
-use super::shape::{Cut, Orientation, Shape, choose, operands, shape};
+use super::shape::{Cut, Operands, Orientation, Shape, choose, operands, shape};
 use super::thin::ThinPlan;
 use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
 use super::tuning::Tuning;
@@ -78,34 +78,6 @@ impl Place {
 /// The places of the operands' first elements from those of their buffers.
 fn firsts(product: &kernel::Product, [a, b, c]: [Place; 3]) -> [Place; 3] {
     [a.at(product.a.1), b.at(product.b.1), c.at(product.c.1)]
-}
-
-/// The dimensions of a product as its operands see them, after orientation.
-#[derive(Debug)]
-pub(crate) struct Operands {
-    /// `(extent, strides in A, B, C)`, outermost first.
-    pub batch: Vec<(usize, [isize; 3])>,
-    /// Rows of A and of C.
-    pub m: [Axis; 2],
-    /// Columns of B and of C.
-    pub n: [Axis; 2],
-    /// Sum index in A and in B.
-    pub k: [Axis; 2],
-}
-
-impl Operands {
-    /// Element offsets of A, B and C for one product of the batch.
-    pub fn batch_offsets(&self, mut index: usize) -> [isize; 3] {
-        let mut offsets = [0; 3];
-        for (extent, strides) in self.batch.iter().rev() {
-            let i = (index % extent) as isize;
-            index /= extent;
-            for (offset, stride) in offsets.iter_mut().zip(strides) {
-                *offset += i * stride;
-            }
-        }
-        offsets
-    }
 }
 
 impl ProductPlan {
@@ -306,8 +278,10 @@ unsafe fn run_parts<V: Tiles>(plan: &ProductPlan, pointers: Pointers, scratch: *
         let (row_block, rest) = (next % shape.row_blocks, next / shape.row_blocks);
         let (column_block, batch) = (rest % column_blocks, rest / column_blocks);
         let [a, b, c] = plan.operands.batch_offsets(batch);
-        // Neighbouring blocks of rows share the panels of B; what is staged must fit the stage.
-        let blocks = if shape.may_stage { 1 } else { (shape.row_blocks - row_block).min(parts.end - next) };
+        // Neighbouring blocks of rows share the panels of B; what is staged must fit the stage, and tiles that leave out
+        // summands must not depend on which blocks a thread runs.
+        let one_by_one = shape.may_stage || !plan.operands.bands.is_empty();
+        let blocks = if one_by_one { 1 } else { (shape.row_blocks - row_block).min(parts.end - next) };
         next += blocks;
         let part = Part {
             plan,
@@ -358,7 +332,7 @@ unsafe fn run_part<V: Tiles>(part: &Part<'_>, b_is_packed: bool) {
             true => Target::Stage { width: stage_width, is_final: range.end == depth },
             false => Target::Memory,
         };
-        multiply::<V>(part, a_block, b_block, target, accumulate);
+        multiply::<V>(part, range.clone(), a_block, b_block, target, accumulate);
         first = range.end;
         if first >= depth {
             break;
@@ -395,6 +369,7 @@ unsafe fn pack_panels<V: Tiles>(part: &Part<'_>, k: KBlock<'_>) {
 #[inline(always)]
 unsafe fn multiply<V: Tiles>(
     part: &Part<'_>,
+    k: Range<usize>,
     a_block: KBlock<'_>,
     b_block: KBlock<'_>,
     target: Target,
@@ -422,6 +397,7 @@ unsafe fn multiply<V: Tiles>(
     let mut unstaged = part.rows.start;
     let mut panel = part.scratch.a;
     let mut packed = 0;
+    let mut packed_k = 0..k.len();
     for index in 0..tiles {
         let rows = rows_of(index);
         let height = rows.len();
@@ -429,12 +405,16 @@ unsafe fn multiply<V: Tiles>(
             if index == packed {
                 let count = MAX_TILES.min(tiles - index);
                 let ranges: [Range<usize>; MAX_TILES] = std::array::from_fn(|i| rows_of(index + i));
+                packed_k = operands.bands.needed(&(rows.start..ranges[count - 1].end), &part.columns, &k);
+                let mut run = None;
+                let a_block = a_block.within(packed_k.clone(), &mut run);
                 pack_tiles::<V>(shape.copy_a, part.a, &operands.m[0], &ranges[..count], a_block, part.scratch.a);
                 packed = index + count;
                 panel = part.scratch.a;
             }
-            tile.a[0] = panel;
-            panel = panel.add(panel_elements(a_block.offsets.len(), height));
+            // Where k = 0 would lie.
+            tile.a[0] = panel.wrapping_sub(packed_k.start * height);
+            panel = panel.add(panel_elements(packed_k.len(), height));
         } else {
             fill_rows(&operands.m[0], rows.clone(), |i, offset| tile.a[i] = part.a.offset(offset));
         }
@@ -447,7 +427,7 @@ unsafe fn multiply<V: Tiles>(
                 }
             }
         }
-        row_of_tiles::<V>(part, &mut tile, height, b_block, target);
+        row_of_tiles::<V>(part, &mut tile, rows.clone(), k.clone(), [a_block, b_block], target);
         if let Target::Stage { width, is_final: true } = target {
             while rows.end - unstaged >= UNSTAGED_ROWS || (rows.end == part.rows.end && unstaged < rows.end) {
                 let end = (unstaged + UNSTAGED_ROWS).min(rows.end);
@@ -458,12 +438,20 @@ unsafe fn multiply<V: Tiles>(
     }
 }
 
-/// All tiles of a tile's rows.
+/// All tiles of a tile's rows; `tile` has the rows' places for the first k.
 #[inline(always)]
-unsafe fn row_of_tiles<V: Tiles>(part: &Part<'_>, tile: &mut Tile, height: usize, b_block: KBlock<'_>, target: Target) {
-    let operands = &part.plan.operands;
+unsafe fn row_of_tiles<V: Tiles>(
+    part: &Part<'_>,
+    tile: &mut Tile,
+    rows: Range<usize>,
+    k: Range<usize>,
+    [a_block, b_block]: [KBlock<'_>; 2],
+    target: Target,
+) {
+    let (operands, shape) = (&part.plan.operands, &part.plan.shape);
     let full = full_panel(part.columns.len().div_ceil(V::COUNT), V::MAX_VECTORS);
     let mut panel = part.scratch.b as *const f32;
+    let rows_a = tile.a;
     let mut start = part.columns.start;
     while start < part.columns.end {
         let left = (part.columns.end - start).div_ceil(V::COUNT);
@@ -471,16 +459,23 @@ unsafe fn row_of_tiles<V: Tiles>(part: &Part<'_>, tile: &mut Tile, height: usize
         let width = vectors * V::COUNT;
         let end = (start + width).min(part.columns.end);
         let last = end - start - (vectors - 1) * V::COUNT;
-        if part.plan.shape.pack_b {
-            tile.b = panel;
+        let needed = operands.bands.needed(&rows, &(start..end), &k);
+        if shape.pack_b {
+            tile.b = panel.add(needed.start * width);
             tile.b_step = width as isize;
             panel = panel.add(width * b_block.offsets.len());
         } else {
             let column = operands.n[0].runs(start..end).next().map_or(0, |run| run.offset);
-            let k = b_block.offsets.first().copied().unwrap_or(0);
+            let k = b_block.offsets.get(needed.start).copied().unwrap_or(0);
             tile.b = part.b.offset(column + k);
             tile.b_last = last;
         }
+        if shape.pack_a {
+            tile.a[0] = rows_a[0].wrapping_add(needed.start * rows.len());
+        } else {
+            tile.a_offsets = a_block.offsets.as_ptr().add(needed.start);
+        }
+        tile.depth = needed.len();
         tile.column = match target {
             Target::Memory => operands.n[1].runs(start..end).next().map_or(0, |run| run.offset),
             Target::Stage { .. } => (start - part.columns.start) as isize,
@@ -489,8 +484,10 @@ unsafe fn row_of_tiles<V: Tiles>(part: &Part<'_>, tile: &mut Tile, height: usize
             Target::Memory => last,
             Target::Stage { .. } => V::COUNT,
         };
-        let body = if part.plan.shape.pack_a { V::packed(height, vectors) } else { V::direct(height, vectors) };
-        body(tile);
+        let body = if shape.pack_a { V::packed(rows.len(), vectors) } else { V::direct(rows.len(), vectors) };
+        if tile.depth > 0 || !tile.accumulate {
+            body(tile);
+        }
         start = end;
     }
 }

@@ -25,6 +25,8 @@ fn lp(extent: usize, a: i64, b: i64, c: i64) -> ProductLoop {
 struct Case {
     product: Product,
     sizes: [usize; 3],
+    /// Elements of the three that are other numbers than noise.
+    changed: Vec<(usize, usize, f32)>,
 }
 
 impl Case {
@@ -36,8 +38,9 @@ impl Case {
         };
         let sizes = [size(|l| l.a), size(|l| l.b), size(|l| l.c)];
         let buffer = |i| (BufferId(i), 0);
-        let product = Product { batch, m, n, k, a: buffer(0), b: buffer(1), c: buffer(2), accumulate: false };
-        Case { product, sizes }
+        let product =
+            Product { batch, m, n, k, a: buffer(0), b: buffer(1), c: buffer(2), accumulate: false, bands: Vec::new() };
+        Case { product, sizes, changed: Vec::new() }
     }
 
     fn accumulating(mut self) -> Case {
@@ -54,6 +57,7 @@ impl Case {
             arena.extend([f32::NAN; 3]);
             start
         });
+        self.changed.iter().for_each(|&(operand, at, number)| arena[starts[operand] + at] = number);
         (arena, starts)
     }
 
@@ -74,7 +78,9 @@ impl Case {
                     let mut sum = 0.0;
                     for l in &k {
                         let at = |t: usize| starts[t] + (z[t] + i[t] + j[t] + l[t]) as usize;
-                        sum += f64::from(arena[at(0)]) * f64::from(arena[at(1)]);
+                        let summand = f64::from(arena[at(0)]) * f64::from(arena[at(1)]);
+                        // Only what a band leaves out is NaN.
+                        sum += if summand.is_nan() { 0.0 } else { summand };
                     }
                     let at = starts[2] + (z[2] + i[2] + j[2]) as usize;
                     out[at] = sum + if p.accumulate { out[at] } else { 0.0 };
@@ -244,7 +250,7 @@ fn grouped(groups: usize, thin: usize, images: usize, side: usize, kernel: usize
         ..forward.product.clone()
     };
     let sizes = [forward.sizes[1], forward.sizes[0], forward.sizes[2]];
-    [forward, weight_gradient, Case { product: swapped, sizes }]
+    [forward, weight_gradient, Case { product: swapped, sizes, changed: Vec::new() }]
 }
 
 #[test]
@@ -356,5 +362,59 @@ fn middling_products_divide_evenly_between_two_threads() {
     for case in matrices(100, 500, 1000, 0).into_iter().chain(matrices(32, 1000, 500, 0)) {
         let parts = case.plan(Level::Portable).parts();
         assert!(parts >= 2 && parts % 2 == 0, "{parts} parts");
+    }
+}
+
+#[test]
+fn summands_outside_a_band_are_left_out() {
+    /// Farther from the band than any tile is wide, so no tile reads the NaN there; nearer, the operand is 0.
+    const FAR: i64 = 64;
+    let band = |side: i64, k: i64, offset: i64| kernel::Linear { terms: vec![(0, side), (1, k)], offset };
+    for (m, n, k) in [(7, 5, 9), (37, 32, 37), (131, 19, 131), (150, 170, 150), (40, 90, 700), (300, 33, 90)] {
+        let half = k as i64 / 2;
+        for bands in [
+            vec![band(1, -1, 0)],
+            vec![band(-1, 1, 0)],
+            vec![band(1, -1, 2), band(-1, 1, 3)],
+            vec![band(1, -1, half), band(-1, 1, -half)],
+        ] {
+            for (mut case, side) in matrices(m, n, k, 1).into_iter().flat_map(|case| [(case.clone(), 0), (case, 1)]) {
+                let (rows, summed) = ([case.product.m[0], case.product.n[0]][side], case.product.k[0]);
+                for point in (0..rows.extent).flat_map(|row| (0..k).map(move |place| [row, place])) {
+                    let distance = bands.iter().map(|band| -band.at(&point)).max().expect("there is a band");
+                    let strides = [[rows.a, rows.b][side], [summed.a, summed.b][side]];
+                    let at = (point[0] as i64 * strides[0] + point[1] as i64 * strides[1]) as usize;
+                    if distance > 0 {
+                        case.changed.push((side, at, if distance > FAR { f32::NAN } else { 0.0 }));
+                    }
+                }
+                case.product.bands =
+                    bands.iter().map(|band| band.compose(|index| kernel::Linear::index([side, 2][index]))).collect();
+                case.check();
+                case.accumulating().check();
+            }
+        }
+    }
+}
+
+#[test]
+fn results_outside_a_band_are_zero_or_whole() {
+    for (m, n) in [(40, 40), (131, 131), (37, 200)] {
+        let case = matrices(m, n, 32, 0).into_iter().next().expect("there are four");
+        let whole = case.run(Level::Portable, |parts| std::iter::once(0..parts).collect());
+        let mut banded = case.clone();
+        banded.product.bands = vec![kernel::Linear { terms: vec![(0, 1), (1, -1)], offset: 0 }];
+        let got = banded.run(Level::Portable, |parts| std::iter::once(0..parts).collect());
+        let (_, starts) = case.arena();
+        let mut left_out = 0;
+        for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+            let at = starts[2] + row * n + column;
+            let is_zero = got[at] == 0.0 && row < column;
+            left_out += usize::from(is_zero);
+            assert!(is_zero || got[at].to_bits() == whole[at].to_bits(), "[{row}, {column}] is {}", got[at]);
+        }
+        // Tiles that touch the diagonal are computed.
+        let outside: usize = (0..m).map(|row| n.saturating_sub(row + 1)).sum();
+        assert!(2 * left_out > outside, "{left_out} of {outside}");
     }
 }

@@ -5,9 +5,9 @@
 
 use super::Level;
 use super::axis::Axis;
+use super::band::Bands;
 use super::lanes::Portable;
 use super::pack::Copying;
-use super::product::Operands;
 use super::tile::{MAX_DIRECT_ROWS, Tiles, full_panel, next_panel};
 use crate::kernel;
 use std::ops::{Range, RangeInclusive};
@@ -182,48 +182,92 @@ fn for_each_cut(product: &kernel::Product, kept: usize, level: Level, mut visit:
     }
 }
 
-/// A loop with strides in A, B and C after orientation.
-type Loop = (usize, [i64; 3]);
+/// The dimensions of a product as its operands see them, after orientation.
+#[derive(Debug)]
+pub(crate) struct Operands {
+    /// `(extent, strides in A, B, C)`, outermost first.
+    pub batch: Vec<(usize, [isize; 3])>,
+    /// Rows of A and of C.
+    pub m: [Axis; 2],
+    /// Columns of B and of C.
+    pub n: [Axis; 2],
+    /// Sum index in A and in B.
+    pub k: [Axis; 2],
+    /// What rows and columns need of k.
+    pub bands: Bands,
+}
+
+impl Operands {
+    /// Element offsets of A, B and C for one product of the batch.
+    pub fn batch_offsets(&self, mut index: usize) -> [isize; 3] {
+        let mut offsets = [0; 3];
+        for (extent, strides) in self.batch.iter().rev() {
+            let i = (index % extent) as isize;
+            index /= extent;
+            for (offset, stride) in offsets.iter_mut().zip(strides) {
+                *offset += i * stride;
+            }
+        }
+        offsets
+    }
+}
+
+/// A loop after orientation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loop {
+    pub extent: usize,
+    /// Strides in A, B and C.
+    pub strides: [i64; 3],
+    /// Its number among the product's m, n and k loops; none for a loop of the batch.
+    pub number: Option<usize>,
+}
 
 /// The loops of a product by their roles, as an orientation sees them. The first `kept` batch loops stay outermost.
 pub(crate) fn operands(product: &kernel::Product, kept: usize, orientation: Orientation) -> Operands {
-    let convert = |loops: &[kernel::ProductLoop]| -> Vec<Loop> {
+    let convert = |loops: &[kernel::ProductLoop], first: Option<usize>| -> Vec<Loop> {
         let strides = |l: &kernel::ProductLoop| match orientation {
             Orientation::Given => [l.a, l.b, l.c],
             Orientation::Swapped => [l.b, l.a, l.c],
         };
-        loops.iter().filter(|l| l.extent != 1).map(|l| (l.extent, strides(l))).collect()
+        let number = |place: usize| first.map(|first| first + place);
+        let each = |(place, l): (usize, &kernel::ProductLoop)| Loop {
+            extent: l.extent,
+            strides: strides(l),
+            number: number(place),
+        };
+        loops.iter().enumerate().map(each).filter(|l| l.extent != 1).collect()
     };
-    let (m, n) = match orientation {
-        Orientation::Given => (&product.m, &product.n),
-        Orientation::Swapped => (&product.n, &product.m),
+    let (given_m, given_n) = (convert(&product.m, Some(0)), convert(&product.n, Some(product.m.len())));
+    let (mut m, mut n) = match orientation {
+        Orientation::Given => (given_m, given_n),
+        Orientation::Swapped => (given_n, given_m),
     };
-    let mut slices = convert(&product.batch[..kept]);
-    let (mut batch, mut m, mut n, mut k) =
-        (convert(&product.batch[kept..]), convert(m), convert(n), convert(&product.k));
+    let mut k = convert(&product.k, Some(product.m.len() + product.n.len()));
+    let (mut slices, mut batch) = (convert(&product.batch[..kept], None), convert(&product.batch[kept..], None));
     // A batch loop that one operand does not see is a loop of the other's rows or columns.
-    batch.retain(|&(extent, strides)| match strides {
+    batch.retain(|each| match each.strides {
         [0, b, _] if b != 0 => {
-            n.push((extent, strides));
+            n.push(*each);
             false
         }
         [a, 0, _] if a != 0 => {
-            m.push((extent, strides));
+            m.push(*each);
             false
         }
         _ => true,
     });
     slices.append(&mut batch);
     // Long strides outermost: C's for the columns, for they decide how tiles are written; A's for the rows.
-    m.sort_by_key(|&(_, [a, _, c])| std::cmp::Reverse((a.abs(), c.abs())));
-    n.sort_by_key(|&(_, [_, b, c])| std::cmp::Reverse((c.abs(), b.abs())));
-    k.sort_by_key(|&(_, [a, b, _])| std::cmp::Reverse(a.abs() + b.abs()));
-    let axis = |loops: &[Loop], operand: usize| Axis::new(loops.iter().map(|&(extent, s)| (extent, s[operand])));
+    m.sort_by_key(|&Loop { strides: [a, _, c], .. }| std::cmp::Reverse((a.abs(), c.abs())));
+    n.sort_by_key(|&Loop { strides: [_, b, c], .. }| std::cmp::Reverse((c.abs(), b.abs())));
+    k.sort_by_key(|&Loop { strides: [a, b, _], .. }| std::cmp::Reverse(a.abs() + b.abs()));
+    let axis = |loops: &[Loop], operand: usize| Axis::new(loops.iter().map(|l| (l.extent, l.strides[operand])));
     Operands {
-        batch: slices.iter().map(|&(extent, s)| (extent, s.map(|s| s as isize))).collect(),
+        batch: slices.iter().map(|l| (l.extent, l.strides.map(|s| s as isize))).collect(),
         m: [axis(&m, 0), axis(&m, 2)],
         n: [axis(&n, 1), axis(&n, 2)],
         k: [axis(&k, 0), axis(&k, 1)],
+        bands: Bands::new(&product.bands, [&m, &n, &k]),
     }
 }
 
@@ -277,7 +321,7 @@ struct Estimate<'a> {
 
 impl<'a> Estimate<'a> {
     fn new(operands: &Operands, machine: &'a Machine) -> Estimate<'a> {
-        let Operands { m: [m_a, m_c], n: [n_b, n_c], k: [k_a, k_b], batch } = operands;
+        let Operands { m: [m_a, m_c], n: [n_b, n_c], k: [k_a, k_b], batch, .. } = operands;
         let (n, k) = (n_b.extent(), k_a.extent());
         // C's runs, if long, are the segments that columns are cut into.
         let segment = if n_c.run() >= MIN_RUN || n_c.run() == n { n_c.run() } else { n };

@@ -13,8 +13,8 @@
 use super::Level;
 use super::axis::Axis;
 use super::lanes::{Lanes, Portable};
-use super::product::{Operands, Place};
-use super::shape::{Orientation, operands};
+use super::product::Place;
+use super::shape::{Operands, Orientation, operands};
 use crate::kernel;
 use std::ops::Range;
 
@@ -119,7 +119,7 @@ impl ThinPlan {
         let swapped = places_of(&product.m) < places_of(&product.n);
         let orientation = if swapped { Orientation::Swapped } else { Orientation::Given };
         let operands = operands(product, kept, orientation);
-        let Operands { m, n, k, batch } = &operands;
+        let Operands { m, n, k, batch, .. } = &operands;
         if n[0].extent() > MOST_COLUMNS || m[0].extent() * n[0].extent() * k[0].extent() == 0 {
             return None;
         }

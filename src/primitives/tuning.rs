@@ -41,7 +41,7 @@ pub struct Tuning {
 impl Tuning {
     /// The cut for a product whose first `kept` batch loops stay outermost; none if nothing fitting is known.
     pub fn cut(&self, product: &Product, kept: usize, level: Level) -> Option<Cut> {
-        if self.cuts.is_empty() {
+        if self.cuts.is_empty() || !is_tunable(product) {
             return None;
         }
         self.cuts.get(&key(product, kept, level)).copied().filter(|&cut| is_cut(product, kept, level, cut))
@@ -68,6 +68,11 @@ impl Tuning {
     }
 }
 
+/// Where a product has bands, its cut decides which zeros meet infinities and NaN, so it is not for tuning to choose.
+fn is_tunable(product: &Product) -> bool {
+    product.bands.is_empty()
+}
+
 /// All that a product's time depends on, as text.
 fn key(product: &Product, kept: usize, level: Level) -> String {
     let mut text = format!("{level} {kept}{}", if product.accumulate { " +" } else { "" });
@@ -91,12 +96,12 @@ pub struct Measured {
 }
 
 /// The fastest cut of a product on the threads of a pool, or none if the product has but one way to run. Takes about half
-/// a second, more for products of more than 10 ms.
+/// a second, more for products of more than 10 ms. None too for products with bands.
 pub fn measure(product: &Product, kept: usize, level: Level, pool: &Pool) -> Option<Measured> {
     assert!(level.is_available(), "the machine has the level");
     let cuts = candidates(product, kept, level);
     let is_thin = || ThinPlan::new(product, [Place::in_arena(0); 3], kept, level).is_some();
-    if cuts.len() < 2 || is_thin() {
+    if cuts.len() < 2 || !is_tunable(product) || is_thin() {
         return None;
     }
     let mut field = Field::new(product);
@@ -221,14 +226,14 @@ impl std::fmt::Display for Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::BufferId;
+    use crate::kernel::{BufferId, Linear};
 
     fn product() -> Product {
         let of = |extent, a, b, c| vec![ProductLoop { extent, a, b, c }];
         let start = |buffer| (BufferId(buffer), 0);
         let (a, b, c) = (start(0), start(1), start(2));
         let (m, n, k) = (of(67, 129, 0, 131), of(131, 0, 1, 1), of(129, 1, 131, 0));
-        Product { batch: vec![], m, n, k, a, b, c, accumulate: false }
+        Product { batch: vec![], m, n, k, a, b, c, accumulate: false, bands: vec![] }
     }
 
     #[test]
@@ -242,6 +247,9 @@ mod tests {
         let mut other = product.clone();
         other.k[0].extent -= 1;
         assert_eq!(tuning.cut(&other, 0, level), None);
+        let banded = Product { bands: vec![Linear::index(0)], ..product.clone() };
+        assert_eq!(tuning.cut(&banded, 0, level), None);
+        assert_eq!(measure(&banded, 0, level, &Pool::new(1)), None);
         assert!(!tuning.knows(&product, 0, Level::Avx2));
         let text = serde_json::to_string(&tuning).expect("plain data");
         assert_eq!(serde_json::from_str::<Tuning>(&text).expect("what was written"), tuning);

@@ -423,6 +423,7 @@ fn product_piece(places: &Places<'_>, item: &ProductItem, piece: &Piece) -> Prod
         b: (places.value(b.0), b.1.at(&first)),
         c: (places.value(item.id), strides.iter().zip(&first).map(|(stride, &start)| stride * start as i64).sum()),
         accumulate: false,
+        bands: Vec::new(),
     };
     for (index, extent) in piece.iter().map(ExactSizeIterator::len).enumerate().filter(|(_, extent)| *extent > 1) {
         let c = if index < rank { strides[index] } else { 0 };

@@ -11,10 +11,12 @@
 //! 6. `order`: kernels in an order in which updates happen in place after the last read.
 //! 7. `emit`: addresses, joined loops, vector lanes.
 //! 8. `winograd`: which products are computed by minimal filtering.
-//! 9. `slices`: runs of kernels that go depth first through a shared outermost loop.
-//! 10. `memory`: temporaries share bytes.
+//! 9. `bands`: which summands of a product are zero, or not read, because of indices.
+//! 10. `slices`: runs of kernels that go depth first through a shared outermost loop.
+//! 11. `memory`: temporaries share bytes.
 
 mod align;
+mod bands;
 mod code;
 mod contract;
 mod draft;
@@ -186,8 +188,9 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
         .collect();
     kernels.extend(final_copies.into_iter().map(copy));
     let mut kernels = winograd::choose(kernels, &mut buffers, form.limits.tile);
-    let groups = slices::group(&mut kernels, form.limits.slices);
     let is_temporary = |buffer: BufferId| buffer.0 as usize >= fixed;
+    bands::find(&mut kernels, is_temporary);
+    let groups = slices::group(&mut kernels, form.limits.slices);
     let (locals, local_bytes) = slices::localize(&mut buffers, is_temporary, &mut kernels, &groups);
     let start = buffers[..fixed].iter().map(|buffer| buffer.offset + persistent::round_up(buffer.bytes())).max();
     let start = start.unwrap_or(0).max(persistent.bytes);

@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::kernel::print::bands_text;
 use crate::kernel::{Buffer, BufferId, KernelKind, Nest, NodeOp, Product, Program, Winograd};
 use crate::source::SourceMap;
 
@@ -143,7 +144,9 @@ fn nest_shape(nest: &Nest) -> String {
 fn product_numbers(product: &Product) -> (u64, String) {
     let extent = |loops: &[crate::kernel::ProductLoop]| loops.iter().map(|each| each.extent as u64).product::<u64>();
     let (batch, m, n, k) = (extent(&product.batch), extent(&product.m), extent(&product.n), extent(&product.k));
-    (2 * batch * m * n * k, format!("{batch} x [{m}, {n}, {k}]"))
+    let bands = bands_text(product);
+    let only = if bands.is_empty() { String::new() } else { format!(" where {}", bands.join(", ")) };
+    (2 * batch * m * n * k, format!("{batch} x [{m}, {n}, {k}]{only}"))
 }
 
 /// `1.5 MiB`.

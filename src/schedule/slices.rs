@@ -242,7 +242,7 @@ pub(super) fn uses(kind: &KernelKind, slices: usize) -> BTreeMap<BufferId, Use> 
 }
 
 /// The elements of A, B and C as functions of batch, m, n and k loops.
-fn product_functions(product: &Product) -> [Linear; 3] {
+pub(super) fn product_functions(product: &Product) -> [Linear; 3] {
     let function = |offset: i64, stride: fn(&crate::kernel::ProductLoop) -> i64| {
         let loops = product.loops().enumerate();
         loops

@@ -77,6 +77,7 @@ fn products_and_nests_take_turns() {
             b: (b, 0),
             c: (c, 0),
             accumulate,
+            bands: Vec::new(),
         };
         case.kernel(KernelKind::Product(product(c, false)));
         case.kernel(KernelKind::Product(product(d, true)));

@@ -92,7 +92,7 @@ fn places(geometry: &kernel::winograd::Geometry, [a, b, c]: [usize; 3]) -> [isiz
 fn inner_product(loops: [(usize, [i64; 3]); 4], accumulate: bool, level: Level) -> ProductPlan {
     let [batch, m, n, k] = loops.map(|(extent, [a, b, c])| vec![ProductLoop { extent, a, b, c }]);
     let start = |buffer| (kernel::BufferId(buffer), 0);
-    let product = Product { batch, m, n, k, a: start(0), b: start(1), c: start(2), accumulate };
+    let product = Product { batch, m, n, k, a: start(0), b: start(1), c: start(2), accumulate, bands: Vec::new() };
     ProductPlan::tiled(&product, [Place::in_arena(0); 3], 0, level)
 }
 

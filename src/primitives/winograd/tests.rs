@@ -44,6 +44,7 @@ fn product(which: Which, s: Sizes) -> (Product, [usize; 3]) {
         b: start(1),
         c: start(2),
         accumulate: false,
+        bands: Vec::new(),
     };
     match which {
         Which::Forward | Which::Flipped => {
