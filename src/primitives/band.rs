@@ -65,6 +65,11 @@ impl Bands {
         self.0.is_empty()
     }
 
+    /// Whether whole tiles lie outside a band: one between rows and columns.
+    pub fn leave_out_tiles(&self) -> bool {
+        self.0.iter().any(|band| band.k == 0 && band.m.coefficient != 0 && band.n.coefficient != 0)
+    }
+
     /// The positions of k in `block` that these rows and columns need, counted from the start of the block.
     #[inline]
     pub fn needed(&self, rows: &Range<usize>, columns: &Range<usize>, block: &Range<usize>) -> Range<usize> {

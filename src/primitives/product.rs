@@ -248,6 +248,15 @@ struct Part<'a> {
     scratch: Scratch,
 }
 
+impl Part<'_> {
+    /// The vectors of a full panel. Where a band leaves out tiles, three rather than four: less lies in tiles that it cuts.
+    #[inline(always)]
+    fn full_panel<V: Tiles>(&self) -> usize {
+        let most = if self.plan.operands.bands.leave_out_tiles() { V::MAX_VECTORS.min(3) } else { V::MAX_VECTORS };
+        full_panel(self.columns.len().div_ceil(V::COUNT), most)
+    }
+}
+
 /// Pointers to the areas of a thread's scratch.
 #[derive(Clone, Copy)]
 struct Scratch {
@@ -353,7 +362,7 @@ enum Target {
 #[inline(always)]
 unsafe fn pack_panels<V: Tiles>(part: &Part<'_>, k: KBlock<'_>) {
     let (operands, shape) = (&part.plan.operands, &part.plan.shape);
-    let full = full_panel(part.columns.len().div_ceil(V::COUNT), V::MAX_VECTORS);
+    let full = part.full_panel::<V>();
     let mut to = part.scratch.b;
     let mut start = part.columns.start;
     while start < part.columns.end {
@@ -376,7 +385,7 @@ unsafe fn multiply<V: Tiles>(
     accumulate: bool,
 ) {
     let (operands, shape) = (&part.plan.operands, &part.plan.shape);
-    let most = V::max_packed_rows(full_panel(part.columns.len().div_ceil(V::COUNT), V::MAX_VECTORS));
+    let most = V::max_packed_rows(part.full_panel::<V>());
     let most = if shape.pack_a { most } else { most.min(MAX_DIRECT_ROWS) };
     let tiles = part.rows.len().div_ceil(most);
     let mut tile = Tile {
@@ -449,7 +458,7 @@ unsafe fn row_of_tiles<V: Tiles>(
     target: Target,
 ) {
     let (operands, shape) = (&part.plan.operands, &part.plan.shape);
-    let full = full_panel(part.columns.len().div_ceil(V::COUNT), V::MAX_VECTORS);
+    let full = part.full_panel::<V>();
     let mut panel = part.scratch.b as *const f32;
     let rows_a = tile.a;
     let mut start = part.columns.start;
