@@ -329,7 +329,7 @@ impl<'a> Estimate<'a> {
         let stage = match (contiguous, n_c.step(), m_c.step()) {
             (true, ..) => 0.0,
             (false, 1, _) => 0.4 + 3.0 / n_c.run() as f64,
-            (false, _, 1) => 0.8,
+            (false, _, 1) => 1.4,
             (false, ..) => 2.5,
         };
         let b_is_direct = (n <= 1 || (n_b.step() == 1 && n_b.run() % segment.max(1) == 0)) && k_b.run() == k;
