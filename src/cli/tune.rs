@@ -39,8 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     for program in &programs {
         for (kernel, product, kept) in cpu::products(program) {
             let seen = todo.iter().any(|(_, _, other, of_other)| same_loops(product, other) && kept == *of_other);
-            // Products with bands are not tuned.
-            if product.bands.is_empty() && !seen && (arguments.again || !known.knows(product, kept, level)) {
+            if !seen && (arguments.again || !known.knows(product, kept, level)) {
                 todo.push((program, kernel, product, kept));
             }
         }
@@ -48,10 +47,12 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let pool = Pool::new(threads);
     let bar = bar(todo.len());
     println!("{:>12}  {:>12}  {:<16}  kernel", "estimate ms", "measured ms", "cut");
+    let mut measured = 0;
     for (program, kernel, product, kept) in &todo {
         let kernel = &program.kernels[*kernel];
         bar.set_message(kernel.name.clone());
         if let Some(found) = tuning::measure(product, *kept, level, &pool) {
+            measured += 1;
             known.insert(product, *kept, level, found.cut);
             let (estimated, tuned) = (found.estimated * 1e3, found.tuned * 1e3);
             let cut = if found.tuned < found.estimated { found.cut.to_string() } else { "as estimated".to_string() };
@@ -62,12 +63,12 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     }
     bar.finish_and_clear();
     cache.save(level, threads, &known)?;
-    println!("{} products measured; {} known in {}", todo.len(), known.len(), cache.path(level, threads).display());
+    println!("{measured} products measured; {} known in {}", known.len(), cache.path(level, threads).display());
     Ok(())
 }
 
 fn same_loops(a: &Product, b: &Product) -> bool {
-    a.batch == b.batch && a.m == b.m && a.n == b.n && a.k == b.k && a.accumulate == b.accumulate
+    a.batch == b.batch && a.m == b.m && a.n == b.n && a.k == b.k && a.accumulate == b.accumulate && a.bands == b.bands
 }
 
 /// A bar on a terminal, nothing elsewhere.
