@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use ansatz::runtime::checkpoint::{self, Tensor};
+use ansatz::runtime::checkpoint::{self, Note, Tensor};
 use serde_json::Value;
 
 const STEPS: usize = 20;
@@ -83,7 +83,7 @@ fn check(case: &Case) {
         let bytes: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), *size).flatten().collect();
         tensors.insert(name.to_string(), Tensor { sizes: vec![*size], integer: false, bytes: bytes.into() });
     }
-    checkpoint::save(&at("init.safetensors"), &tensors, None).expect("saved");
+    checkpoint::save(&at("init.safetensors"), &tensors, &Note::default()).expect("saved");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parity/{}.ansatz", case.name));
     std::fs::copy(source, at("model.ansatz")).expect("copied");
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::session::{Machine, Measures, Session};
 use super::{Failure, train};
+use crate::runtime::checkpoint;
 use crate::runtime::record::{Record, StepLog};
 
 #[derive(Debug, Args)]
@@ -26,14 +27,23 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let folder = &arguments.run;
     let command = Record::command(folder)
         .map_err(|error| Failure::Problem(format!("{} is not the folder of a run: {error}", folder.display())))?;
-    let checkpoint = folder.join("last.safetensors");
-    if !checkpoint.exists() {
+    let path = folder.join("last.safetensors");
+    if !path.exists() {
         let words = format!("{} has no checkpoint yet; start again with `ansatz train`", folder.display());
         return Err(Failure::Problem(words));
     }
     let session = Session::open(&command.model, &command.overrides)?;
     let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
-    trainer.restore(&checkpoint).map_err(|error| session.trainer_failure(error))?;
+    let (tensors, note) = checkpoint::load(&path)?;
+    let Some(position) = note.position else {
+        return Err(Failure::Problem(format!("{} holds weights, not a place in a run", path.display())));
+    };
+    if note.recipe.map(|recipe| recipe.model) != session.note(&trainer, command.no_shuffle).recipe.map(|own| own.model)
+    {
+        let words = "was written by another version of the model file; to start from its weights use `--init`";
+        return Err(Failure::Problem(format!("{} {words}", path.display())));
+    }
+    trainer.restore(&path, tensors, position).map_err(|error| session.trainer_failure(error))?;
     let step = trainer.position().step;
     if step >= session.extent().total_steps {
         println!("the run is complete after {step} steps; nothing is left to do");

@@ -12,7 +12,9 @@ use crate::model::{self, BoundField, Project, Training};
 use crate::pipeline;
 use crate::primitives::{self, Level};
 use crate::runtime::check;
+use crate::runtime::checkpoint::Note;
 use crate::runtime::data::{self, DataError, Dataset};
+use crate::runtime::recipe::Recipe;
 use crate::runtime::train::{Extent, LoopError};
 use crate::runtime::trainer::{Settings, Trainer, TrainerError};
 use crate::runtime::tuning::Cache;
@@ -128,8 +130,20 @@ impl Session {
             total_steps: extent.total_steps,
             steps_per_epoch: extent.steps_per_epoch,
         };
-        Trainer::new(&self.project, &self.training, self.fields.clone(), self.source, settings)
+        Trainer::new(&self.project, &self.training, self.fields.clone(), settings)
             .map_err(|error| self.trainer_failure(error))
+    }
+
+    /// What the files of a run say of it, but for the position.
+    pub(super) fn note(&self, trainer: &Trainer<'_>, no_shuffle: bool) -> Note {
+        let recipe = Recipe {
+            model: format!("{:016x}", self.source),
+            settings: self.training.overrides.clone(),
+            seed: self.training.seed,
+            no_shuffle,
+            level: trainer.level().to_string(),
+        };
+        Note { recipe: Some(recipe), position: None }
     }
 
     /// Progress from where the trainer stands; says what is about to run.

@@ -184,6 +184,7 @@ pub(super) fn go(
     let mut settings = Loop {
         training: &session.training,
         dataset: &session.dataset,
+        note: session.note(trainer, options.no_shuffle),
         record,
         title: session.training.model.clone(),
         log: options.log,

@@ -1,11 +1,12 @@
 //! Checkpoints: safetensors files with weights, buffers, optimizer memory and the place in the run.
 //!
-//! Input: named tensors and a [`Position`]. Output: one file, written to a temporary name, synced and renamed,
-//! so that a reader sees the old file or the new one, whole. Invariant: [`load`] returns tensors only from a file
-//! whose checksum holds.
+//! Input: named tensors and a [`Note`]. Output: one file, written to a temporary name, synced and renamed,
+//! so that a reader sees the old file or the new one, whole. Invariant: [`load`] returns a file of ours only if the
+//! checksum over all of its bytes holds.
 //!
 //! Weights and buffers stand under their own names, as PyTorch and Hugging Face files have them; other states under
-//! `optimizer:…` and `metric:…`. The safetensors metadata holds, as JSON under `ansatz`, the position and a CRC-32.
+//! `optimizer:…` and `metric:…`. The safetensors metadata holds, as JSON under `ansatz`, a CRC-32 and the note. The
+//! checksum is of the whole file with zeros for its own eight digits, and these stand at a fixed place: see [`PREFIX`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,33 +17,74 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
-/// Where a run stands; together with the seed it fixes everything that follows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+use super::recipe::Recipe;
+
+/// What a file says of itself beside its tensors. A file that we did not write has the default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Note {
+    /// What the run was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
+    /// Where the run stands; absent in a file of weights alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+}
+
+/// Where a run stands; together with the recipe it fixes everything that follows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// Optimizer steps done.
     pub step: u64,
-    /// The seed of the run.
-    pub seed: u64,
-    /// FNV-1a hash of the model file's text.
-    pub source: u64,
     /// Sum of losses times samples in the running epoch.
-    pub loss_sum: f64,
+    pub loss_sum: Exact,
     /// Sums of stateless metrics times samples in the running epoch, by name.
-    pub metric_sums: BTreeMap<String, f64>,
+    pub metric_sums: BTreeMap<String, Exact>,
     /// Samples seen in the running epoch.
     pub samples: u64,
     /// The best value of the kept metric so far.
-    pub best: Option<f64>,
+    pub best: Option<Exact>,
 }
 
-/// What a file says of itself, as JSON under `ansatz`.
-#[derive(Serialize, Deserialize)]
-struct Note {
-    /// CRC-32 of all tensor bytes in name order.
-    crc32: u32,
-    /// Absent in a file of weights alone.
-    position: Option<Position>,
+/// A number that a file gives back to the bit; JSON has none for what is not finite. Written as the shortest decimal
+/// text that reads as this number, or `NaN`, `inf`, `-inf`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Exact(pub f64);
+
+impl Serialize for Exact {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|_| serde::de::Error::custom(format!("`{text}` is not a number")))
+    }
+}
+
+/// The layout of [`Note`] that this version reads and writes.
+const VERSION: u32 = 2;
+
+/// How the JSON under `ansatz` is laid out.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    /// CRC-32 in eight digits; first, so that its place is known.
+    crc32: String,
+    version: u32,
+    #[serde(flatten)]
+    note: Note,
+}
+
+/// What precedes the digits of the checksum, behind the eight bytes of the header's length.
+const PREFIX: &[u8] = br#"{"__metadata__":{"ansatz":"{\"crc32\":\""#;
+
+/// Parts of [`PREFIX`]. A file with either is one of ours, so that no single byte can make it a stranger's, which has no
+/// checksum to hold.
+const MARKS: [&[u8]; 2] = [br#"{"ansatz":"#, br#"{\"crc32\":"#];
+
+/// The digits of the checksum.
+const DIGITS: std::ops::Range<usize> = 8 + PREFIX.len()..16 + PREFIX.len();
 
 /// A tensor as a file holds it.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,20 +118,18 @@ fn error(path: &Path, problem: impl std::fmt::Display) -> CheckpointError {
     CheckpointError { path: path.to_path_buf(), problem: problem.to_string() }
 }
 
-/// Writes tensors, and the position unless the file is for weights alone.
+/// Writes tensors and what is to be known of them.
 ///
 /// # Errors
 /// Any failure to write; an older file of this name is then intact.
-pub fn save(
-    path: &Path,
-    tensors: &BTreeMap<String, Tensor<'_>>,
-    position: Option<&Position>,
-) -> Result<(), CheckpointError> {
-    let note = Note { crc32: checksum(tensors.values().map(|t| t.bytes.as_ref())), position: position.cloned() };
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>, note: &Note) -> Result<(), CheckpointError> {
     // Four-byte floats before integers, names in order: as the safetensors library lays a file out.
     let (integers, floats): (Vec<_>, Vec<_>) = tensors.iter().partition(|(_, tensor)| tensor.integer);
     let ordered: Vec<(&String, &Tensor<'_>)> = floats.into_iter().chain(integers).collect();
-    let header = header(&ordered, &note).map_err(|problem| error(path, problem))?;
+    let mut header = header(&ordered, note).map_err(|problem| error(path, problem))?;
+    let parts = ordered.iter().map(|(_, tensor)| tensor.bytes.as_ref());
+    let digits = checksum(std::iter::once(header.as_slice()).chain(parts));
+    header[DIGITS].copy_from_slice(digits.as_bytes());
     let written = write_all_atomically(path, |file| {
         file.write_all(&header)?;
         ordered.iter().try_for_each(|(_, tensor)| file.write_all(&tensor.bytes))
@@ -97,10 +137,12 @@ pub fn save(
     written.map_err(|problem| error(path, problem))
 }
 
-/// What precedes the tensors: the length of the description in eight bytes, and the description.
+/// What precedes the tensors, with zeros for the checksum: the length of the description in eight bytes, and the
+/// description.
 fn header(ordered: &[(&String, &Tensor<'_>)], note: &Note) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let entry = Entry { crc32: ZEROS.to_string(), version: VERSION, note: note.clone() };
     // One entry: the writer's order of several would differ from run to run.
-    let text = serde_json::to_string(note).expect("a note is plain data");
+    let text = serde_json::to_string(&entry).expect("a note is plain data");
     let metadata = HashMap::from([("ansatz".to_string(), text)]);
     let mut end = 0;
     let infos = ordered.iter().map(|(name, tensor)| {
@@ -112,6 +154,7 @@ fn header(ordered: &[(&String, &Tensor<'_>)], note: &Note) -> Result<Vec<u8>, sa
     });
     let metadata = Metadata::new(Some(metadata), infos.collect())?;
     let mut text = serde_json::to_string(&metadata).expect("a description is plain data");
+    assert!(text.as_bytes().starts_with(PREFIX), "the metadata comes first, and in it the checksum");
     // Tensors start at a multiple of eight bytes.
     text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
     Ok([(text.len() as u64).to_le_bytes().as_slice(), text.as_bytes()].concat())
@@ -148,40 +191,66 @@ fn write_all_atomically(
     written
 }
 
-/// Reads a file: its tensors, and its position if it is a checkpoint of a run.
+/// Reads a file: its tensors and its note.
 ///
 /// # Errors
-/// A missing, damaged or foreign file; element types other than f32, f16, bf16, f64, i32 and i64.
-pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor<'static>>, Option<Position>), CheckpointError> {
+/// A missing or damaged file, one of another version; element types other than f32, f16, bf16, f64, i32 and i64.
+pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor<'static>>, Note), CheckpointError> {
     let bytes = std::fs::read(path).map_err(|problem| error(path, problem))?;
-    let damaged = |problem: &dyn std::fmt::Display| error(path, format!("not a readable safetensors file: {problem}"));
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|problem| damaged(&problem))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|problem| damaged(&problem))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let mut raw: Vec<(String, TensorView<'_>)> = file.tensors();
-    raw.sort_by(|a, b| a.0.cmp(&b.0));
-    let note: Option<Note> = match metadata.get("ansatz") {
-        Some(text) => Some(serde_json::from_str(text).map_err(|problem| damaged(&problem))?),
-        None => None,
-    };
-    if let Some(note) = &note {
-        let (expected, actual) = (note.crc32, checksum(raw.iter().map(|(_, view)| view.data())));
-        if expected != actual {
-            return Err(error(path, format!("damaged: its checksum is {actual:08x}, not {expected:08x}")));
-        }
-    }
-    let mut tensors = BTreeMap::new();
-    for (name, view) in raw {
-        let tensor = convert(&view).map_err(|problem| error(path, format!("`{name}`: {problem}")))?;
-        tensors.insert(name, tensor);
-    }
-    Ok((tensors, note.and_then(|note| note.position)))
+    read(&bytes).map_err(|problem| error(path, problem))
 }
 
-fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {
+/// The tensors and the note of a file's bytes, or what is wrong with them.
+fn read(bytes: &[u8]) -> Result<(BTreeMap<String, Tensor<'static>>, Note), String> {
+    let unreadable = |problem: &dyn std::fmt::Display| format!("not a readable safetensors file: {problem}");
+    let ours = is_ours(bytes)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|problem| unreadable(&problem))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|problem| unreadable(&problem))?;
+    let entry = header.metadata().as_ref().and_then(|metadata| metadata.get("ansatz")).filter(|_| ours);
+    let note = match entry.map(|text| serde_json::from_str::<Entry>(text)).transpose() {
+        Ok(Some(entry)) if entry.version != VERSION => {
+            return Err(format!("written by another version of ansatz (layout {}, not {VERSION})", entry.version));
+        }
+        Ok(entry) => entry.map(|entry| entry.note).unwrap_or_default(),
+        Err(problem) => return Err(unreadable(&problem)),
+    };
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        let tensor = convert(&view).map_err(|problem| format!("`{name}`: {problem}"))?;
+        tensors.insert(name, tensor);
+    }
+    Ok((tensors, note))
+}
+
+/// Whether we wrote these bytes and they are as they were written; false for those of another program.
+fn is_ours(bytes: &[u8]) -> Result<bool, String> {
+    // Damage to the length moves the header's end, so the place of the marks is not taken from it.
+    let front = &bytes[..bytes.len().min(DIGITS.end)];
+    if !MARKS.iter().any(|mark| front.windows(mark.len()).any(|window| window == *mark)) {
+        return Ok(false);
+    }
+    let Some(digits) = bytes.get(DIGITS).filter(|_| front[8..].starts_with(PREFIX)) else {
+        let (shorter, number) = front[8..].split_at((PREFIX.len() - 2).min(front.len() - 8));
+        if PREFIX.starts_with(shorter) && number.first().is_some_and(u8::is_ascii_digit) {
+            return Err("written by an earlier version of ansatz, which kept no checksum of the whole file".into());
+        }
+        return Err("damaged: something else stands where its checksum belongs".into());
+    };
+    let actual = checksum([&bytes[..DIGITS.start], ZEROS.as_bytes(), &bytes[DIGITS.end..]].into_iter());
+    if digits == actual.as_bytes() {
+        return Ok(true);
+    }
+    Err(format!("damaged: its checksum is {actual}, not {}", digits.escape_ascii()))
+}
+
+/// What stands for the digits of the checksum while it is computed.
+const ZEROS: &str = "00000000";
+
+/// CRC-32 in eight digits.
+fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     let mut crc = flate2::Crc::new();
     parts.for_each(|part| crc.update(part));
-    crc.sum()
+    format!("{:08x}", crc.sum())
 }
 
 /// Elements as f32 or i32, whatever the file holds.
@@ -219,28 +288,35 @@ fn half_to_f32(bits: u16) -> f32 {
 mod tests {
     use super::*;
 
-    fn sample() -> (BTreeMap<String, Tensor<'static>>, Position) {
+    fn sample() -> (BTreeMap<String, Tensor<'static>>, Note) {
         let bytes = [1.5f32, -2.0, 3.25].iter().flat_map(|x| x.to_le_bytes()).collect();
         let tensors = BTreeMap::from([("fc.weight".into(), Tensor { sizes: vec![3], integer: false, bytes })]);
         let position = Position {
             step: 7,
-            seed: 3,
-            source: 99,
-            loss_sum: 0.1,
-            metric_sums: BTreeMap::from([("accuracy".into(), 1.0)]),
+            loss_sum: Exact(0.1),
+            metric_sums: BTreeMap::from([("accuracy".into(), Exact(1.0))]),
             samples: 64,
-            best: Some(0.25),
+            best: Some(Exact(0.25)),
         };
-        (tensors, position)
+        let settings = vec![("train.batch".into(), "\"64\"".into())];
+        let recipe = Recipe { model: "0badcafe".into(), seed: u64::MAX, settings, ..Recipe::default() };
+        (tensors, Note { position: Some(position), recipe: Some(recipe) })
+    }
+
+    /// The bytes of the sample, and a place for files.
+    fn written() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("last.safetensors");
+        let (tensors, note) = sample();
+        save(&path, &tensors, &note).expect("saved");
+        let bytes = std::fs::read(&path).expect("read");
+        (folder, path, bytes)
     }
 
     #[test]
     fn what_was_saved_is_loaded() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("last.safetensors");
-        let (tensors, position) = sample();
-        save(&path, &tensors, Some(&position)).expect("saved");
-        assert_eq!(load(&path).expect("loaded"), (tensors, Some(position)));
+        let (folder, path, _) = written();
+        assert_eq!(load(&path).expect("loaded"), sample());
         assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1, "no temporary file is left");
     }
 
@@ -253,7 +329,7 @@ mod tests {
         let tensors =
             [("b", tensor(false, 1)), ("a", tensor(true, 2)), ("c", tensor(true, 3)), ("d", tensor(false, 4))];
         let tensors: BTreeMap<String, Tensor<'_>> = tensors.map(|(name, tensor)| (name.to_string(), tensor)).into();
-        save(&path, &tensors, None).expect("saved");
+        save(&path, &tensors, &sample().1).expect("saved");
         let views = tensors.iter().map(|(name, tensor)| {
             let dtype = if tensor.integer { Dtype::I32 } else { Dtype::F32 };
             (name, TensorView::new(dtype, tensor.sizes.clone(), &tensor.bytes).expect("a view"))
@@ -265,23 +341,61 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_byte_and_every_truncation_is_detected() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("last.safetensors");
-        let (tensors, position) = sample();
-        save(&path, &tensors, Some(&position)).expect("saved");
-        let whole = std::fs::read(&path).expect("read");
+    fn every_flipped_byte_and_every_cut_is_found() {
+        let (_folder, _, whole) = written();
+        let accepted = |bytes: &[u8]| read(bytes).is_ok();
         for cut in 0..whole.len() {
-            std::fs::write(&path, &whole[..cut]).expect("written");
-            assert!(load(&path).is_err(), "a file cut at {cut} was accepted");
+            assert!(!accepted(&whole[..cut]), "a file cut at {cut} was accepted");
         }
-        let data = whole.len() - 12;
-        for at in data..whole.len() {
-            let mut broken = whole.clone();
-            broken[at] ^= 0x10;
-            std::fs::write(&path, &broken).expect("written");
-            assert!(load(&path).is_err(), "a flip at {at} was accepted");
+        for at in 0..whole.len() {
+            for flip in [0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff] {
+                let mut broken = whole.clone();
+                broken[at] ^= flip;
+                assert!(!accepted(&broken), "byte {at} changed by {flip:#x} was accepted");
+            }
         }
+        assert!(!accepted(&[whole.as_slice(), b" "].concat()), "a byte too many was accepted");
+        assert!(accepted(&whole));
+    }
+
+    #[test]
+    fn sums_come_back_to_the_bit() {
+        let mut numbers = vec![0.1 + 0.2, f64::MIN_POSITIVE / 3.0, -0.0, f64::MAX];
+        numbers.extend([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        for _ in 0..20_000 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            numbers.push(f64::from_bits(state));
+        }
+        for number in numbers {
+            let text = serde_json::to_string(&Exact(number)).expect("written");
+            let Exact(back) = serde_json::from_str(&text).expect("read");
+            assert!(back.to_bits() == number.to_bits() || (back.is_nan() && number.is_nan()), "{number:e} as {text}");
+        }
+        assert!(serde_json::from_str::<Exact>("\"12 apples\"").is_err());
+    }
+
+    #[test]
+    fn files_of_other_programs_have_no_note_and_those_of_earlier_versions_say_so() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("weights.safetensors");
+        let data = 1.0f32.to_le_bytes();
+        let write = |metadata: Option<(&str, &str)>| {
+            let view = TensorView::new(Dtype::F32, vec![1], &data).expect("a view");
+            let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_string(), value.to_string())]));
+            let bytes = safetensors::serialize([("a", view)], metadata).expect("serialised");
+            std::fs::write(&path, bytes).expect("written");
+        };
+        for metadata in [None, Some(("format", "pt"))] {
+            write(metadata);
+            let (tensors, note) = load(&path).expect("loaded");
+            assert_eq!((tensors["a"].bytes.as_ref(), note), (data.as_slice(), Note::default()));
+        }
+        write(Some(("ansatz", r#"{"crc32":2899235905,"position":null}"#)));
+        let problem = load(&path).expect_err("an old file").to_string();
+        assert!(problem.contains("earlier version of ansatz"), "{problem}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::checkpoint;
+use super::checkpoint::{self, Exact, Note};
 use super::data::{Batch, Plan};
 use super::data::{Dataset, Split};
 use super::record::{Epoch, Figures, Record, StepLine, StepLog};
@@ -42,6 +42,8 @@ pub struct Loop<'a> {
     pub training: &'a Training,
     /// The data.
     pub dataset: &'a Dataset,
+    /// What each file of the run says of itself, but for the position.
+    pub note: Note,
     /// Where files go.
     pub record: &'a mut Record,
     /// The title of pictures.
@@ -151,7 +153,7 @@ pub fn run(
             return Ok(Ending::Stopped);
         }
     }
-    checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true), None)?;
+    checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true), &run.note)?;
     Ok(Ending::Complete)
 }
 
@@ -225,8 +227,8 @@ fn keep_best(trainer: &mut Trainer<'_>, run: &Loop<'_>, epoch: &Epoch) -> Result
     let Keep { best: Some(name), .. } = &run.training.keep else { return Ok(()) };
     let Some(value) = kept_figure(name, epoch) else { return Ok(()) };
     let better = |old: f64| if lower_is_better(name) { value < old } else { value > old };
-    if trainer.position().best.is_none_or(better) {
-        trainer.position_mut().best = Some(value);
+    if trainer.position().best.is_none_or(|best| better(best.0)) {
+        trainer.position_mut().best = Some(Exact(value));
         save(trainer, run, "best")?;
     }
     Ok(())
@@ -251,7 +253,8 @@ fn lower_is_better(name: &str) -> bool {
 
 fn save(trainer: &Trainer<'_>, run: &Loop<'_>, name: &str) -> Result<PathBuf, LoopError> {
     let path = run.record.folder.join(format!("{name}.safetensors"));
-    checkpoint::save(&path, &trainer.tensors(false), Some(trainer.position()))?;
+    let note = Note { position: Some(trainer.position().clone()), ..run.note.clone() };
+    checkpoint::save(&path, &trainer.tensors(false), &note)?;
     Ok(path)
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::checkpoint::{self, Position, Tensor};
+use super::checkpoint::{self, Exact, Position, Tensor};
 use super::data::{Batch, Rows};
 use super::init;
 use super::record::Figures;
@@ -119,20 +119,10 @@ impl<'p> Trainer<'p> {
         project: &'p Project,
         training: &'p Training,
         fields: Vec<BoundField>,
-        source: u64,
         settings: Settings,
     ) -> Result<Self, TrainerError> {
         let graph = pipeline::training_graph(project, training, training.batch, &fields, settings.gradient_norms)?;
         let persistent = Persistent::of(&graph);
-        let position = Position {
-            step: 0,
-            seed: training.seed,
-            source,
-            loss_sum: 0.0,
-            metric_sums: BTreeMap::new(),
-            samples: 0,
-            best: None,
-        };
         let pool = Pool::new(settings.threads);
         let mut trainer = Self {
             project,
@@ -143,7 +133,7 @@ impl<'p> Trainer<'p> {
             compiled: BTreeMap::new(),
             arena: Arena::with_bytes(0),
             pool,
-            position,
+            position: Position::default(),
             settings,
             graph,
             full_steps: (0, 0.0),
@@ -208,7 +198,7 @@ impl<'p> Trainer<'p> {
             let buffer = &self.places[&format!("state:{}", state.name)];
             fill(&mut self.arena, buffer, state.init);
         }
-        self.position.loss_sum = 0.0;
+        self.position.loss_sum = Exact(0.0);
         self.position.samples = 0;
         self.position.metric_sums.clear();
     }
@@ -250,7 +240,7 @@ impl<'p> Trainer<'p> {
         for (buffer, expr) in &compiled.scalars {
             self.arena.f32_mut(buffer)[0] = expr.evaluate(&clock) as f32;
         }
-        compiled.executable.run(&mut self.arena, &self.pool, StepInput { seed: self.position.seed, step });
+        compiled.executable.run(&mut self.arena, &self.pool, StepInput { seed: self.training.seed, step });
         Ok(compiled)
     }
 
@@ -298,10 +288,10 @@ impl<'p> Trainer<'p> {
         for buffer in &self.compiled[&(kind, batch)].program.buffers {
             if buffer.name == "output:loss" {
                 loss = f64::from(self.arena.f32(buffer)[0]);
-                self.position.loss_sum += loss * weight;
+                self.position.loss_sum.0 += loss * weight;
             } else if let Some(name) = buffer.name.strip_prefix("output:metric:") {
                 let value = f64::from(self.arena.f32(buffer)[0]);
-                *self.position.metric_sums.entry(name.to_string()).or_default() += value * weight;
+                self.position.metric_sums.entry(name.to_string()).or_default().0 += value * weight;
             }
         }
         self.position.samples += batch as u64;
@@ -314,11 +304,11 @@ impl<'p> Trainer<'p> {
         let metrics = self.training.metrics.iter().map(|metric| {
             let value = match &metric.finish {
                 Some(graph) => self.finish(graph),
-                None => vec![self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum / samples)],
+                None => vec![self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum.0 / samples)],
             };
             (metric.name.clone(), value)
         });
-        Figures { loss: self.position.loss_sum / samples, metrics: metrics.collect(), samples: self.position.samples }
+        Figures { loss: self.position.loss_sum.0 / samples, metrics: metrics.collect(), samples: self.position.samples }
     }
 
     /// The value of a metric with state.
@@ -394,22 +384,24 @@ impl<'p> Trainer<'p> {
         Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).into() }
     }
 
-    /// Goes on from a checkpoint of this very run.
+    /// Goes on from a checkpoint of this very run, which the caller has made sure of.
     ///
     /// # Errors
-    /// A tensor that is missing, too many, or of another shape; a file without a position.
-    pub fn restore(&mut self, path: &Path) -> Result<(), TrainerError> {
-        let (tensors, position) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
-        let Some(position) = position else {
-            return Err(TrainerError::Problem(format!("{} holds weights, not a place in a run", path.display())));
-        };
-        if position.source != self.position.source {
-            let words = "was written by another version of the model file; to start from its weights use `--init`";
-            return Err(TrainerError::Problem(format!("{} {words}", path.display())));
-        }
+    /// A tensor that is missing, too many, or of another shape.
+    pub fn restore(
+        &mut self,
+        path: &Path,
+        tensors: BTreeMap<String, Tensor<'_>>,
+        position: Position,
+    ) -> Result<(), TrainerError> {
         self.load(path, tensors, false)?;
         self.position = position;
         Ok(())
+    }
+
+    /// The instruction set.
+    pub fn level(&self) -> Level {
+        self.settings.level
     }
 
     /// Takes parameters and buffers from a safetensors file; states of optimizers and metrics in it are ignored.
