@@ -10,7 +10,7 @@ use crate::diagnostics::Diagnostic;
 use crate::grad;
 use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, ScalarExpr, Unary, ValueId};
 use crate::kernel::{Buffer, Program};
-use crate::model::{self, BoundField, Mode, Project, Training};
+use crate::model::{self, BoundField, FieldRange, Forward, Mode, Project, Training};
 use crate::passes;
 use crate::schedule::{self, Persistent};
 
@@ -90,6 +90,50 @@ pub fn prediction_graph(
     graph.updates.clear();
     passes::run(&mut graph);
     Ok(graph)
+}
+
+/// What a step is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A training step.
+    Train,
+    /// Loss and metrics.
+    Evaluate,
+    /// The model's outputs.
+    Predict,
+}
+
+/// What the reads of a step ask of the integers of the data: ranges of fields, each once.
+///
+/// # Errors
+/// As [`training_graph`].
+pub fn data_ranges(
+    project: &Project,
+    training: &Training,
+    fields: &[BoundField],
+    purpose: Purpose,
+) -> Result<Vec<FieldRange>, Vec<Diagnostic>> {
+    let mode = if purpose == Purpose::Train { Mode::Train } else { Mode::Eval };
+    let Forward { graph, demands, .. } = model::forward(project, training, training.batch, mode, fields)?;
+    let figures = |name: &str| name == "loss" || name.starts_with("metric:");
+    let outputs = graph.outputs.iter().filter(|output| figures(&output.name) != (purpose == Purpose::Predict));
+    let updates = graph.updates.iter().filter(|_| purpose != Purpose::Predict);
+    let mut alive = vec![false; graph.len()];
+    for value in outputs.map(|output| output.value).chain(updates.map(|update| update.value)) {
+        alive[value.0 as usize] = true;
+    }
+    for (id, value) in graph.values().rev() {
+        if alive[id.0 as usize] {
+            value.args.iter().for_each(|arg| alive[arg.0 as usize] = true);
+        }
+    }
+    let mut ranges = Vec::new();
+    for (_, range) in demands.into_iter().filter(|(reader, _)| alive[reader.0 as usize]) {
+        if !ranges.contains(&range) {
+            ranges.push(range);
+        }
+    }
+    Ok(ranges)
 }
 
 /// Adds an output `d_PARAM` for the gradient of `loss` for each parameter.

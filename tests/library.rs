@@ -72,7 +72,7 @@ const CASES: &[(&str, &str)] = &[
 ];
 
 /// Helpers of the library that the cases use through others.
-const HELPERS: &[&str] = &["along", "windows", "rows", "under", "difference"];
+const HELPERS: &[&str] = &["along", "windows", "rows", "under", "difference", "labels_of"];
 
 const OPTIMIZERS: &[&str] = &[
     "sgd(lr = 0.1)",

@@ -6,6 +6,7 @@ mod cli;
 mod data;
 mod equations;
 mod grad;
+mod indices;
 mod library;
 mod machine_code;
 mod models;

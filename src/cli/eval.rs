@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, progress};
+use crate::pipeline::Purpose;
 use crate::runtime::data::Split;
 use crate::runtime::train;
 
@@ -32,6 +33,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let session = Session::open(&arguments.file, &arguments.set)?;
+    session.hold_data(&[Purpose::Evaluate])?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
     let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
     trainer.load_weights(&arguments.weights).map_err(|error| session.trainer_failure(error))?;

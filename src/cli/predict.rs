@@ -8,6 +8,7 @@ use clap::Args;
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, eval};
 use crate::model::{LiteralKind, Training};
+use crate::pipeline::Purpose;
 use crate::runtime::data::Plan;
 
 #[derive(Debug, Args)]
@@ -44,6 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
             (&other, &other.dataset.train)
         }
     };
+    session.hold_data(&[Purpose::Predict])?;
     let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
     trainer.load_weights(&arguments.weights).map_err(|error| session.trainer_failure(error))?;
     let out: Box<dyn Write> = match &arguments.output {

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::session::{Machine, Measures, Session};
 use super::{Failure, train};
+use crate::pipeline::Purpose;
 use crate::runtime::checkpoint;
 use crate::runtime::record::{Record, StepLog};
 
@@ -33,6 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         return Err(Failure::Problem(words));
     }
     let session = Session::open(&command.model, &command.overrides)?;
+    session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
     let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
     let (tensors, note) = checkpoint::load(&path)?;
     let Some(position) = note.position else {

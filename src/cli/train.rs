@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, roofline};
+use crate::pipeline::Purpose;
 use crate::primitives::limits::Limits;
 use crate::runtime::record::{Command, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError};
@@ -62,6 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         no_shuffle: arguments.no_shuffle,
     };
     let session = Session::open(&arguments.file, &command.overrides)?;
+    session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
     let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };
     let mut trainer = session.trainer(&arguments.machine, measures)?;
     if let Some(weights) = &arguments.init {

@@ -27,6 +27,7 @@ use crate::syntax::ast::BinaryOp;
 /// | `concat(a, b, …, axis = 1)` | joined along an axis |
 /// | `vector(list)` | the list's numbers as `[n]` |
 /// | `passed(list, x)` | how many numbers of the list are ≤ `x` |
+/// | `within(x, S)` | integers as they are, held to 0 … S - 1 as indices of a dim of S places are |
 /// | `size(x, axis)`, `rank(x)`, `shape(x)` | a dim, the number of dims (of a list 1, of a number 0), all dims |
 pub(crate) const BUILTINS: &[&str] = &[
     "exp",
@@ -55,6 +56,7 @@ pub(crate) const BUILTINS: &[&str] = &[
     "shape",
     "vector",
     "passed",
+    "within",
 ];
 
 /// The built-in constants `pi` and `inf`.
@@ -147,6 +149,11 @@ impl Expander<'_> {
             "passed" => {
                 let [list, x] = self.arguments(name, arguments, ["list", "x"], span)?;
                 self.passed(&list, &x)
+            }
+            "within" => {
+                let [x, extent] = self.arguments(name, arguments, ["x", "extent"], span)?;
+                let (id, extent) = (self.expect_tensor(&x)?, self.size_of(&extent)?);
+                self.hold_within(id, &extent, span)
             }
             "size" => {
                 let [x, axis] = self.arguments(name, arguments, ["x", "axis"], span)?;

@@ -28,6 +28,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::index_range::Demand;
 use super::project::Project;
 use super::{LayerCall, Mode};
 use crate::diagnostics::Diagnostic;
@@ -244,6 +245,8 @@ pub(crate) struct Expander<'p> {
     pub states: HashMap<String, (StateId, ValueId)>,
     /// The names that the model's inputs give to their first dim: the batch, on which no weight may depend.
     pub batch: HashSet<String>,
+    /// What reads at the values of inputs ask of them.
+    pub demands: Vec<Demand>,
     /// Stages made and applied so far; bounds the work that a small file can ask for.
     pub work: u32,
 }
@@ -263,6 +266,7 @@ impl<'p> Expander<'p> {
             params: HashMap::new(),
             states: HashMap::new(),
             batch: HashSet::new(),
+            demands: Vec::new(),
             work: 0,
         }
     }

@@ -7,6 +7,7 @@
 
 use super::expand::{ModelUse, used_model};
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope, Stage};
+use super::index_range::Demand;
 use super::metric::{MetricUse, metric_uses};
 use super::project::Project;
 use super::stack::with_room;
@@ -17,6 +18,28 @@ use crate::dim::Dim;
 use crate::graph::{DType, IndirectIndex, Input, Op, Output, ValueId, verify};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, StatementKind};
+
+/// What a read at the values of a field asks of the data: whole numbers from `low` to `high`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldRange {
+    /// The field.
+    pub field: String,
+    /// The least value.
+    pub low: i64,
+    /// The largest value.
+    pub high: i64,
+    /// Further values that the model sorts out by a condition.
+    pub except: Vec<i64>,
+    /// Where the read stands.
+    pub span: Span,
+}
+
+impl FieldRange {
+    /// True for a value that the read stands.
+    pub fn admits(&self, value: i64) -> bool {
+        (self.low..=self.high).contains(&value) || self.except.contains(&value)
+    }
+}
 
 /// The tensors that losses and metrics are about.
 pub(super) struct Bound {
@@ -53,12 +76,13 @@ pub fn forward(
     with_room(|| {
         let mut expander = Expander::new(project, mode);
         let outcome = expander.step(&item, batch, fields);
+        let demands = expander.field_demands();
         let Expander { mut graph, diagnostics, .. } = expander;
         match outcome {
             Ok(loss) if !diagnostics.iter().any(Diagnostic::is_error) => {
                 debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
                 graph.precision = training.precision;
-                Ok(Forward { graph, loss })
+                Ok(Forward { graph, loss, demands })
             }
             Ok(_) | Err(Reported) => Err(diagnostics),
         }
@@ -247,7 +271,7 @@ impl Expander<'_> {
                 }
             }
         }
-        let Some((name, classes, places, span)) = wrong else { return Ok(()) };
+        let Some((name, classes, places, span)) = wrong else { return self.check_class_ranges(item, fields) };
         let place = item.get("loss").map_or(item.model.span, |loss| loss.span);
         let message = format!("`{name}` has {classes} classes, and the dim that it indexes has {places} places");
         let mut diagnostic = Diagnostic::error("data-mismatch", place, message);
@@ -258,6 +282,41 @@ impl Expander<'_> {
             diagnostic = diagnostic.label(declared, "declared here");
         }
         self.fail(diagnostic)
+    }
+
+    /// All classes of a field stand every read at its values.
+    fn check_class_ranges(&mut self, item: &TrainItem, fields: &[BoundField]) -> Outcome<()> {
+        for (_, range) in self.field_demands() {
+            let classes = fields.iter().find(|field| field.name == range.field).and_then(|field| field.classes);
+            let Some(outside) = classes.and_then(|classes| (0..classes as i64).find(|class| !range.admits(*class)))
+            else {
+                continue;
+            };
+            let FieldRange { field, low, high, span, .. } = range;
+            let message =
+                format!("class {outside} of `{field}` leaves the range of an index: {low} to {high} stay inside");
+            let place = if self.project.is_library(span.file) { item.model.span } else { span };
+            let diagnostic = Diagnostic::error("data-mismatch", place, message).at("read at the class here");
+            let declared = field_place(item, &field).unwrap_or(place);
+            return self.fail(diagnostic.label(declared, "declared here").hint("guard the read: `(x[…] else 0)`"));
+        }
+        Ok(())
+    }
+
+    /// The demands on the data, with the value that relies on each.
+    fn field_demands(&self) -> Vec<(ValueId, FieldRange)> {
+        let end = |end: &Option<Dim>, open: i64| end.as_ref().map_or(Some(open), Dim::as_const);
+        let range = |demand: &Demand| {
+            let range = FieldRange {
+                field: self.graph.inputs[demand.input.0 as usize].name.clone(),
+                low: end(&demand.range.low, i64::MIN)?,
+                high: end(&demand.range.high, i64::MAX)?,
+                except: demand.range.except.iter().filter_map(Dim::as_const).collect(),
+                span: self.graph.value(demand.reader).span,
+            };
+            Some((demand.reader, range))
+        };
+        self.demands.iter().filter_map(range).collect()
     }
 
     /// The input that a value copies, if it does.

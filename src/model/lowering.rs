@@ -227,7 +227,7 @@ impl Expander<'_> {
                 let contract = Contract { domain: shape.clone(), operands: vec![operand], output };
                 self.graph.contract(contract, &[tensor], &shape, span)
             }
-            None => self.lower_gather(vars, tensor, subscripts, axes, span)?,
+            None => self.lower_gather(vars, tensor, subscripts, (axes, guard.is_some()), span)?,
         };
         let Some(guard) = guard else { return Ok(inside) };
         if matches!(&guard.kind, NodeKind::Static(value) if as_number(value) == Some(0.0)) {
@@ -249,12 +249,12 @@ impl Expander<'_> {
         vars: &[Index],
         tensor: ValueId,
         subscripts: &[Subscript],
-        axes: &[Var],
+        (axes, guarded): (&[Var], bool),
         span: Span,
     ) -> Outcome<ValueId> {
         let mut arguments = vec![tensor];
-        let mut index = Vec::new();
-        for subscript in subscripts {
+        let (mut index, mut values) = (Vec::new(), Vec::new());
+        for (axis, subscript) in subscripts.iter().enumerate() {
             index.push(match subscript {
                 Subscript::Affine(affine, _) => IndirectIndex::Affine(affine_over(affine, axes)),
                 Subscript::Value(node) => {
@@ -266,6 +266,7 @@ impl Expander<'_> {
                         return self.fail(Diagnostic::error("type-mismatch", node.span, message));
                     }
                     arguments.push(value);
+                    values.push((value, axis, node.span));
                     let plain = |var: &Var| AffineIndex { terms: vec![(*var, 1)], offset: Dim::constant(0) };
                     let access = order.iter().map(|var| affine_over(&plain(var), axes)).collect();
                     IndirectIndex::Tensor { arg: arguments.len() - 1, access }
@@ -273,7 +274,14 @@ impl Expander<'_> {
             });
         }
         let indirect = Indirect { domain: shape_over(vars, axes), index };
-        Ok(self.graph.gather(indirect, &arguments, span))
+        let gathered = self.graph.gather(indirect, &arguments, span);
+        if !guarded {
+            for (value, axis, place) in values {
+                let extent = self.graph.shape(tensor)[axis].clone();
+                self.demand_index(value, &extent, gathered, place)?;
+            }
+        }
+        Ok(gathered)
     }
 
     /// The least and the largest value of an affine index.

@@ -21,6 +21,7 @@ mod expand;
 mod expander;
 mod expression;
 mod forward;
+mod index_range;
 mod library;
 mod lint;
 mod literal;
@@ -44,7 +45,7 @@ mod training_tests;
 use crate::graph::{DType, Graph, Precision, ValueId};
 use crate::source::Span;
 pub use expand::{ModelUse, expand, expand_use};
-pub use forward::forward;
+pub use forward::{FieldRange, forward};
 pub use optimizer::apply_optimizer;
 pub use project::Project;
 pub use training::training;
@@ -237,4 +238,6 @@ pub struct Forward {
     pub graph: Graph,
     /// The loss, rank 0.
     pub loss: ValueId,
+    /// What reads at the values of fields ask of the data, each with the value that relies on it.
+    pub demands: Vec<(ValueId, FieldRange)>,
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod declarations;
+mod indices;
 mod layers;
 mod limits;
 mod models;

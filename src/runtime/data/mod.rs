@@ -10,6 +10,7 @@
 
 mod arguments;
 mod augment;
+mod demand;
 mod error;
 mod files;
 mod fitted;
@@ -29,6 +30,7 @@ pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::model::{BoundField, DataSpec};
+use demand::Provenance;
 use loader::EpochOrder;
 use random::{Purpose, Stream};
 use settings::{Field, Origin, RowStage, Settings};
@@ -75,6 +77,7 @@ pub struct Dataset {
     pub valid: Arc<Split>,
     /// Test samples; may be empty.
     pub test: Arc<Split>,
+    provenance: Arc<Vec<Provenance>>,
 }
 
 /// Some of the samples.
@@ -108,7 +111,7 @@ pub fn fields(spec: &DataSpec) -> Result<Vec<FieldInfo>, Vec<Diagnostic>> {
 /// Findings about the item, or the first thing wrong in a file.
 pub fn open(spec: &DataSpec, seed: u64) -> Result<Dataset, DataError> {
     let settings = settings::read(spec).map_err(DataError::Spec)?;
-    let (table, divided) = load(&settings, spec, seed)?;
+    let (table, divided, provenance) = load(&settings, spec, seed)?;
     let mut columns = Vec::new();
     for (index, (field, column)) in settings.fields.iter().zip(table.columns).enumerate() {
         let stages = &settings.prepare[index];
@@ -124,6 +127,7 @@ pub fn open(spec: &DataSpec, seed: u64) -> Result<Dataset, DataError> {
         train: split(divided.train),
         valid: split(divided.valid),
         test: split(divided.test),
+        provenance: Arc::new(provenance),
     })
 }
 
@@ -134,8 +138,8 @@ fn prepared_sizes(field: &Field, stages: &[prepare::Stage]) -> Vec<usize> {
     }
 }
 
-/// Reads all sources into one table and divides its records.
-fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divided), DataError> {
+/// Reads all sources into one table and divides its records; tells where its rows come from.
+fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divided, Vec<Provenance>), DataError> {
     let read = |origin: &Origin, role: Role| {
         let context = Context { folder: &spec.folder, fields: &settings.fields, seed, role };
         origin.source.read(&context).map_err(|error| error.with_span(origin.span))
@@ -157,9 +161,8 @@ fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divide
     let finish = |part: Part, name: &str, origin: Option<&Origin>| {
         let span = origin.map_or(span, |origin| origin.span);
         let mut part = part.conform(&settings.fields).map_err(|error| error.with_span(span))?;
-        if settings.rows.contains(&RowStage::DropMissing) {
-            part.drop_missing();
-        }
+        let drops = settings.rows.contains(&RowStage::DropMissing);
+        let kept = drops.then(|| part.drop_missing());
         for (which, field) in settings.fields.iter().enumerate() {
             if !settings.prepare[which].iter().any(|stage| matches!(stage, prepare::Stage::Fill(_))) {
                 part.refuse_missing(which, field).map_err(|error| DataError::File { span, error })?;
@@ -167,17 +170,19 @@ fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divide
         }
         match part.records {
             0 => Err(empty(&part, name, span)),
-            1..=0x7fff_ffff => Ok(part),
+            1..=0x7fff_ffff => Ok((Provenance::of(&part, kept), part)),
             records => {
                 let message = format!("{records} records are more than 2^31 - 1");
                 Err(DataError::spec(Diagnostic::error("data-source", span, message)))
             }
         }
     };
-    let main = finish(main, "source", None)?;
-    let valid = valid.map(|part| finish(part, "valid", settings.valid.as_ref())).transpose()?;
-    let test = test.map(|part| finish(part, "test", settings.test.as_ref())).transpose()?;
-    assemble(settings, main, valid, test, seed)
+    let (first, main) = finish(main, "source", None)?;
+    let valid = valid.map(|part| finish(part, "valid", settings.valid.as_ref())).transpose()?.unzip();
+    let test = test.map(|part| finish(part, "test", settings.test.as_ref())).transpose()?.unzip();
+    let provenance = [Some(first), valid.0, test.0].into_iter().flatten().collect();
+    let (table, divided) = assemble(settings, main, valid.1, test.1, seed)?;
+    Ok((table, divided, provenance))
 }
 
 fn empty(part: &Part, name: &str, span: crate::source::Span) -> DataError {

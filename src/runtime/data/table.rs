@@ -129,8 +129,8 @@ impl Part {
         self.records += other.records;
     }
 
-    /// Drops the records with a missing value in any column.
-    pub(super) fn drop_missing(&mut self) {
+    /// Drops the records with a missing value in any column; gives the numbers of the others.
+    pub(super) fn drop_missing(&mut self) -> Vec<u32> {
         let complete = |row: usize| {
             self.columns.iter().all(|column| match &column.values {
                 Values::U8(_) => true,
@@ -147,7 +147,9 @@ impl Part {
         for column in &mut self.columns {
             column.values.retain(column.elements, &keep);
         }
-        self.records = keep.iter().filter(|keep| **keep).count();
+        let kept: Vec<u32> = (0..).zip(&keep).filter(|(_, keep)| **keep).map(|(row, _)| row).collect();
+        self.records = kept.len();
+        kept
     }
 
     /// Brings the columns to the declared element types and checks sizes and ranges.
