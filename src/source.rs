@@ -3,6 +3,55 @@
 //! Input: text and a display name. Output: a [`SourceMap`] that turns a [`Span`] into file, line and column.
 //! Invariant: a span's offsets are byte offsets on character boundaries of its file's text.
 
+/// Text of strangers (a file's name, a cell of a table) as it may be printed within a line: what a terminal or a log's
+/// reader would act on instead of showing it (control characters, marks that turn the direction of writing) is written
+/// as Rust writes it, such as `\n` or `\u{1b}`. See [`inert`] for the rest.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_hidden(character) { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    inert(&shown)
+}
+
+/// Several lines of text, each [`visible`]; a line that would begin with `::`, which GitHub Actions takes for a command,
+/// is joined to the one before.
+pub fn visible_lines(text: &str) -> String {
+    let mut lines = text.split('\n');
+    let mut shown = visible(lines.next().unwrap_or_default());
+    for line in lines {
+        shown.push_str(if line.trim_start().starts_with("::") { "\\n" } else { "\n" });
+        shown.push_str(&visible(line));
+    }
+    shown
+}
+
+/// Breaks what GitHub Actions takes for a command wherever it stands in a line, `##[error]`.
+pub fn inert(text: &str) -> String {
+    text.replace("##[", "## [")
+}
+
+/// Whether a character acts on what shows it: control characters, line and paragraph separators, directional marks,
+/// and those of no width.
+pub fn is_hidden(character: char) -> bool {
+    let acts = '\u{200b}'..='\u{200f}';
+    let turns = '\u{2028}'..='\u{202e}';
+    let isolates = '\u{2060}'..='\u{206f}';
+    character.is_control()
+        || acts.contains(&character)
+        || turns.contains(&character)
+        || isolates.contains(&character)
+        || matches!(character, '\u{61c}' | '\u{feff}')
+}
+
+/// At most `most` characters of a text of strangers, [`visible`].
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", visible(&text[..end])),
+        None => visible(text),
+    }
+}
+
 /// Identifies one file of a [`SourceMap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct FileId(pub u32);
@@ -36,7 +85,7 @@ impl Span {
 /// One source text with its display name.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// The name shown in diagnostics: the path as the user gave it, or `library/losses.ansatz`.
+    /// The name shown in diagnostics: the path as the user gave it, made [`visible`], or `library/losses.ansatz`.
     pub name: String,
     /// The whole text.
     pub text: String,
@@ -51,7 +100,7 @@ pub struct SourceMap {
 impl SourceMap {
     /// Adds a file and returns its identifier.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
-        self.files.push(SourceFile { name: name.into(), text: text.into() });
+        self.files.push(SourceFile { name: visible(&name.into()), text: text.into() });
         FileId(self.files.len() as u32 - 1)
     }
 

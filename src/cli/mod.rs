@@ -112,6 +112,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Findings) => ExitCode::from(1),
         Err(Failure::Problem(words)) => {
+            let words = crate::source::visible_lines(&words);
             eprintln!("{}error:{} {words}", open::style("\x1b[1;31m"), open::style("\x1b[0m"));
             ExitCode::from(2)
         }

@@ -2,24 +2,28 @@
 //!
 //! Input: findings and the texts they point into. Output: text that ends with a newline, or nothing for no findings.
 //! Invariant: errors come before warnings, each in order of position; a span that lies outside of its text is shown
-//! at the nearest place inside, and control characters of a text never reach the terminal.
+//! at the nearest place inside; texts and names of files never reach a terminal's control nor begin a line, so that they
+//! cannot colour it and are no commands to what reads a log.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::{Diagnostic, Severity};
-use crate::source::{FileId, SourceMap, Span};
+use crate::source::{FileId, SourceMap, Span, inert, is_hidden, shortened};
 
 /// A label over more lines than this is shown on its first line only.
 const MAX_LABEL_LINES: usize = 3;
 
 /// Of a longer line only the neighbourhood of its label is shown.
 const MAX_LINE_BYTES: usize = 400;
+
+/// Characters of a message that are shown.
+const LONGEST_WORDS: usize = 2000;
 
 /// Width that messages and source lines are cut to, in columns.
 const WIDTH: usize = 120;
@@ -52,7 +56,9 @@ pub fn human(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> St
         let rendered = renderer.render(&[group(diagnostic, sources)]);
         // The renderer puts a lone `:::` between a place and the cut line that belongs to it.
         for line in rendered.lines().filter(|line| line.trim() != ":::" && !line.ends_with("::: \u{1b}[0m")) {
-            out.push_str(line);
+            // The renderer replaces the control characters of source lines but for those above ASCII.
+            let shown = line.chars().map(|c| if c != '\u{1b}' && is_hidden(c) { '\u{fffd}' } else { c });
+            out.push_str(&inert(&shown.collect::<String>()));
             out.push('\n');
         }
         out.push('\n');
@@ -69,7 +75,7 @@ fn group<'a>(diagnostic: &Diagnostic, sources: &'a SourceMap) -> Group<'a> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = level.primary_title(normalize_untrusted_str(&diagnostic.message)).id(diagnostic.code);
+    let title = level.primary_title(words(&diagnostic.message)).id(diagnostic.code);
     let mut group = Group::with_title(title);
     let mut files: Vec<FileId> = Vec::new();
     for label in &diagnostic.labels {
@@ -81,9 +87,14 @@ fn group<'a>(diagnostic: &Diagnostic, sources: &'a SourceMap) -> Group<'a> {
         group = snippet(group, diagnostic, file, sources);
     }
     for hint in hints(diagnostic) {
-        group = group.element(Level::HELP.message(normalize_untrusted_str(&hint)));
+        group = group.element(Level::HELP.message(words(&hint)));
     }
     group
+}
+
+/// Words of a finding within a line.
+fn words(text: &str) -> String {
+    shortened(text, LONGEST_WORDS)
 }
 
 /// The hints; for a finding that has only fixes, what they write.
@@ -111,7 +122,7 @@ fn snippet<'a>(group: Group<'a>, diagnostic: &Diagnostic, file: FileId, sources:
         .iter()
         .enumerate()
         .filter(|(_, label)| label.span.file == file)
-        .map(|(index, label)| (shown_range(text, label.span), normalize_untrusted_str(&label.text), index == 0))
+        .map(|(index, label)| (shown_range(text, label.span), words(&label.text), index == 0))
         .collect();
     let first = labels.iter().map(|(range, ..)| range.start).min().unwrap_or(0);
     let last = labels.iter().map(|(range, ..)| range.end).max().unwrap_or(0);
@@ -199,7 +210,15 @@ pub fn json(diagnostics: &[Diagnostic], sources: &SourceMap) -> String {
             ("hints", json!(diagnostic.hints)),
             ("fixes", json!(fixes)),
         ];
-        let _ = writeln!(out, "{}", with_place(diagnostic.span(), sources, fields));
+        let object = with_place(diagnostic.span(), sources, fields).to_string();
+        // JSON's own escapes mean the same to a program and nothing to a terminal or a log's reader.
+        for character in object.replace("##[", "#\\u0023[").chars() {
+            match is_hidden(character) {
+                true => out.extend(character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+                false => out.push(character),
+            }
+        }
+        out.push('\n');
     }
     out
 }
@@ -237,13 +256,13 @@ pub fn github(diagnostics: &[Diagnostic], sources: &SourceMap) -> String {
             }
             place.push(',');
         }
-        let mut message = diagnostic.message.clone();
+        let mut message = words(&diagnostic.message);
         for label in diagnostic.labels.iter().filter(|label| !label.text.is_empty()) {
             let location = sources.get(label.span.file).map(|_| sources.location(label.span)).unwrap_or_default();
-            let _ = write!(message, "\n{location}: {}", label.text);
+            let _ = write!(message, "\n{location}: {}", words(&label.text));
         }
         for hint in hints(diagnostic) {
-            let _ = write!(message, "\nhelp: {hint}");
+            let _ = write!(message, "\nhelp: {}", words(&hint));
         }
         let _ = writeln!(out, "::{command} {place}title={}::{}", diagnostic.code, github_data(&message));
     }
@@ -349,6 +368,37 @@ error[shape-mismatch]: the residual sum needs equal shapes
     }
 
     #[test]
+    fn texts_of_strangers_are_no_commands() {
+        let text = "a \u{9b}31m ##[error]x b\n";
+        let mut sources = SourceMap::default();
+        sources.add("a\n::error::x\u{1b}##[error]", text);
+        let odd = "x\n::error::x \u{2066} \u{9b}";
+        let found = [Diagnostic::error("syntax", at(text, "b"), odd).at(odd).hint(odd)];
+        for color in [false, true] {
+            let shown = human(&found, &sources, color);
+            assert!(!shown.contains(|c| c != '\n' && c != '\u{1b}' && is_hidden(c)), "{shown:?}");
+            assert!(
+                !shown.contains("##[") && !shown.lines().any(|line| line.trim_start().starts_with("::")),
+                "{shown}"
+            );
+        }
+        let shown = json(&found, &sources);
+        assert!(!shown.trim_end().contains(is_hidden) && !shown.contains("##["), "{shown:?}");
+        let value: Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(value["message"], odd, "a program reads what was said");
+        assert_eq!(github(&found, &sources).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_message_is_cut() {
+        let found = [Diagnostic::error("syntax", at("b", "b"), "x".repeat(100_000)).hint("y".repeat(100_000))];
+        let mut sources = SourceMap::default();
+        sources.add("a", "b");
+        assert!(human(&found, &sources, false).len() < 5000);
+        assert!(github(&found, &sources).len() < 5000);
+    }
+
+    #[test]
     fn json_is_one_object_a_line() {
         let lines = json(&[mismatch(), mismatch()], &sources(TEXT));
         assert_eq!(lines.lines().count(), 2);
@@ -361,10 +411,9 @@ error[shape-mismatch]: the residual sum needs equal shapes
 
     #[test]
     fn github_commands_are_escaped() {
-        let diagnostic = Diagnostic::warning("w", at(TEXT, "A"), "50 % of\nwhat");
+        let diagnostic = Diagnostic::warning("w", at(TEXT, "A"), "50 % of\nwhat").hint("this");
         let shown = github(&[diagnostic], &sources(TEXT));
-        let expected =
-            "::warning file=models/a%2Cb.ansatz,line=1,endLine=1,col=7,endColumn=8,title=w::50 %25 of%0Awhat\n";
+        let expected = "::warning file=models/a%2Cb.ansatz,line=1,endLine=1,col=7,endColumn=8,title=w::50 %25 of\\nwhat%0Ahelp: this\n";
         assert_eq!(shown, expected);
     }
 
