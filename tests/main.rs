@@ -19,6 +19,7 @@ mod schedule;
 mod shapes;
 mod slices;
 mod stages;
+mod strangers;
 mod support;
 mod train;
 mod ui;

@@ -6,7 +6,6 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, fmt, open};
 use crate::diagnostics::{Diagnostic, render};
-use crate::model::Project;
 use crate::runtime;
 
 #[derive(Debug, Args)]
@@ -36,13 +35,13 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let files = fmt::files(&arguments.paths)?;
     let mut failed = false;
     for path in &files {
-        let (project, file, mut diagnostics) = Project::load(path, None, &|path| std::fs::read(path));
+        let (project, file, mut diagnostics) = runtime::files::project(path);
         if !diagnostics.iter().any(Diagnostic::is_error) {
             diagnostics.extend(runtime::check::check(&project, file));
         }
         failed |= diagnostics.iter().any(|d| d.is_error() || arguments.deny_warnings);
         match arguments.format {
-            Format::Human if diagnostics.is_empty() => println!("{}: ok", path.display()),
+            Format::Human if diagnostics.is_empty() => println!("{}: ok", open::shown(path)),
             Format::Human => eprint!("{}", render::human(&diagnostics, &project.sources, open::colors())),
             Format::Json => print!("{}", render::json(&diagnostics, &project.sources)),
             Format::Github => print!("{}", render::github(&diagnostics, &project.sources)),

@@ -91,8 +91,7 @@ fn machine(
 }
 
 fn ast(arguments: &Arguments) -> super::Outcome {
-    let text = std::fs::read_to_string(&arguments.file)
-        .map_err(|error| Failure::Problem(format!("{}: {error}", arguments.file.display())))?;
+    let text = open::text(&arguments.file)?;
     let mut sources = crate::source::SourceMap::default();
     let file = sources.add(arguments.file.display().to_string(), text.clone());
     let (tree, diagnostics) = syntax::parse(file, &text);

@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut broken = false;
     for path in files(&arguments.paths)? {
         let problem = |error: std::io::Error| Failure::Problem(format!("{}: {error}", path.display()));
-        let text = std::fs::read_to_string(&path).map_err(problem)?;
+        let text = open::text(&path)?;
         let formatted = match syntax::format(&text) {
             Ok(formatted) => formatted,
             Err(diagnostics) => {
@@ -37,11 +37,11 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
             continue;
         }
         if arguments.check {
-            println!("would format {}", path.display());
+            println!("would format {}", open::shown(&path));
             unformatted = true;
         } else {
             crate::runtime::checkpoint::write_atomically(&path, formatted.as_bytes()).map_err(problem)?;
-            println!("formatted {}", path.display());
+            println!("formatted {}", open::shown(&path));
         }
     }
     if broken || unformatted { Err(Failure::Findings) } else { Ok(()) }

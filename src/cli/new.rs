@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, open};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         return Err(Failure::Problem(format!("{} exists already; choose another name", path.display())));
     }
     std::fs::write(&path, TEMPLATE).map_err(|error| Failure::Problem(format!("{}: {error}", path.display())))?;
-    println!("wrote {}", path.display());
-    println!("next: ansatz train {}", path.display());
+    println!("wrote {}", open::shown(&path));
+    println!("next: ansatz train {}", open::shown(&path));
     Ok(())
 }

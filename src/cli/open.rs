@@ -4,14 +4,20 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use crate::diagnostics::{Diagnostic, render};
-use crate::model::Project;
-use crate::source::{FileId, SourceMap};
+use crate::model::{Project, unread};
+use crate::runtime::files;
+use crate::source::{FileId, SourceMap, visible};
 
 use super::Failure;
 
 /// `code` where standard error is a terminal that wants colours.
 pub(super) fn style(code: &'static str) -> &'static str {
     if colors() { code } else { "" }
+}
+
+/// A path as it may be printed within a line.
+pub(super) fn shown(path: &Path) -> String {
+    visible(&path.display().to_string())
 }
 
 /// Whether findings may be coloured: a terminal, and `NO_COLOR` unset or empty.
@@ -24,9 +30,15 @@ pub(super) fn project(path: &Path) -> Result<(Project, FileId), Failure> {
     if !path.exists() {
         return Err(Failure::Problem(format!("there is no file {}", path.display())));
     }
-    let (project, file, diagnostics) = Project::load(path, None, &|path| std::fs::read(path));
+    let (project, file, diagnostics) = files::project(path);
     report(&diagnostics, &project.sources)?;
     Ok((project, file))
+}
+
+/// The text of one model file, without what it uses.
+pub(super) fn text(path: &Path) -> Result<String, Failure> {
+    let bytes = files::read_model(path).map_err(|error| Failure::Problem(unread(path, &error)))?;
+    String::from_utf8(bytes).map_err(|_| Failure::Problem(format!("`{}` is not UTF-8", path.display())))
 }
 
 /// Prints findings to standard error; an error among them ends the command.

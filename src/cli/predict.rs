@@ -40,8 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let (session, split) = match &arguments.input {
         None => (&trained, eval::choose(&trained, arguments.split.as_deref())?.1),
         Some(input) => {
-            let input = std::path::absolute(input)?;
-            other = Session::with_data(&arguments.file, &arguments.set, |training| redirect(training, &input))?;
+            other = Session::with_data(&arguments.file, &arguments.set, |training| redirect(training, input))?;
             (&other, &other.dataset.train)
         }
     };
@@ -90,7 +89,13 @@ fn redirect(training: &mut Training, input: &std::path::Path) -> Result<(), Fail
     };
     match path {
         Some(LiteralKind::Text(path)) => {
-            *path = input.display().to_string();
+            // The user names it, so it may lie anywhere and be a link: the folder that it lies in is the root.
+            let problem = |words: &dyn std::fmt::Display| Failure::Problem(format!("{}: {words}", input.display()));
+            let input = std::fs::canonicalize(input).map_err(|error| problem(&error))?;
+            let name = input.file_name().and_then(std::ffi::OsStr::to_str);
+            *path = name.ok_or_else(|| problem(&"the name is not text"))?.to_string();
+            training.data.root = input.parent().unwrap_or(&input).to_path_buf();
+            training.data.folder = Default::default();
             Ok(())
         }
         _ => Err(Failure::Problem("the data's source names no file that `--input` could stand for".into())),

@@ -62,7 +62,13 @@ pub(super) struct Measures {
 /// `KEY=VALUE`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.trim().to_string(), value.trim().to_string()))
+    let (key, value) = (key.trim(), value.trim());
+    // A run may be resumed from another folder.
+    let value = match key {
+        "data.folder" => std::path::absolute(value).map_err(|error| error.to_string())?.display().to_string(),
+        _ => value.to_string(),
+    };
+    Ok((key.to_string(), value))
 }
 
 /// A model file with its data.

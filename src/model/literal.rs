@@ -107,13 +107,14 @@ fn not_constant(expr: &Expr) -> Diagnostic {
         .hint("numbers, texts, names, lists, calls and pipelines of these stand here")
 }
 
-/// A `data` item as plain values.
-pub(super) fn data(item: &ast::Data, folder: &std::path::Path, span: Span, problems: &mut Vec<Diagnostic>) -> DataSpec {
+/// A `data` item as plain values; where its paths start is the caller's to say.
+pub(super) fn data(item: &ast::Data, span: Span, problems: &mut Vec<Diagnostic>) -> DataSpec {
     let mut spec = DataSpec {
         name: item.name.name.clone(),
         fields: Vec::new(),
         entries: Vec::new(),
-        folder: folder.to_owned(),
+        root: Default::default(),
+        folder: Default::default(),
         span,
     };
     for statement in &item.body {

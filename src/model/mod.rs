@@ -47,7 +47,7 @@ use crate::source::Span;
 pub use expand::{ModelUse, expand, expand_use};
 pub use forward::{FieldRange, forward};
 pub use optimizer::apply_optimizer;
-pub use project::Project;
+pub use project::{MAX_BYTES, PathRefusal, Project, below, is_hidden, is_model_file, unread};
 pub use training::training;
 
 /// Whether `training` holds.
@@ -152,7 +152,9 @@ pub struct DataSpec {
     pub fields: Vec<FieldSpec>,
     /// Keys and pipelines in order: `source`, `test`, `split`, `prepare`, `prepare.image`, `augment.image`, …
     pub entries: Vec<DataEntry>,
-    /// The folder of the file that holds the item; relative paths start there.
+    /// The folder that the item's paths stay below.
+    pub root: std::path::PathBuf,
+    /// The folder, relative to the root, that the item's paths start at.
     pub folder: std::path::PathBuf,
     /// The item.
     pub span: Span,

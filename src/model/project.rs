@@ -17,14 +17,16 @@ use crate::syntax::ast;
 
 /// How many files a project may have.
 const MAX_FILES: usize = 1000;
-/// How long a file may be, in bytes.
-const MAX_BYTES: usize = 8 << 20;
+/// How long a model file may be, in bytes; readers give [`io::ErrorKind::FileTooLarge`] for a longer one.
+pub const MAX_BYTES: u64 = 8 << 20;
 
 /// The files of one compilation.
 #[derive(Clone, Debug)]
 pub struct Project {
     /// The texts: the library's files first, then the root file, then its imports.
     pub sources: SourceMap,
+    /// The folder that all paths in the project's files stay below.
+    root: PathBuf,
     files: Vec<Arc<Loaded>>,
     library_len: usize,
 }
@@ -194,9 +196,19 @@ impl Project {
         &self.loaded(file).path
     }
 
-    /// The folder of a file; relative paths of its `data` items start there.
-    pub fn folder(&self, file: FileId) -> &Path {
-        self.path(file).parent().unwrap_or(Path::new(""))
+    /// The folder that all paths in the project's files stay below.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of a file, relative to the root; paths in the file start there.
+    pub fn folder(&self, file: FileId) -> PathBuf {
+        let folder = self.path(file).parent().unwrap_or(Path::new(""));
+        let below = match (normalise(&self.root), normalise(folder)) {
+            (Some(root), Some(folder)) => folder.strip_prefix(root).ok().map(Path::to_owned),
+            (_, _) => folder.strip_prefix(&self.root).ok().map(Path::to_owned),
+        };
+        below.unwrap_or_default()
     }
 
     /// True for files of the standard library.
@@ -207,6 +219,78 @@ impl Project {
     fn loaded(&self, file: FileId) -> &Loaded {
         &self.files[file.0 as usize]
     }
+}
+
+/// Why a file is not read, with its name. An error of the reader's own says what the file is, one of the system what
+/// went wrong.
+pub fn unread(path: &Path, error: &io::Error) -> String {
+    match error.get_ref() {
+        Some(own) => format!("`{}` {own}", path.display()),
+        None if error.kind() == io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
+        None => format!("cannot read `{}`: {error}", path.display()),
+    }
+}
+
+/// Why a path in a model file names nothing below the project's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathRefusal {
+    /// It has no characters.
+    Empty,
+    /// It holds a NUL character, which no system's paths do.
+    Nul,
+    /// It holds backslashes.
+    NotPlain,
+    /// It starts at the root of the system.
+    Absolute,
+    /// `..` climbs above the folder.
+    Leaves,
+    /// A folder or the file begins with a dot, as do the places of passwords and of `.git`.
+    Hidden,
+}
+
+impl PathRefusal {
+    /// What is wrong, to stand behind the path.
+    pub fn words(self) -> &'static str {
+        match self {
+            PathRefusal::Empty => "names no file",
+            PathRefusal::Nul => "holds a NUL character",
+            PathRefusal::NotPlain => "is not a plain path",
+            PathRefusal::Absolute => "is absolute",
+            PathRefusal::Leaves => "leaves the project",
+            PathRefusal::Hidden => "is hidden: a part of it begins with a dot",
+        }
+    }
+}
+
+/// The path relative to the root that `written` means in a file of `folder`, which is relative to the root too.
+/// Touches no file, so links may still lead elsewhere.
+///
+/// # Errors
+/// What [`PathRefusal`] lists.
+pub fn below(folder: &Path, written: &str) -> Result<PathBuf, PathRefusal> {
+    let path = Path::new(written);
+    if written.is_empty() {
+        Err(PathRefusal::Empty)
+    } else if written.contains('\0') {
+        Err(PathRefusal::Nul)
+    } else if written.contains('\\') {
+        Err(PathRefusal::NotPlain)
+    } else if path.is_absolute() || written.as_bytes().get(1) == Some(&b':') {
+        Err(PathRefusal::Absolute)
+    } else {
+        let target = normalise(&folder.join(path)).ok_or(PathRefusal::Leaves)?;
+        if is_hidden(&target) { Err(PathRefusal::Hidden) } else { Ok(target) }
+    }
+}
+
+/// Whether a file's name is one of model files, whose text findings may show.
+pub fn is_model_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "ansatz")
+}
+
+/// Whether a part of a path begins with a dot.
+pub fn is_hidden(path: &Path) -> bool {
+    path.components().any(|part| matches!(part, Component::Normal(name) if name.as_encoded_bytes().starts_with(b".")))
 }
 
 /// Folds `.` and `..` without touching the disk; `None` where `..` climbs above the start.
@@ -262,7 +346,7 @@ impl<'r> Loader<'r> {
 
     fn finish(self, file: FileId) -> (Project, FileId, Vec<Diagnostic>) {
         let files = self.files.into_iter().map(|file| file.expect("every opened file is closed")).collect();
-        let project = Project { sources: self.sources, files, library_len: library::TEXTS.len() };
+        let project = Project { sources: self.sources, root: self.root, files, library_len: library::TEXTS.len() };
         (project, file, self.diagnostics)
     }
 
@@ -278,19 +362,16 @@ impl<'r> Loader<'r> {
     /// Reads, parses and follows one file. `import` is the place that asks for it.
     fn file(&mut self, relative: &Path, path: &Path, import: Option<Span>) -> FileId {
         let text = match (self.read)(path) {
-            Ok(bytes) if bytes.len() > MAX_BYTES => {
-                Err(("too-large", format!("`{}` is longer than {MAX_BYTES} bytes", path.display())))
-            }
             Ok(bytes) => String::from_utf8(bytes).map_err(|error| {
                 let offset = error.utf8_error().valid_up_to();
                 let line = 1 + error.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
                 let place = format!("the byte at offset {offset}, in line {line}, is wrong");
                 ("not-utf8", format!("`{}` is not UTF-8: {place}", path.display()))
             }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(("cannot-read", format!("there is no file `{}`", path.display())))
+            Err(error) => {
+                let code = if error.kind() == io::ErrorKind::FileTooLarge { "too-large" } else { "cannot-read" };
+                Err((code, unread(path, &error)))
             }
-            Err(error) => Err(("cannot-read", format!("cannot read `{}`: {error}", path.display()))),
         };
         let text = match text {
             Ok(text) => text,
@@ -349,32 +430,28 @@ impl<'r> Loader<'r> {
 
     /// The imported file's path relative to the root, if it is an allowed one.
     fn target(&mut self, relative: &Path, import: &ast::Use) -> Option<PathBuf> {
-        let written = &import.path;
-        let refuse =
-            |why: &str| Diagnostic::error("bad-path", import.path_span, format!("`{}` {why}", written.escape_debug()));
-        let path = Path::new(written);
-        let problem = if written.is_empty() {
-            Some(refuse("names no file"))
-        } else if written.contains('\0') || written.contains('\\') {
-            Some(refuse("is not a plain path").hint("separate folders by `/`"))
-        } else if path.is_absolute() || written.as_bytes().get(1) == Some(&b':') {
-            Some(refuse("is absolute").hint("write the path relative to this file"))
-        } else {
-            None
+        let refusal = match below(relative.parent().unwrap_or(Path::new("")), &import.path) {
+            Ok(target) if is_model_file(&target) => return Some(target),
+            Ok(_) => {
+                let message = format!("`{}` is not a model file", import.path.escape_debug());
+                let diagnostic = Diagnostic::error("bad-path", import.path_span, message);
+                self.diagnostics.push(diagnostic.hint("the names of model files end in `.ansatz`"));
+                return None;
+            }
+            Err(refusal) => refusal,
         };
-        if let Some(problem) = problem {
-            self.diagnostics.push(problem);
-            return None;
-        }
-        let target = normalise(&relative.parent().unwrap_or(Path::new("")).join(path));
-        if target.is_none() {
-            let problem = refuse("leaves the project").hint(format!(
-                "imports stay below `{}`",
-                if self.root.as_os_str().is_empty() { ".".into() } else { self.root.display().to_string() }
-            ));
-            self.diagnostics.push(problem);
-        }
-        target
+        let message = format!("`{}` {}", import.path.escape_debug(), refusal.words());
+        let diagnostic = Diagnostic::error("bad-path", import.path_span, message);
+        self.diagnostics.push(match refusal {
+            PathRefusal::Empty | PathRefusal::Nul | PathRefusal::Hidden => diagnostic,
+            PathRefusal::NotPlain => diagnostic.hint("separate folders by `/`"),
+            PathRefusal::Absolute => diagnostic.hint("write the path relative to this file"),
+            PathRefusal::Leaves => {
+                let root = if self.root.as_os_str().is_empty() { Path::new(".") } else { &self.root };
+                diagnostic.hint(format!("imports stay below `{}`", root.display()))
+            }
+        });
+        None
     }
 
     /// The file of an import, loaded if it is new; `None` where that fails, which is reported once.

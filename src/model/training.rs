@@ -27,7 +27,11 @@ const DEFAULT_BATCH: u64 = 32;
 pub fn training(project: &Project, file: FileId, overrides: &[(String, String)]) -> Result<Training, Vec<Diagnostic>> {
     let item = train_item::find(project, file, overrides)?;
     let mut problems = Vec::new();
-    let spec = data(&item.data.1, project.folder(item.data.0), item.data.1.name.span, &mut problems);
+    let mut spec = data(&item.data.1, item.data.1.name.span, &mut problems);
+    match overrides.iter().rev().find(|(key, _)| key == "data.folder") {
+        Some((_, folder)) => spec.root = folder.into(),
+        None => (spec.root, spec.folder) = (project.root().to_owned(), project.folder(item.data.0)),
+    }
     let mut training = Training {
         model: model_name(&item.model).to_owned(),
         data: spec,

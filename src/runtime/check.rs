@@ -1,20 +1,30 @@
 //! `ansatz check`: all that can be said about a model file without its data.
 //!
 //! Input: a loaded project and a file of it. Output: diagnostics. Invariant: no file is opened but the weights that a
-//! `loads` promise names, and those lie below the project's folder.
+//! `loads` promise names, of which the description is read; those lie below the project's folder.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::fs::File;
+use std::io::Read;
 
-use super::{checkpoint, data};
+use safetensors::tensor::{Dtype, Metadata};
+
+use super::data;
+use super::files::Place;
 use crate::diagnostics::Diagnostic;
 use crate::graph::StateKind;
-use crate::model::check::{Hooks, without_duplicates};
+use crate::model::check::{Hooks, bytes_text, without_duplicates};
 use crate::model::{self, BoundField, Expanded, ModelUse, Project, Training};
 use crate::pipeline;
 use crate::schedule::{self, Persistent};
-use crate::source::FileId;
+use crate::source::{FileId, shortened};
 use crate::syntax::ast::{Expr, ExprKind, ItemKind};
+
+/// Bytes of the description of a safetensors file: more than a million tensors need.
+const LONGEST_DESCRIPTION: u64 = 64 << 20;
+
+/// How many characters of a tensor's name in a file a finding shows.
+const NAME_SHOWN: usize = 80;
 
 /// Checks all items of a file: models for all sizes, promises, and the training step for the data's sizes.
 pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
@@ -67,12 +77,10 @@ fn model_name(expr: &Expr) -> Option<&str> {
 
 /// Whether a safetensors file has exactly the model's parameters and buffers, shape by shape.
 fn loads(project: &Project, used: &ModelUse<'_>, expanded: &Expanded, path: &str) -> Result<(), String> {
-    let relative = Path::new(path);
-    if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(format!("`{path}` leaves the project's folder"));
-    }
-    let (tensors, _) =
-        checkpoint::load(&project.folder(used.file).join(relative)).map_err(|error| error.to_string())?;
+    let place = Place::new(project.root(), &project.folder(used.file), path);
+    let place = place.map_err(|refusal| format!("`{path}` {}", refusal.words()))?;
+    let file = place.open().map_err(|error| model::unread(place.path(), &error))?;
+    let tensors = shapes(file).map_err(|problem| format!("`{path}` {problem}"))?;
     let graph = &expanded.graph;
     let params = graph.params.iter().map(|param| (&param.name, &param.shape));
     let buffers = graph.states.iter().filter(|state| state.kind == StateKind::Buffer);
@@ -81,15 +89,39 @@ fn loads(project: &Project, used: &ModelUse<'_>, expanded: &Expanded, path: &str
         let sizes: Option<Vec<usize>> = shape.iter().map(|dim| dim.as_const().map(|size| size as usize)).collect();
         match (tensors.get(*name), sizes) {
             (None, _) => return Err(format!("`{path}` has no `{name}`")),
-            (Some(tensor), Some(sizes)) if tensor.sizes != sizes => {
-                return Err(format!("`{name}` is {:?} in `{path}`, the model wants {sizes:?}", tensor.sizes));
+            (Some(found), Some(sizes)) if *found != sizes => {
+                return Err(format!("`{name}` is {found:?} in `{path}`, the model wants {sizes:?}"));
             }
             (Some(_), Some(_)) => {}
             (Some(_), None) => return Err(format!("the shape of `{name}` depends on the inputs' sizes")),
         }
     }
     match tensors.keys().find(|name| !wanted.contains_key(name) && !name.ends_with("num_batches_tracked")) {
-        Some(name) => Err(format!("the model has no `{name}`, which `{path}` holds")),
+        Some(name) => Err(format!("the model has no `{}`, which `{path}` holds", shortened(name, NAME_SHOWN))),
         None => Ok(()),
+    }
+}
+
+/// The shapes of the tensors of an open safetensors file, from its description alone. What is wrong is told without the
+/// file's text, since it may be no safetensors file at all.
+fn shapes(mut file: File) -> Result<BTreeMap<String, Vec<usize>>, String> {
+    let damaged = || "is not a readable safetensors file".to_string();
+    let total = file.metadata().map_err(|_| damaged())?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| damaged())?;
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_DESCRIPTION {
+        return Err(format!("{}: its description is longer than {}", damaged(), bytes_text(LONGEST_DESCRIPTION)));
+    }
+    let mut text = Vec::new();
+    file.take(length).read_to_end(&mut text).map_err(|_| damaged())?;
+    let described: Metadata = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    if (described.data_len() as u64).checked_add(8 + length) != Some(total) {
+        return Err(format!("{}: its length is not the one that it describes", damaged()));
+    }
+    let readable = [Dtype::F32, Dtype::F64, Dtype::BF16, Dtype::F16, Dtype::I32, Dtype::I64];
+    match described.tensors().values().find(|info| !readable.contains(&info.dtype)) {
+        Some(info) => Err(format!("holds elements of type {:?}, which are not supported", info.dtype)),
+        None => Ok(described.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect()),
     }
 }

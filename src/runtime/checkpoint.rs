@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::files;
 use super::recipe::Recipe;
 
 /// What a file says of itself beside its tensors. A file that we did not write has the default: nothing.
@@ -196,7 +197,8 @@ fn write_all_atomically(
 /// # Errors
 /// A missing or damaged file, one of another version; element types other than f32, f16, bf16, f64, i32 and i64.
 pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor<'static>>, Note), CheckpointError> {
-    let bytes = std::fs::read(path).map_err(|problem| error(path, problem))?;
+    let bytes = files::open(path).and_then(|file| files::read_all(file, files::memory_for_contents()));
+    let bytes = bytes.map_err(|problem| error(path, problem))?;
     read(&bytes).map_err(|problem| error(path, problem))
 }
 

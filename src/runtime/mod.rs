@@ -7,6 +7,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod curve;
 pub mod data;
+pub mod files;
 pub mod init;
 pub mod recipe;
 pub mod record;

@@ -199,7 +199,9 @@ fn damaged_idx_files_are_refused_without_panic() {
 
 #[test]
 fn damaged_arrays_are_refused_without_panic() {
-    let cases: [(&str, Vec<u8>, &str); 9] = [
+    let cases: [(&str, Vec<u8>, &str); 11] = [
+        ("wide letter", npy("é4", "(1, 2)", &[0; 8]), "elements of type `é4`"),
+        ("no letter", npy("", "(1, 2)", &[0; 8]), "elements of type ``"),
         ("magic", b"not an array".to_vec(), "does not begin with \\x93NUMPY"),
         ("header", npy("<f4", "(1, 2)", &[])[..20].to_vec(), "the header ends too early"),
         (

@@ -168,3 +168,70 @@ fn a_compressed_array_that_claims_less_than_it_holds_is_not_unpacked_without_end
         open(folder.path(), &format!("source = idx(images = \"i\", labels = \"l\"){LABELLED}")).expect_err("too long");
     assert!(error.to_string().contains("holds more than the 1 records"), "{error}");
 }
+
+/// A gzip file of so many MiB of one byte.
+fn bomb(byte: u8, mebibytes: usize) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..mebibytes {
+        encoder.write_all(&vec![byte; 1 << 20]).expect("compressed");
+    }
+    encoder.finish().expect("compressed")
+}
+
+#[test]
+fn rows_without_end_are_not_read_whole() {
+    for byte in [b'a', b',', b'\n', b'"'] {
+        let table = [gzip(b"x\n1\n"), bomb(byte, 40)].concat();
+        let folder = folder(&[("t.csv", &table)]);
+        let error = open(folder.path(), "source = csv(\"t.csv\")\n x: f32").expect_err("too long").to_string();
+        assert!(error.contains("a record is longer than 16.0 MiB, the most that is read of one"), "{byte}: {error}");
+    }
+}
+
+#[test]
+fn long_cells_and_titles_are_shown_in_short() {
+    let long = "é".repeat(1 << 20);
+    let body = "source = csv(\"t.csv\")\n x: f32";
+    let tables = [
+        format!("x\n{long}\n"),
+        format!("x\n1{}\n", "0".repeat(1 << 20)),
+        format!("{long}\n1\n"),
+        format!("x,{long}\n1,2\n1\n"),
+    ];
+    for table in tables {
+        let folder = folder(&[("t.csv", table.as_bytes())]);
+        let found = open(folder.path(), body).expect_err("wrong").into_diagnostics();
+        assert!(found.iter().all(|finding| finding.message.len() < 300), "{found:?}");
+        assert!(found.iter().flat_map(|finding| &finding.hints).all(|hint| hint.len() < 300), "{found:?}");
+    }
+}
+
+#[test]
+fn a_picture_that_claims_too_many_pixels_is_not_decoded() {
+    let mut head = [&b"IHDR"[..], &100_000u32.to_be_bytes(), &100_000u32.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+    let mut crc = flate2::Crc::new();
+    crc.update(&head);
+    head.extend(crc.sum().to_be_bytes());
+    // The decoder wants some data to begin before it tells the size.
+    let picture = [&b"\x89PNG\r\n\x1a\n\0\0\0\x0d"[..], &head, b"\0\0\0\x08IDAT\x78\x9c\x03\0\0\0\0\x01"].concat();
+    let folder = folder(&[("p/a/x.png", &picture)]);
+    let body = "source = image_folder(\"p\", size = [4, 4])\n image: u8[3, 4, 4]\n label: class[1]";
+    let error = open(folder.path(), body).expect_err("too large").to_string();
+    assert!(error.contains("is 100000 × 100000, more than the 67108864 pixels that are decoded"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn files_that_are_not_regular_are_refused_and_never_waited_for() {
+    let folder = folder(&[("s/a/x.txt", b"")]);
+    for (kind, name) in [("pipe", "p.csv"), ("pipe", "s/a/x.png")] {
+        let made = std::process::Command::new("mkfifo").arg(folder.path().join(name)).status().expect("mkfifo runs");
+        assert!(made.success());
+        let body = match name {
+            "p.csv" => "source = csv(\"p.csv\")\n x: f32",
+            _ => "source = image_folder(\"s\", size = [4, 4])\n image: u8[3, 4, 4]\n label: class[1]",
+        };
+        let error = open(folder.path(), body).expect_err("no file").to_string();
+        assert!(error.contains(&format!("{name}: is a {kind}, not a regular file")), "{error}");
+    }
+}

@@ -13,7 +13,7 @@ pub fn spec(folder: &Path, body: &str) -> DataSpec {
     let (project, file, found) = Project::from_text("test.ansatz", &text);
     assert!(found.is_empty(), "{found:?}\n{body}");
     let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:?}\n{body}"));
-    DataSpec { folder: folder.to_path_buf(), ..training.data }
+    DataSpec { root: folder.to_path_buf(), ..training.data }
 }
 
 /// The data item of a model file.

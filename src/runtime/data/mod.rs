@@ -31,6 +31,7 @@ use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::model::{BoundField, DataSpec};
 use demand::Provenance;
+use files::Budget;
 use loader::EpochOrder;
 use random::{Purpose, Stream};
 use settings::{Field, Origin, RowStage, Settings};
@@ -140,8 +141,10 @@ fn prepared_sizes(field: &Field, stages: &[prepare::Stage]) -> Vec<usize> {
 
 /// Reads all sources into one table and divides its records; tells where its rows come from.
 fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divided, Vec<Provenance>), DataError> {
+    let budget = Budget::of_memory();
     let read = |origin: &Origin, role: Role| {
-        let context = Context { folder: &spec.folder, fields: &settings.fields, seed, role };
+        let (root, folder, fields) = (&spec.root, &spec.folder, &settings.fields);
+        let context = Context { root, folder, budget: &budget, fields, seed, role };
         origin.source.read(&context).map_err(|error| error.with_span(origin.span))
     };
     let Loaded { mut main, test: mut own_test } = read(&settings.source, Role::Train)?;

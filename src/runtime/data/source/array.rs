@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::super::arguments::Arguments;
 use super::super::error::{FileError, ReadError};
-use super::super::files;
+use super::super::files::{self, Budget};
 use super::super::settings::Field;
 use super::super::table::{Column, MISSING, Part, Values};
 use super::{Context, Loaded, Source, refuse_values};
@@ -51,8 +51,8 @@ impl Source for Npy {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let mut arrays = Vec::new();
         for path in &self.paths {
-            let path = context.path(path);
-            arrays.push(read_array(&mut files::open(&path)?, &path)?);
+            let place = context.place(path)?;
+            arrays.push(read_array(&mut files::open(&place)?, place.path(), context.budget)?);
         }
         together(arrays, context.fields)
     }
@@ -60,11 +60,12 @@ impl Source for Npy {
 
 impl Source for Npz {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
-        let path = context.path(&self.path);
+        let place = context.place(&self.path)?;
+        let path = place.path();
         let damaged = |error: &dyn std::fmt::Display| {
-            FileError::new(&path, format!("is not a NumPy archive: {error}")).hint("write it with `numpy.savez`")
+            FileError::new(path, format!("is not a NumPy archive: {error}")).hint("write it with `numpy.savez`")
         };
-        let bytes = files::read_all(&path)?;
+        let bytes = files::read_all(&place, context.budget)?;
         let mut archive = npyz::npz::NpzArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
         let mut arrays = Vec::new();
         for name in &self.arrays {
@@ -75,10 +76,11 @@ impl Source for Npz {
                     Some(near) => format!("did you mean \"{near}\"?"),
                     None => format!("its arrays are: {}", options.join(", ")),
                 };
-                return Err(FileError::new(&path, format!("holds no array \"{name}\"")).hint(hint).into());
+                return Err(FileError::new(path, format!("holds no array \"{name}\"")).hint(hint).into());
             }
             let mut entry = archive.zip_archive().by_name(&format!("{name}.npy")).map_err(|error| damaged(&error))?;
-            arrays.push(read_array(&mut entry, &path).map_err(|error| error.at(format!("array \"{name}\"")))?);
+            let array = read_array(&mut entry, path, context.budget);
+            arrays.push(array.map_err(|error| error.at(format!("array \"{name}\"")))?);
         }
         together(arrays, context.fields)
     }
@@ -99,12 +101,12 @@ fn together(arrays: Vec<(usize, Column)>, fields: &[Field]) -> Result<Loaded, Re
 /// Headers of NumPy are at most a few hundred bytes long.
 const HEADER_LIMIT: usize = 1 << 16;
 
-fn read_array(reader: &mut dyn Read, path: &Path) -> Result<(usize, Column), FileError> {
+fn read_array(reader: &mut dyn Read, path: &Path, budget: &Budget) -> Result<(usize, Column), FileError> {
     let damaged = |what: &str| FileError::new(path, what.to_string()).hint("write it with `numpy.save`");
     let mut fetch = |length: usize| {
         // Grows with what is there; a header that claims too much costs nothing.
         let mut bytes = Vec::new();
-        reader.take(length as u64).read_to_end(&mut bytes).map_err(|error| files::explain(path, &error))?;
+        budget.read(reader, length as u64, &mut bytes).map_err(|error| files::explain(path, &error))?;
         Ok(bytes)
     };
     let head = fetch(8)?;
@@ -170,7 +172,8 @@ impl Header {
         let descr = after("descr")?;
         let descr = descr.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
         let descr = descr.ok_or("holds records of several types; save one array per field")?;
-        let (order, code) = descr.split_at(descr.len().min(1));
+        let mut code = descr.chars();
+        let (order, code) = (code.next(), code.as_str());
         let kind = match code {
             "b1" => Kind::Bool,
             "i1" => Kind::Signed(1),
@@ -194,7 +197,7 @@ impl Header {
         if after("fortran_order")?.starts_with("True") && shape.iter().filter(|size| **size > 1).count() > 1 {
             return Err("is stored column by column; save it with `numpy.ascontiguousarray`".to_string());
         }
-        Ok(Self { kind, big_endian: order == ">", shape })
+        Ok(Self { kind, big_endian: order == Some('>'), shape })
     }
 }
 

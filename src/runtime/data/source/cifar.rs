@@ -5,15 +5,14 @@
 //! A folder gives `data_batch_1.bin`, `data_batch_2.bin`, … (or `train.bin`) to train on and `test_batch.bin`
 //! (or `test.bin`) for the test; a file, or a list of files, gives the records of those files.
 
-use std::path::{Path, PathBuf};
-
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
-use super::super::files;
+use super::super::files::{self, Budget};
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
 use super::{Context, Loaded, Roles, Source, refuse_values};
 use crate::model::LiteralKind;
+use crate::runtime::files::Place;
 
 /// Bytes of an image.
 const IMAGE: usize = 3 * 32 * 32;
@@ -70,33 +69,33 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
 
 impl Source for Cifar {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
-        let paths: Vec<PathBuf> = self.paths.iter().map(|path| context.path(path)).collect();
-        let (train, test) = match paths.as_slice() {
-            [folder] if folder.is_dir() => self.folder(folder)?,
-            _ => (paths, None),
+        let places = self.paths.iter().map(|path| context.place(path)).collect::<Result<Vec<Place>, FileError>>()?;
+        let (train, test) = match places.as_slice() {
+            [folder] if folder.is_folder() => self.folder(folder)?,
+            _ => (places, None),
         };
-        let main = self.part(&train)?;
-        let test = test.map(|path| self.part(&[path])).transpose()?;
+        let main = self.part(&train, context.budget)?;
+        let test = test.map(|place| self.part(&[place], context.budget)).transpose()?;
         Ok(Loaded { main, test })
     }
 }
 
 impl Cifar {
     /// Training files and the test file of a folder.
-    fn folder(&self, folder: &Path) -> Result<(Vec<PathBuf>, Option<PathBuf>), FileError> {
+    fn folder(&self, folder: &Place) -> Result<(Vec<Place>, Option<Place>), FileError> {
         let (train, test) = match self.labels {
             Labels::One => {
                 let numbered = (1..).map(|number| folder.join(format!("data_batch_{number}.bin")));
-                (numbered.take_while(|path| path.exists()).collect::<Vec<_>>(), folder.join("test_batch.bin"))
+                (numbered.take_while(Place::exists).collect::<Vec<_>>(), folder.join("test_batch.bin"))
             }
             Labels::Fine | Labels::Coarse => (vec![folder.join("train.bin")], folder.join("test.bin")),
         };
         let gap = folder.join(format!("data_batch_{}.bin", train.len() + 2));
         if self.labels == Labels::One && gap.exists() {
-            return Err(FileError::new(&gap, format!("is there, but data_batch_{}.bin is not", train.len() + 1)));
+            return Err(FileError::new(gap.path(), format!("is there, but data_batch_{}.bin is not", train.len() + 1)));
         }
         if train.is_empty() {
-            let error = FileError::new(folder, "holds no data_batch_1.bin");
+            let error = FileError::new(folder.path(), "holds no data_batch_1.bin");
             return Err(match folder.join("train.bin").exists() {
                 true => error.hint("this looks like CIFAR-100: say `labels = fine` or `labels = coarse`"),
                 false => error.hint("unpack cifar-10-binary.tar.gz and name its folder"),
@@ -106,11 +105,12 @@ impl Cifar {
         Ok((train, test))
     }
 
-    fn part(&self, paths: &[PathBuf]) -> Result<Part, FileError> {
+    fn part(&self, places: &[Place], budget: &Budget) -> Result<Part, FileError> {
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         let record = self.labels.bytes() + IMAGE;
-        for path in paths {
-            let bytes = files::read_all(path)?;
+        for place in places {
+            let path = place.path();
+            let bytes = files::read_all(place, budget)?;
             if bytes.len() % record != 0 {
                 let message = format!("ends after {} of {record} bytes", bytes.len() % record);
                 let error = FileError::new(path, message).at(format!("record {}", bytes.len() / record + 1));
@@ -138,7 +138,7 @@ impl Cifar {
             }
         }
         let records = labels.len();
-        let path = paths.first().cloned().unwrap_or_default();
+        let path = places.first().map(|place| place.path().to_path_buf()).unwrap_or_default();
         let column = |sizes: Vec<usize>, values| Column {
             elements: sizes.iter().product(),
             sizes: Some(sizes),

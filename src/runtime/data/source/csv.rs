@@ -11,14 +11,17 @@ use std::path::Path;
 
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
-use super::super::files;
+use super::super::files::{self, Portions};
 use super::super::settings::{Element, Field};
 use super::super::table::{Column, MISSING, Part, Values};
 use super::{Context, Loaded, Source};
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
 use crate::model::{Literal, LiteralKind};
-use crate::source::Span;
+use crate::source::{Span, shortened};
+
+/// Bytes of one row, so that a file without line ends is not read whole.
+const LONGEST_ROW: u64 = 16 << 20;
 
 struct Csv {
     path: String,
@@ -118,7 +121,7 @@ struct Head {
 impl Head {
     fn title(&self, column: usize) -> String {
         match &self.names {
-            Some(names) => format!("column {} (\"{}\")", column + 1, names[column]),
+            Some(names) => format!("column {} (\"{}\")", column + 1, shortened(&names[column], CELL_SHOWN)),
             None => format!("column {}", column + 1),
         }
     }
@@ -151,9 +154,9 @@ fn no_column(name: &str, names: &[String], span: Span, path: &Path) -> Diagnosti
     let diagnostic = Diagnostic::error("data-field", span, message);
     let options: Vec<&str> = names.iter().map(String::as_str).collect();
     match nearest(name, options.iter().copied()) {
-        Some(near) => diagnostic.hint(format!("did you mean \"{near}\"?")),
+        Some(near) => diagnostic.hint(format!("did you mean \"{}\"?", shortened(near, CELL_SHOWN))),
         None => {
-            let shown: Vec<&str> = options.iter().take(12).copied().collect();
+            let shown: Vec<String> = options.iter().take(12).map(|name| shortened(name, CELL_SHOWN)).collect();
             let more = if options.len() > shown.len() { ", …" } else { "" };
             diagnostic.hint(format!("its columns are: {}{more}; choose one with `= column(\"…\")`", shown.join(", ")))
         }
@@ -162,30 +165,31 @@ fn no_column(name: &str, names: &[String], span: Span, path: &Path) -> Diagnosti
 
 impl Source for Csv {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
-        let path = context.path(&self.path);
+        let place = context.place(&self.path)?;
+        let path = place.path();
         let mut reader = ::csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .delimiter(self.delimiter)
             .trim(::csv::Trim::All)
-            .from_reader(files::open(&path)?);
+            .from_reader(Portions::new(files::open(&place)?, LONGEST_ROW));
         let mut row = ::csv::StringRecord::new();
-        let mut more = advance(&mut reader, &mut row, &path)?;
+        let mut more = advance(&mut reader, &mut row, path)?;
         if !more {
-            return Err(FileError::new(&path, "the table is empty").into());
+            return Err(FileError::new(path, "the table is empty").into());
         }
-        let head = self.head(&row, &path)?;
+        let head = self.head(&row, path)?;
         if self.header {
-            more = advance(&mut reader, &mut row, &path)?;
+            more = advance(&mut reader, &mut row, path)?;
         }
-        let columns = self.assign(&head, context.fields, &path)?;
+        let columns = self.assign(&head, context.fields, path)?;
         let mut cells: Vec<Cells> = context.fields.iter().map(Cells::new).collect();
         let mut records = 0;
         while more {
             let line = row.position().map_or(0, |position| position.line());
             if row.len() != head.width {
                 let message = format!("has {} cells, but the first row has {}", row.len(), head.width);
-                let error = FileError::new(&path, message).at(format!("row {line}"));
+                let error = FileError::new(path, message).at(format!("row {line}"));
                 return Err(error
                     .hint("every row needs as many cells as the first; quote cells that hold the delimiter")
                     .into());
@@ -195,22 +199,27 @@ impl Source for Csv {
                     let cell = &row[column];
                     let missing = cell.is_empty() || self.missing.iter().any(|text| text == cell);
                     let place = || format!("row {line}, {}", head.title(column));
-                    cells.push(cell, missing, place, &path)?;
+                    let kept = cells.push(cell, missing, place, path)?;
+                    context
+                        .budget
+                        .keep(kept)
+                        .map_err(|error| files::explain(path, &error).at(format!("row {line}")))?;
                 }
             }
             records += 1;
-            more = advance(&mut reader, &mut row, &path)?;
+            more = advance(&mut reader, &mut row, path)?;
         }
-        let finished = cells.into_iter().zip(&columns).map(|(cells, columns)| cells.finish(columns.len(), &path));
+        let finished = cells.into_iter().zip(&columns).map(|(cells, columns)| cells.finish(columns.len(), path));
         Ok(Part { columns: finished.collect(), records }.into())
     }
 }
 
 fn advance<R: std::io::Read>(
-    reader: &mut ::csv::Reader<R>,
+    reader: &mut ::csv::Reader<Portions<R>>,
     row: &mut ::csv::StringRecord,
     path: &Path,
 ) -> Result<bool, FileError> {
+    reader.get_mut().go_on();
     reader.read_record(row).map_err(|error| match error.kind() {
         ::csv::ErrorKind::Io(error) => files::explain(path, error),
         ::csv::ErrorKind::Utf8 { pos, .. } => {
@@ -279,6 +288,9 @@ impl Csv {
     }
 }
 
+/// How many characters of a cell or a title a message shows.
+const CELL_SHOWN: usize = 40;
+
 /// The cells of one field while they are read. A class field stays words until a cell is no whole number.
 enum Cells {
     Floats(Vec<f32>, Option<String>),
@@ -303,15 +315,16 @@ impl Cells {
         }
     }
 
-    fn push(&mut self, cell: &str, missing: bool, place: impl Fn() -> String, path: &Path) -> Result<(), FileError> {
+    /// Adds a cell; returns how many bytes it keeps.
+    fn push(&mut self, cell: &str, missing: bool, place: impl Fn() -> String, path: &Path) -> Result<u64, FileError> {
+        let mut kept = 4;
         match self {
             Cells::Floats(values, first) => {
                 let value = if missing { Ok(f32::NAN) } else { cell.parse::<f32>() };
                 match value {
                     Ok(value) if value.is_infinite() => {
-                        return Err(
-                            FileError::new(path, format!("\"{cell}\" is not a finite 32-bit float")).at(place())
-                        );
+                        let message = format!("\"{}\" is not a finite 32-bit float", shortened(cell, CELL_SHOWN));
+                        return Err(FileError::new(path, message).at(place()));
                     }
                     Ok(value) => {
                         if value.is_nan() && first.is_none() {
@@ -333,10 +346,10 @@ impl Cells {
                 if missing && first.is_none() {
                     *first = Some(place());
                 }
-                labels.push(cell, missing);
+                kept += labels.push(cell, missing);
             }
         }
-        Ok(())
+        Ok(kept)
     }
 
     fn finish(self, elements: usize, path: &Path) -> Column {
@@ -350,7 +363,9 @@ impl Cells {
 }
 
 impl Labels {
-    fn push(&mut self, cell: &str, missing: bool) {
+    /// Adds a label; returns how many bytes a new word keeps.
+    fn push(&mut self, cell: &str, missing: bool) -> u64 {
+        let before = self.words.len();
         let place = match (missing, self.places.get(cell)) {
             (true, _) => u32::MAX,
             (false, Some(place)) => *place,
@@ -362,6 +377,8 @@ impl Labels {
             }
         };
         self.rows.push(place);
+        // The word twice, its two owners, and its place.
+        if self.words.len() > before { 2 * (cell.len() + size_of::<String>()) as u64 + 8 } else { 0 }
     }
 
     /// Numbers where every label is a whole number, floats (to be refused) where every label is a number, else names.
@@ -399,7 +416,7 @@ fn integer(cell: &str) -> Option<i32> {
 }
 
 fn not_a_number(cell: &str, place: String, path: &Path) -> FileError {
-    let shown: String = cell.chars().take(40).collect();
+    let shown = shortened(cell, CELL_SHOWN);
     let error = FileError::new(path, format!("\"{shown}\" is not a number of the declared type")).at(place);
     error.hint(format!("correct it, or say `missing = \"{shown}\"` if it stands for a missing value"))
 }

@@ -4,7 +4,9 @@
 //! With `size` pictures are resized (bilinearly), without it they must have the declared size.
 //! Pictures become grey or red, green and blue by the declared number of channels.
 
-use std::path::{Path, PathBuf};
+use std::io::{Cursor, ErrorKind};
+
+use image::{DynamicImage, ImageDecoder};
 
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
@@ -12,6 +14,13 @@ use super::super::files::explain;
 use super::super::settings::Field;
 use super::super::table::{Column, Values};
 use super::{Context, Loaded, Roles, Source, refuse_values};
+use crate::runtime::files::{self, Place};
+
+/// Bytes of a picture's file.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// Pixels of a picture: 8192 × 8192.
+const MOST_PIXELS: u64 = 1 << 26;
 
 struct Folder {
     path: String,
@@ -61,49 +70,64 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
 
 impl Source for Folder {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
-        let root = context.path(&self.path);
-        let mut classes: Vec<PathBuf> = entries(&root)?.into_iter().filter(|path| path.is_dir()).collect();
-        classes.sort_unstable();
+        let place = context.place(&self.path)?;
+        let classes: Vec<Place> = entries(&place)?.into_iter().filter(Place::is_folder).collect();
         if classes.is_empty() {
-            return Err(FileError::new(&root, "holds no subfolder")
+            return Err(FileError::new(place.path(), "holds no subfolder")
                 .hint("put the pictures of each class in a subfolder")
                 .into());
         }
         let (mut pixels, mut words) = (Vec::new(), Vec::new());
         for class in &classes {
-            let name = class.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-            let mut pictures: Vec<PathBuf> = entries(class)?.into_iter().filter(|path| is_picture(path)).collect();
-            pictures.sort_unstable();
+            let name = class.path().file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+            let pictures: Vec<Place> = entries(class)?.into_iter().filter(is_picture).collect();
             if pictures.is_empty() {
-                return Err(FileError::new(class, "holds no PNG or JPEG file")
+                return Err(FileError::new(class.path(), "holds no PNG or JPEG file")
                     .hint("remove the subfolder or fill it")
                     .into());
             }
-            for path in pictures {
-                self.picture(&path, &mut pixels)?;
+            for picture in pictures {
+                let kept = (self.channels * self.height * self.width) as u64;
+                context.budget.keep(kept).map_err(|error| explain(picture.path(), &error))?;
+                self.picture(&picture, &mut pixels)?;
                 words.push(Some(name.clone()));
             }
         }
         let records = words.len();
         let elements = self.channels * self.height * self.width;
         let sizes = Some(vec![self.channels, self.height, self.width]);
-        let images = Column { sizes, elements, values: Values::U8(pixels), missing_place: None, path: root.clone() };
+        let images = Column {
+            sizes,
+            elements,
+            values: Values::U8(pixels),
+            missing_place: None,
+            path: place.path().to_path_buf(),
+        };
         let values = Values::from_words(&words);
-        let labels = Column { sizes: Some(Vec::new()), elements: 1, values, missing_place: None, path: root };
+        let path = place.path().to_path_buf();
+        let labels = Column { sizes: Some(Vec::new()), elements: 1, values, missing_place: None, path };
         Ok(self.roles.part(records, images, labels).into())
     }
 }
 
 impl Folder {
     /// Appends the bytes of a picture, plane by plane.
-    fn picture(&self, path: &Path, pixels: &mut Vec<u8>) -> Result<(), FileError> {
+    fn picture(&self, place: &Place, pixels: &mut Vec<u8>) -> Result<(), FileError> {
+        let path = place.path();
         let damaged = |error: &dyn std::fmt::Display| {
             FileError::new(path, format!("cannot be decoded: {error}")).hint("replace or remove the file")
         };
-        let reader = image::ImageReader::open(path).map_err(|error| explain(path, &error))?;
-        let reader = reader.with_guessed_format().map_err(|error| explain(path, &error))?;
-        // The decoder's own limits bound what a header can claim.
-        let picture = reader.decode().map_err(|error| damaged(&error))?;
+        let bytes = place.open().and_then(|file| files::read_all(file, LARGEST_FILE));
+        let bytes = Cursor::new(bytes.map_err(|error| explain(path, &error))?);
+        let reader = image::ImageReader::new(bytes).with_guessed_format().map_err(|error| explain(path, &error))?;
+        // The decoder's own limit of memory bounds what a header can claim beside its size.
+        let decoder = reader.into_decoder().map_err(|error| damaged(&error))?;
+        let (width, height) = decoder.dimensions();
+        if u64::from(width) * u64::from(height) > MOST_PIXELS {
+            let message = format!("is {height} × {width}, more than the {MOST_PIXELS} pixels that are decoded");
+            return Err(FileError::new(path, message).hint("make the picture smaller"));
+        }
+        let picture = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
         let (width, height) = (self.width as u32, self.height as u32);
         let picture = match (picture.width(), picture.height()) == (width, height) {
             true => picture,
@@ -127,24 +151,16 @@ impl Folder {
     }
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| explain_folder(folder, &error))? {
-        paths.push(entry.map_err(|error| explain(folder, &error))?.path());
-    }
-    Ok(paths)
-}
-
-fn explain_folder(folder: &Path, error: &std::io::Error) -> FileError {
-    match error.kind() {
-        std::io::ErrorKind::NotADirectory => FileError::new(folder, "is a file, not a folder"),
-        std::io::ErrorKind::NotFound => FileError::new(folder, "there is no such folder")
+/// What a folder holds, in the order of the names.
+fn entries(folder: &Place) -> Result<Vec<Place>, FileError> {
+    folder.entries().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => FileError::new(folder.path(), "there is no such folder")
             .hint("relative paths start at the folder of the model file"),
-        _ => explain(folder, error),
-    }
+        _ => explain(folder.path(), &error),
+    })
 }
 
-fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+fn is_picture(place: &Place) -> bool {
+    let extension = place.path().extension().map(|extension| extension.to_string_lossy().to_lowercase());
     matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
 }

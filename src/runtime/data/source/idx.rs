@@ -3,15 +3,13 @@
 //! Layout: two zero bytes, the element type, the number of dims, each size as a big-endian u32, then the elements.
 //! Source: <http://yann.lecun.com/exdb/mnist/>. The first dim counts the records.
 
-use std::io::Read;
-use std::path::Path;
-
 use super::super::arguments::Arguments;
 use super::super::error::{FileError, ReadError};
-use super::super::files;
+use super::super::files::{self, Budget};
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
 use super::{Context, Loaded, Roles, Source, refuse_values};
+use crate::runtime::files::Place;
 
 struct Idx {
     images: String,
@@ -37,17 +35,19 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
 
 impl Source for Idx {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
-        let images_path = context.path(&self.images);
-        let (image_count, images) = read(&images_path)?;
+        let images_place = context.place(&self.images)?;
+        let (image_count, images) = read(&images_place, context.budget)?;
         let Some(labels) = &self.labels else {
             return Ok(Part { columns: vec![images], records: image_count }.into());
         };
-        let labels_path = context.path(labels);
-        let (label_count, labels) = read(&labels_path)?;
+        let labels_place = context.place(labels)?;
+        let (label_count, labels) = read(&labels_place, context.budget)?;
         if image_count != label_count {
             let message =
-                format!("holds {label_count} labels for the {image_count} images of {}", images_path.display());
-            return Err(FileError::new(&labels_path, message).hint("name two files that belong together").into());
+                format!("holds {label_count} labels for the {image_count} images of {}", images_place.path().display());
+            return Err(FileError::new(labels_place.path(), message)
+                .hint("name two files that belong together")
+                .into());
         }
         Ok(self.roles.part(image_count, images, labels).into())
     }
@@ -104,8 +104,9 @@ impl Kind {
 }
 
 /// One file: how many records, and their values.
-fn read(path: &Path) -> Result<(usize, Column), FileError> {
-    let mut reader = files::open(path)?;
+fn read(place: &Place, budget: &Budget) -> Result<(usize, Column), FileError> {
+    let path = place.path();
+    let mut reader = files::open(place)?;
     let mut magic = [0u8; 4];
     let got = files::read_up_to(&mut reader, &mut magic).map_err(|error| files::explain(path, &error))?;
     let kind = Kind::of(magic[2]).filter(|_| got == 4 && magic[0] == 0 && magic[1] == 0 && magic[3] > 0);
@@ -134,8 +135,7 @@ fn read(path: &Path) -> Result<(usize, Column), FileError> {
     };
     // Grows with what is there; a header that claims too much costs nothing.
     let mut bytes = Vec::new();
-    let end = reader.by_ref().take(total as u64).read_to_end(&mut bytes);
-    if let Err(error) = end {
+    if let Err(error) = budget.read(&mut reader, total as u64, &mut bytes) {
         let place = format!("after {} of {records} records", bytes.len().checked_div(record_bytes).unwrap_or(0));
         return Err(files::explain(path, &error).at(place));
     }

@@ -12,14 +12,16 @@ mod folder;
 mod idx;
 mod synthetic;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::arguments::{self, Arguments};
-use super::error::ReadError;
+use super::error::{FileError, ReadError};
+use super::files::{self, Budget};
 use super::settings::Field;
 use super::table::{Column, Part};
 use crate::diagnostics::Diagnostic;
-use crate::model::{Literal, LiteralKind};
+use crate::model::{Literal, LiteralKind, PathRefusal};
+use crate::runtime::files::Place;
 
 /// Which split a source is read for; synthetic samples differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +36,12 @@ pub(super) enum Role {
 
 /// What a source may look at while it reads.
 pub(super) struct Context<'a> {
-    /// Relative paths start here.
+    /// All paths stay below this folder.
+    pub root: &'a Path,
+    /// Paths start at this folder, which is relative to the root.
     pub folder: &'a Path,
+    /// The bytes that may be kept.
+    pub budget: &'a Budget,
     /// The declared fields.
     pub fields: &'a [Field],
     /// The run's seed, for synthetic samples.
@@ -45,9 +51,16 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// A path of the item as a path of the file system.
-    pub(super) fn path(&self, written: &str) -> PathBuf {
-        self.folder.join(written)
+    /// Where a path of the item leads.
+    pub(super) fn place(&self, written: &str) -> Result<Place, FileError> {
+        Place::new(self.root, self.folder, written).map_err(|refusal| {
+            let error = FileError::new(Path::new(written), refusal.words());
+            match refusal {
+                PathRefusal::Empty | PathRefusal::Nul | PathRefusal::Hidden => error,
+                PathRefusal::NotPlain => error.hint("separate folders by `/`"),
+                PathRefusal::Absolute | PathRefusal::Leaves => error.hint(files::ELSEWHERE),
+            }
+        })
     }
 }
 
