@@ -244,6 +244,11 @@ fn a_chained_comparison_is_an_error() {
 }
 
 #[test]
+fn less_than_a_negative_number_is_no_arrow() {
+    assert_eq!(shape("a < -1"), "(Lt a (Neg 1))");
+}
+
+#[test]
 fn an_empty_file_is_an_empty_tree() {
     for text in ["", "\n\n", "# only a comment", "## doc\n"] {
         let (file, diagnostics) = read(text);
