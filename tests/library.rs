@@ -16,7 +16,7 @@ use crate::support::random_graph::Random;
 use crate::support::{check_gradients, dims, span};
 
 /// A stage or loss under test: the lines of a model whose tensors are parameters.
-const CASES: &[(&str, &str)] = &[
+pub const CASES: &[(&str, &str)] = &[
     ("relu", "param x: [3, 5] ~ zeros\n return x -> relu"),
     ("relu6", "param x: [3, 5] ~ zeros\n return relu6(6 * x)"),
     ("leaky_relu", "param x: [3, 5] ~ zeros\n return x -> leaky_relu(slope = 0.2)"),

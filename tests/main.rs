@@ -7,6 +7,7 @@ mod data;
 mod equations;
 mod grad;
 mod indices;
+mod levels;
 mod library;
 mod machine_code;
 mod models;

@@ -4,7 +4,7 @@
 //! scalar point and in a lane: the same operations in the same order, never contracted.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
+use cranelift_codegen::ir::types::{F32, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 use crate::cpu::emit::{Width, memory, register};
@@ -267,7 +267,7 @@ impl NestEmitter<'_, '_> {
         let (address, offset) = self.slot_address(slot, point);
         match (dtype, point.width) {
             (DType::F32, Width::Scalar) => self.e.b.ins().load(F32, memory(), address, offset),
-            (DType::F32, Width::Vector) => self.e.b.ins().load(F32X4, memory(), address, offset),
+            (DType::F32, Width::Vector) => self.e.load_floats(memory(), address, offset),
             (DType::I32, Width::Scalar) => self.e.b.ins().load(I32, memory(), address, offset),
             (DType::I32 | DType::Bool, Width::Vector) => self.e.b.ins().load(I32X4, memory(), address, offset),
             (DType::Bool, Width::Scalar) => {

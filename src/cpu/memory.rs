@@ -353,7 +353,7 @@ impl NestEmitter<'_, '_> {
 
     fn load_vector(&mut self, dtype: DType, flags: MemFlagsData, (address, offset): (Value, i64)) -> Value {
         match dtype {
-            DType::F32 => self.e.b.ins().load(F32X4, flags, address, offset as i32),
+            DType::F32 => self.e.load_floats(flags, address, offset as i32),
             DType::I32 => self.e.b.ins().load(I32X4, flags, address, offset as i32),
             DType::Bool => {
                 let bytes = self.e.b.ins().load(I32, flags, address, offset as i32);

@@ -1,0 +1,195 @@
+//! Whole tasks at each level: the steps of training, evaluation and prediction that `pipeline` makes of every layer, loss
+//! and metric of the library, as machine code against the reference evaluator.
+
+use std::collections::BTreeMap;
+
+use ansatz::graph::{DType, Feeds, Graph, Tensor, evaluate};
+use ansatz::model::{BoundField, Mode, Project, Training, expand, training};
+use ansatz::pipeline::{evaluation_graph, prediction_graph, training_graph};
+use ansatz::primitives::Level;
+use ansatz::primitives::pool::Pool;
+
+use crate::library::CASES;
+use crate::machine_code::compiled;
+use crate::support::lowered::difference;
+use crate::support::random_graph::Random;
+
+/// Samples of a batch: no multiple of a vector, so that rows lie at addresses of any alignment.
+const BATCH: usize = 7;
+/// f32 against f64 through two layers: some thousand roundings of 6e-8.
+const TOLERANCE: f64 = 2e-4;
+
+/// A task under test: what its loss and metrics read.
+struct Task {
+    /// Sizes of a sample's target.
+    target: &'static [usize],
+    /// The target is one of so many classes.
+    classes: Option<usize>,
+    /// The model behind its first layer.
+    model: &'static str,
+    losses: &'static [&'static str],
+    metrics: &'static [&'static str],
+}
+
+const TASKS: &[Task] = &[
+    Task {
+        target: &[],
+        classes: Some(11),
+        model: "Linear(11)",
+        losses: &["cross_entropy(target)", "cross_entropy(target, smoothing = 0.1)"],
+        metrics: &[
+            "accuracy",
+            "top(3)",
+            "recall",
+            "recall(micro)",
+            "precision",
+            "precision(micro)",
+            "f1",
+            "f1(micro)",
+            "confusion",
+            "perplexity",
+        ],
+    },
+    Task {
+        target: &[5],
+        classes: Some(11),
+        model: "Linear(55) -> reshape([size(x, 0), 5, 11])",
+        losses: &["cross_entropy(target)"],
+        metrics: &["accuracy", "top(2)", "top(5)", "recall", "precision", "f1", "confusion", "perplexity"],
+    },
+    Task {
+        target: &[3],
+        classes: None,
+        model: "Linear(3)",
+        losses: &["mse(target)", "l1(target)", "huber(target)", "bce(target)", "kl(target)"],
+        metrics: &["mae", "rmse", "r2"],
+    },
+];
+
+impl Task {
+    fn fields(&self) -> Vec<BoundField> {
+        let sizes = [&[BATCH][..], self.target].concat();
+        let dtype = if self.classes.is_some() { DType::I32 } else { DType::F32 };
+        let classes = self.classes.filter(|_| self.target.is_empty());
+        vec![
+            BoundField { name: "x".into(), sizes: vec![BATCH, 9], dtype: DType::F32, classes: None },
+            BoundField { name: "target".into(), sizes, dtype, classes },
+        ]
+    }
+
+    /// A project with the task's `train` item.
+    fn text(&self, loss: &str, metric: &str) -> String {
+        let target = match (self.classes, self.target) {
+            (Some(classes), []) => format!("class[{classes}]"),
+            (Some(_), sizes) => format!("i32{sizes:?}"),
+            (None, sizes) => format!("f32{sizes:?}"),
+        };
+        format!(
+            "model M {{\n  input x: [N, 9]\n  return x -> Linear(13) -> relu -> {}\n}}\n\
+             data d {{\n  source = csv(\"d.csv\")\n  x: f32[9]\n  target: {target}\n}}\n\
+             train M on d {{\n  loss = {loss}\n  optimizer = sgd\n  batch = {BATCH}\n  length = 5 steps\n  \
+             metrics = {metric}\n}}\n",
+            self.model
+        )
+    }
+}
+
+fn feeds(graph: &Graph, classes: Option<usize>) -> Feeds {
+    let mut random = Random::new(31);
+    let mut feeds = Feeds { seed: 9, ..Feeds::default() };
+    let sizes = |shape: &[ansatz::dim::Dim]| -> Vec<usize> {
+        shape.iter().map(|dim| dim.as_const().expect("sizes are bound") as usize).collect()
+    };
+    let mut tensor = |sizes: &[usize], low: f64, high: f64| {
+        Tensor::new(sizes, (0..sizes.iter().product()).map(|_| random.real(low, high)).collect())
+    };
+    for param in &graph.params {
+        feeds.params.insert(param.name.clone(), tensor(&sizes(&param.shape), -1.5, 1.5));
+    }
+    for state in &graph.states {
+        let counts = Tensor::full(&sizes(&state.shape), 2.0);
+        feeds.states.insert(state.name.clone(), counts);
+    }
+    for input in &graph.inputs {
+        let mut fed = tensor(&sizes(&input.shape), 0.0, 1.0);
+        if input.dtype == DType::I32 {
+            fed.data.iter_mut().for_each(|x| *x = (*x * classes.unwrap_or(3) as f64).floor());
+        }
+        feeds.inputs.insert(input.name.clone(), fed);
+    }
+    feeds
+}
+
+/// The graph at each level against the evaluator.
+fn check(graph: &Graph, classes: Option<usize>, pool: &Pool, what: &str) {
+    let feeds = feeds(graph, classes);
+    let expected = evaluate(graph, &feeds);
+    for level in Level::available() {
+        let actual = compiled(graph, &feeds, level, pool);
+        assert_eq!(difference(&expected, &actual, TOLERANCE), None, "{what} at {level}");
+    }
+}
+
+type Step = fn(&Project, &Training, &[BoundField]) -> Graph;
+
+/// What `pipeline` makes of a `train` item, by name.
+const STEPS: [(&str, Step); 3] = [
+    ("training", |project, training, fields| {
+        training_graph(project, training, BATCH, fields, true).unwrap_or_else(|found| panic!("{found:#?}"))
+    }),
+    ("evaluation", |project, training, fields| {
+        evaluation_graph(project, training, BATCH, fields).unwrap_or_else(|found| panic!("{found:#?}"))
+    }),
+    ("prediction", |project, training, fields| {
+        prediction_graph(project, training, BATCH, fields).unwrap_or_else(|found| panic!("{found:#?}"))
+    }),
+];
+
+#[test]
+fn losses_and_metrics_run_in_training_evaluation_and_prediction_at_each_level() {
+    let pool = Pool::new(1);
+    for task in TASKS {
+        let with = task.losses.iter().map(|loss| (*loss, task.metrics[0]));
+        for (loss, metric) in with.chain(task.metrics.iter().map(|metric| (task.losses[0], *metric))) {
+            let (project, file, found) = Project::from_text("task.ansatz", &task.text(loss, metric));
+            assert!(found.is_empty(), "{loss}, {metric}: {found:#?}");
+            let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{loss}, {metric}: {found:#?}"));
+            for (name, step) in STEPS {
+                let graph = step(&project, &training, &task.fields());
+                check(&graph, task.classes, &pool, &format!("{loss} with {metric} in {name}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_run_in_evaluation_at_each_level() {
+    let pool = Pool::new(1);
+    for (name, body) in CASES {
+        let text = format!("model M {{\n input unused: [1]\n {body}\n}}\n");
+        let (project, file, found) = Project::from_text("case.ansatz", &text);
+        assert!(found.is_empty(), "{name}: {found:#?}");
+        let (expanded, _) = expand(&project, file, "M", &[], Mode::Eval, &BTreeMap::new())
+            .unwrap_or_else(|found| panic!("{name}: {found:#?}"));
+        let mut graph = expanded.graph;
+        ansatz::passes::run(&mut graph);
+        check(&graph, Some(3), &pool, &format!("{name}: {body}"));
+    }
+}
+
+#[test]
+fn every_loss_and_metric_of_the_library_is_tried() {
+    let words = |items: &[&'static str]| -> Vec<&str> {
+        items.iter().map(|item| item.split('(').next().unwrap_or_default()).collect()
+    };
+    let tried: Vec<&str> = TASKS.iter().flat_map(|task| words(&[task.losses, task.metrics].concat())).collect();
+    for name in ["losses", "metrics"] {
+        let path = format!("{}/src/library/{name}.ansatz", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).expect("the library is text");
+        for line in text.lines() {
+            let Some(rest) = line.strip_prefix("loss ").or_else(|| line.strip_prefix("metric ")) else { continue };
+            let item = rest.split(['(', ' ']).next().unwrap_or_default();
+            assert!(tried.contains(&item), "no task tries `{item}`");
+        }
+    }
+}
