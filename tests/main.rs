@@ -10,6 +10,7 @@ mod indices;
 mod levels;
 mod library;
 mod machine_code;
+mod metrics;
 mod models;
 mod ops;
 mod parity;

@@ -5,7 +5,7 @@
 //! Rules: a metric's tensor parameters are those without default. The first is the model's output (the one of its name
 //! among several); the others are fields: those given, else of the parameter's name, else those of the loss in order, else
 //! the only one that the model does not take. Bare names that mean nothing else are option texts (`recall(macro)`).
-//! What stands after the last `<-` of a metric is computed from its states when figures are asked for.
+//! What stands after the last `<-` of a metric is computed from its states, in f64, when figures are asked for.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,13 @@ use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, S
 use super::forward::Bound;
 use super::literal::figure_name;
 use super::project::Project;
+use super::total::low_name;
 use super::train_item::{TrainItem, model_name};
 use super::training::items;
 use super::{BoundField, MetricSpec, Mode, Training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{DType, Graph, Input, Output, StateKind, Target, ValueId};
+use crate::graph::{Binary, DType, Graph, Input, Output, StateKind, Target, ValueId};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind};
 
@@ -218,7 +219,16 @@ impl Expander<'_> {
         for (name, id) in targets {
             let state = &self.graph.states[id as usize];
             let (shape, dtype, span) = (state.shape.clone(), state.dtype, state.span);
-            let value = inner.graph.input(Input { name: state.name.clone(), shape, dtype, span });
+            let mut input = |name: String| {
+                let shape = shape.clone();
+                inner.graph.input(Input { name, shape, dtype, span })
+            };
+            let mut value = input(state.name.clone());
+            let low = low_name(&state.name);
+            if self.states.contains_key(&low) {
+                let low = input(low);
+                value = inner.graph.binary(Binary::Add, value, low, span);
+            }
             scope.bind(&Ident { name: name.clone(), span }, Meaning::Tensor(value));
         }
         let result = inner.statements(&mut scope, body).and_then(|result| inner.figure(result, metric.span));

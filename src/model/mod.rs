@@ -37,6 +37,7 @@ mod statement;
 pub mod summary;
 #[cfg(test)]
 mod tests;
+mod total;
 mod train_item;
 mod training;
 #[cfg(test)]

@@ -227,6 +227,10 @@ impl Expander<'_> {
         if is_buffer && self.mode == Mode::Eval {
             return Ok(());
         }
+        let new = match target {
+            Target::State(id) if self.graph.states[id.0 as usize].kind == StateKind::Metric => self.total(id, new),
+            Target::State(_) | Target::Param(_) => new,
+        };
         self.record(target, new);
         if let Target::State(id) = target {
             let path = self.graph.states[id.0 as usize].name.clone();
@@ -237,7 +241,7 @@ impl Expander<'_> {
     }
 
     /// Records an update; a second one of the same target replaces the first, whose value it has read.
-    fn record(&mut self, target: Target, value: ValueId) {
+    pub(super) fn record(&mut self, target: Target, value: ValueId) {
         match self.graph.updates.iter_mut().find(|update| update.target == target) {
             Some(update) => update.value = value,
             None => self.graph.updates.push(Update { target, value }),

@@ -457,7 +457,7 @@ fn definitions_of_the_file_take_the_place_of_the_librarys() {
 fn several_outputs_are_visible_in_the_loss() {
     let text = "model Auto {\n  input x: [N, 4]\n  code = x -> Linear(2)\n  rebuilt = code -> Linear(4)\n  logits = code -> Linear(3)\n  return logits, rebuilt\n}\n\
                 data d {\n  source = csv(\"d.csv\")\n  x: f32[4]\n  label: class[3]\n}\n\
-                train Auto on d {\n  loss = cross_entropy(logits, label) + 0.1 * mse(rebuilt, x)\n  optimizer = adam\n  length = 2 epochs\n  metrics = accuracy, rmse(rebuilt, x), r2(rebuilt, x)\n}\n";
+                train Auto on d {\n  loss = cross_entropy(logits, label) + 0.1 * mse(rebuilt, x)\n  optimizer = adam\n  length = 2 epochs\n  metrics = mae(rebuilt, x), rmse(rebuilt, x), r2(rebuilt, x)\n}\n";
     let (project, training) = good(text, &[]);
     let fields = vec![
         BoundField { name: "x".into(), sizes: vec![5, 4], dtype: DType::F32, classes: None },
@@ -465,7 +465,7 @@ fn several_outputs_are_visible_in_the_loss() {
     ];
     let step = forward(&project, &training, 5, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let names: Vec<_> = step.graph.outputs.iter().map(|output| output.name.as_str()).collect();
-    assert_eq!(names, ["logits", "rebuilt", "metric:accuracy", "loss"]);
+    assert_eq!(names, ["logits", "rebuilt", "metric:mae(rebuilt, x)", "loss"]);
     let states: Vec<_> = step.graph.states.iter().map(|state| state.name.as_str()).collect();
     assert_eq!(states[..2], ["rmse(rebuilt, x).total", "rmse(rebuilt, x).count"]);
 }
