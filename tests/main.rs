@@ -12,6 +12,7 @@ mod library;
 mod machine_code;
 mod metrics;
 mod models;
+mod not_a_number;
 mod ops;
 mod parity;
 mod passes;

@@ -133,6 +133,43 @@ fn the_backward_half_reads_a_rectifiers_output() {
 }
 
 #[test]
+fn a_rectifier_that_keeps_what_is_not_a_number_is_a_maximum_or_minimum() {
+    for (compare, op) in [(Compare::Le, Binary::Max), (Compare::Ge, Binary::Min)] {
+        let mut case = Case::new();
+        let x = case.param(&[17]);
+        let bound = case.constant(0.25, &[17]);
+        let beyond = case.graph.compare(compare, x, bound, span());
+        let y = case.graph.select(beyond, bound, x, span());
+        let square = case.graph.binary(Binary::Mul, y, y, span());
+        let loss = case.graph.sum(square, &[0], span());
+        let gradient = ansatz::grad::differentiate(&mut case.graph, loss, &[x])[0];
+        case.feeds.params.get_mut("p0").expect("a parameter").data[..2].copy_from_slice(&[0.25, 7.0]);
+        let graph = case.simplified(&[y, gradient]);
+        assert_eq!(count(&graph, &Op::Binary(op)), 1);
+        let compared: Vec<&Op> = graph
+            .values()
+            .filter(|(_, value)| value.op == Op::Compare(compare))
+            .map(|(_, value)| &graph.value(value.args[0]).op)
+            .collect();
+        assert_eq!(compared, [&Op::Binary(op)], "the backward half reads the output");
+    }
+}
+
+#[test]
+fn zero_times_what_may_be_infinite_stays_a_product() {
+    let mut case = Case::new();
+    let x = case.param(&[5]);
+    let zero = case.constant(0.0, &[5]);
+    let index = case.graph.index(0, &dims(&[5]), span());
+    let index = case.graph.cast(index, DType::F32, span());
+    let (kept, folded) =
+        (case.graph.binary(Binary::Mul, x, zero, span()), case.graph.binary(Binary::Mul, index, zero, span()));
+    let graph = case.simplified(&[kept, folded]);
+    assert_eq!(count(&graph, &Op::Binary(Binary::Mul)), 1);
+    assert_eq!(graph.value(graph.outputs[1].value).op, Op::Const(0.0));
+}
+
+#[test]
 fn a_sum_of_a_broadcast_is_a_scaling() {
     let mut case = Case::new();
     let x = case.param(&[5]);

@@ -174,26 +174,25 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// `a < b ? b : a`: one `maxps`. A NaN in `a` stays, one in `b` is dropped.
-    pub fn larger(&mut self, a: Value, b: Value, dtype: DType, width: Width) -> Value {
-        match dtype {
-            DType::F32 => {
-                let less = self.b.ins().fcmp(FloatCC::LessThan, a, b);
-                self.choose(less, b, a, width)
-            }
-            DType::I32 | DType::Bool => self.b.ins().smax(a, b),
-        }
+    /// The larger of two floats; NaN where `a` is, and where `b` is if that is not known to be a number.
+    pub fn larger(&mut self, a: Value, b: Value, b_is_number: bool, width: Width) -> Value {
+        // One `maxps`, which gives its second operand where either is NaN.
+        let less = self.b.ins().fcmp(FloatCC::LessThan, a, b);
+        let larger = self.choose(less, b, a, width);
+        if b_is_number { larger } else { self.unless_nan(b, larger, width) }
     }
 
-    /// `b < a ? b : a`: one `minps`. A NaN in `a` stays, one in `b` is dropped.
-    pub fn smaller(&mut self, a: Value, b: Value, dtype: DType, width: Width) -> Value {
-        match dtype {
-            DType::F32 => {
-                let less = self.b.ins().fcmp(FloatCC::LessThan, b, a);
-                self.choose(less, b, a, width)
-            }
-            DType::I32 | DType::Bool => self.b.ins().smin(a, b),
-        }
+    /// The smaller of two floats, likewise.
+    pub fn smaller(&mut self, a: Value, b: Value, b_is_number: bool, width: Width) -> Value {
+        let less = self.b.ins().fcmp(FloatCC::LessThan, b, a);
+        let smaller = self.choose(less, b, a, width);
+        if b_is_number { smaller } else { self.unless_nan(b, smaller, width) }
+    }
+
+    /// `x` where it is NaN, else `other`.
+    fn unless_nan(&mut self, x: Value, other: Value, width: Width) -> Value {
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, x, x);
+        self.choose(nan, x, other, width)
     }
 
     /// Loads four floats from any address. Below AVX, Cranelift 0.135 makes a load that has one reader the operand of

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 
 use crate::cpu::emit::{Width, memory, register};
 use crate::cpu::nest::{NestEmitter, Point};
-use crate::cpu::plan::{Call, LANES, SLOT_BYTES};
+use crate::cpu::plan::{Call, LANES, SLOT_BYTES, extremum_operands};
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{Node, NodeId, NodeOp};
 
@@ -93,6 +93,14 @@ impl NestEmitter<'_, '_> {
                 let x = self.operand(*x, point);
                 self.unary(*unary, x, width)
             }
+            NodeOp::Binary(Binary::Max, x, y) if node.dtype == DType::F32 => {
+                let (x, y, number) = self.extremum(*x, *y, point);
+                self.e.larger(x, y, number, width)
+            }
+            NodeOp::Binary(Binary::Min, x, y) if node.dtype == DType::F32 => {
+                let (x, y, number) = self.extremum(*x, *y, point);
+                self.e.smaller(x, y, number, width)
+            }
             NodeOp::Binary(binary, x, y) => {
                 let (x, y) = (self.operand(*x, point), self.operand(*y, point));
                 self.binary(*binary, x, y, node.dtype, width)
@@ -113,6 +121,12 @@ impl NestEmitter<'_, '_> {
                 self.cast(x, from, node.dtype, width)
             }
         }
+    }
+
+    /// The operands of a maximum or minimum of floats, and whether the second is known to be a number.
+    fn extremum(&mut self, x: NodeId, y: NodeId, point: &Point) -> (Value, Value, bool) {
+        let (x, y, number) = extremum_operands(&self.plan.nest.phases[self.phase].nodes, x, y);
+        (self.operand(x, point), self.operand(y, point), number)
     }
 
     /// The dtype of a node of the phase at hand.
@@ -162,8 +176,8 @@ impl NestEmitter<'_, '_> {
                 self.e.b.ins().fsub(x, taken)
             }
             Binary::Div | Binary::Rem => self.lanewise(x, y, width, |this, x, y| this.divide(binary, x, y)),
-            Binary::Max => self.e.larger(x, y, dtype, width),
-            Binary::Min => self.e.smaller(x, y, dtype, width),
+            Binary::Max => self.e.b.ins().smax(x, y),
+            Binary::Min => self.e.b.ins().smin(x, y),
             Binary::And => self.e.b.ins().band(x, y),
             Binary::Or => self.e.b.ins().bor(x, y),
             Binary::Pow => unreachable!("powers are calls on strips"),

@@ -6,7 +6,7 @@
 use crate::cpu::simplify::simplify;
 use crate::cpu::wide;
 use crate::graph::{Binary, DType, Unary};
-use crate::kernel::{BufferId, Lanes, Linear, Location, Nest, NodeId, NodeOp, Phase};
+use crate::kernel::{BufferId, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase};
 use crate::primitives::vector::VectorFunction;
 
 /// Points of the lane loop that pass through scratch together. A strip of 2 KiB per value stays in L1.
@@ -111,6 +111,24 @@ pub(super) fn call_of(op: &NodeOp) -> Option<Call> {
         | NodeOp::Select(..)
         | NodeOp::Cast(_) => None,
     }
+}
+
+/// The operands of a maximum or minimum of floats in an order in which the second is known to be a number, if one is.
+pub(super) fn extremum_operands(nodes: &[Node], x: NodeId, y: NodeId) -> (NodeId, NodeId, bool) {
+    if is_number(nodes, x) { (y, x, true) } else { (x, y, is_number(nodes, y)) }
+}
+
+/// True if a node is known not to be NaN.
+fn is_number(nodes: &[Node], id: NodeId) -> bool {
+    let node = &nodes[id.0 as usize];
+    node.dtype != DType::F32
+        || match node.op {
+            NodeOp::Const(number) => !number.is_nan(),
+            NodeOp::Index(_) | NodeOp::Random { .. } => true,
+            NodeOp::Cast(x) => is_number(nodes, x),
+            NodeOp::Load(_) | NodeOp::Reduced { .. } => false,
+            NodeOp::Unary(..) | NodeOp::Binary(..) | NodeOp::Compare(..) | NodeOp::Select(..) => false,
+        }
 }
 
 /// The nodes that a node reads.

@@ -91,23 +91,48 @@ impl NestEmitter<'_, '_> {
             }
             (ReductionKind::Sum, ..) => Partial { value: self.e.b.ins().iadd(a.value, b.value), index: None },
             (ReductionKind::ArgMax, Some(first), Some(second)) => {
-                let greater = self.less(a.value, b.value, dtype);
+                let greater = self.exceeds(b.value, a.value, dtype);
                 Partial {
                     value: self.e.choose(greater, b.value, a.value, width),
                     index: Some(self.e.choose(greater, second, first, width)),
                 }
             }
+            (ReductionKind::Max | ReductionKind::ArgMax, ..) if dtype == DType::F32 => {
+                Partial { value: self.e.larger(a.value, b.value, false, width), index: None }
+            }
             (ReductionKind::Max | ReductionKind::ArgMax, ..) => {
-                Partial { value: self.e.larger(a.value, b.value, dtype, width), index: None }
+                Partial { value: self.e.b.ins().smax(a.value, b.value), index: None }
             }
         }
     }
 
-    fn less(&mut self, a: Value, b: Value, dtype: DType) -> Value {
+    /// Whether `b` replaces `a` as the maximum: a NaN exceeds every number.
+    fn exceeds(&mut self, b: Value, a: Value, dtype: DType) -> Value {
         match dtype {
-            DType::F32 => self.e.b.ins().fcmp(FloatCC::LessThan, a, b),
-            DType::I32 | DType::Bool => self.e.b.ins().icmp(IntCC::SignedLessThan, a, b),
+            DType::F32 => {
+                let above = self.e.b.ins().fcmp(FloatCC::UnorderedOrGreaterThan, b, a);
+                let number = self.e.b.ins().fcmp(FloatCC::Ordered, a, a);
+                self.e.b.ins().band(above, number)
+            }
+            DType::I32 | DType::Bool => self.e.b.ins().icmp(IntCC::SignedGreaterThan, b, a),
         }
+    }
+
+    /// Whether neither exceeds the other.
+    fn ties(&mut self, a: Value, b: Value, dtype: DType) -> Value {
+        match dtype {
+            DType::F32 => {
+                let equal = self.e.b.ins().fcmp(FloatCC::Equal, a, b);
+                let (first, second) = (self.nan(a), self.nan(b));
+                let both = self.e.b.ins().band(first, second);
+                self.e.b.ins().bor(equal, both)
+            }
+            DType::I32 | DType::Bool => self.e.b.ins().icmp(IntCC::Equal, a, b),
+        }
+    }
+
+    fn nan(&mut self, x: Value) -> Value {
+        self.e.b.ins().fcmp(FloatCC::Unordered, x, x)
     }
 
     /// `combine` for partials whose indices interleave: of equal values that with the smaller index.
@@ -116,11 +141,8 @@ impl NestEmitter<'_, '_> {
             return self.combine(reduction, a, b, width);
         };
         let dtype = self.dtype(reduction.node);
-        let greater = self.less(a.value, b.value, dtype);
-        let equal = match dtype {
-            DType::F32 => self.e.b.ins().fcmp(FloatCC::Equal, a.value, b.value),
-            DType::I32 | DType::Bool => self.e.b.ins().icmp(IntCC::Equal, a.value, b.value),
-        };
+        let greater = self.exceeds(b.value, a.value, dtype);
+        let equal = self.ties(a.value, b.value, dtype);
         let before = self.e.b.ins().icmp(IntCC::SignedLessThan, second, first);
         let tie = self.e.b.ins().band(equal, before);
         let take = self.e.b.ins().bor(greater, tie);

@@ -163,10 +163,10 @@ fn binary(rule: &mut Rule, op: Binary, a: ValueId, b: ValueId, y: ValueId, posit
             let part = rule.mul(g, slope);
             rule.choose(Compare::Eq, a, zero, zero, part)
         }
-        (Binary::Max, 0) => extremum(rule, Compare::Gt, a, b),
-        (Binary::Max, _) => extremum(rule, Compare::Gt, b, a),
-        (Binary::Min, 0) => extremum(rule, Compare::Lt, a, b),
-        (Binary::Min, _) => extremum(rule, Compare::Lt, b, a),
+        (Binary::Max, 0) => extremum(rule, Compare::Lt, a, b),
+        (Binary::Max, _) => extremum(rule, Compare::Lt, b, a),
+        (Binary::Min, 0) => extremum(rule, Compare::Gt, a, b),
+        (Binary::Min, _) => extremum(rule, Compare::Gt, b, a),
         (Binary::And | Binary::Or, _) => return None,
     };
     Some(part)
@@ -189,12 +189,12 @@ fn power_by_base(rule: &mut Rule, a: ValueId, b: ValueId) -> Option<ValueId> {
     Some(rule.mul(g, slope))
 }
 
-/// g where `mine` wins over `other`, half of it at a tie, else 0.
-fn extremum(rule: &mut Rule, wins: Compare, mine: ValueId, other: ValueId) -> ValueId {
+/// 0 where `mine` loses against `other`, half of g at a tie, else g: also where one of them is not a number.
+fn extremum(rule: &mut Rule, loses: Compare, mine: ValueId, other: ValueId) -> ValueId {
     let (zero, half) = (rule.constant(0.0), rule.constant(0.5));
     let shared = rule.mul(rule.g, half);
-    let tie = rule.choose(Compare::Eq, mine, other, shared, zero);
-    rule.choose(wins, mine, other, rule.g, tie)
+    let kept = rule.choose(Compare::Eq, mine, other, shared, rule.g);
+    rule.choose(loses, mine, other, zero, kept)
 }
 
 /// g at the first maximal element, else 0: the element's row-major index within `axes` is compared with [`Op::ArgMax`].

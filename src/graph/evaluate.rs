@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::scalar::{ClockReading, binary, binary_integer, compare, truth, unary};
+use super::scalar::{ClockReading, binary, binary_integer, compare, exceeds, truth, unary};
 use super::{
     Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, Target, Unary, Value, ValueId, philox,
 };
@@ -259,7 +259,7 @@ fn first_maxima(x: &Tensor, axes: &[usize], sizes: &[usize], dtype: DType) -> (T
     for (element, point) in x.data.iter().zip(points(&x.sizes)) {
         let kept = point.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, &index)| index as i64);
         let position = maxima.position(kept).expect("a kept index lies in the reduced shape");
-        if *element > maxima.data[position] {
+        if exceeds(*element, maxima.data[position]) {
             maxima.data[position] = *element;
             indices.data[position] = seen[position] as f64;
         }
@@ -363,5 +363,17 @@ mod tests {
         feeds.inputs.insert("a".into(), Tensor::new(&[2, 2], vec![1.0, 5.0, 5.0, 5.0]));
         let index = graph.arg_max(ids[0], &[0, 1], span());
         assert_eq!(result(graph, &feeds, index), [1.0]);
+    }
+
+    #[test]
+    fn the_first_that_is_not_a_number_is_the_maximum() {
+        let (mut graph, mut feeds, ids) = inputs(&[&[2, 3]]);
+        let data = vec![1.0, f64::NAN, f64::NAN, f64::NEG_INFINITY, 2.0, f64::INFINITY];
+        feeds.inputs.insert("a".into(), Tensor::new(&[2, 3], data));
+        let maximum = graph.reduce_max(ids[0], &[1], span());
+        let index = graph.arg_max(ids[0], &[1], span());
+        let maximum = result(graph.clone(), &feeds, maximum);
+        assert!(maximum[0].is_nan() && maximum[1] == f64::INFINITY, "{maximum:?}");
+        assert_eq!(result(graph, &feeds, index), [1.0, 2.0]);
     }
 }

@@ -49,13 +49,14 @@ pub enum Op {
     Reshape,
     /// The affine contraction of one or two F32 tensors (or one of any type, without reduction): see [`Contract`].
     Contract(Contract),
-    /// Maximum over `axes` (sorted), which vanish from the shape; F32 or I32.
+    /// Maximum over `axes` (sorted), which vanish from the shape; F32 or I32. What is not a number exceeds every number.
     /// Gradient: to the first maximal element in row-major order.
     ReduceMax {
         /// The reduced axes.
         axes: Vec<usize>,
     },
-    /// Row-major index, within `axes` (sorted), of the first maximal element; I32. No gradient.
+    /// Row-major index, within `axes` (sorted), of the first maximal element, or of the first that is not a number; I32.
+    /// No gradient.
     ArgMax {
         /// The reduced axes.
         axes: Vec<usize>,
@@ -112,9 +113,11 @@ pub enum Binary {
     Rem,
     /// aᵇ (F32). Gradient to a: g·b·aᵇ⁻¹; to b: g·y·ln a, 0 where a is 0.
     Pow,
-    /// max(a, b) (F32, I32). The gradient flows to the larger, half to each at a tie.
+    /// max(a, b) (F32, I32); not a number where a or b is none. The gradient flows to what is not less than the other, half
+    /// to each at a tie.
     Max,
-    /// min(a, b) (F32, I32). The gradient flows to the smaller, half to each at a tie.
+    /// min(a, b) (F32, I32); not a number where a or b is none. The gradient flows to what is not more than the other, half
+    /// to each at a tie.
     Min,
     /// Logical conjunction (Bool).
     And,

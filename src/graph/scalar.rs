@@ -72,11 +72,28 @@ pub fn binary(op: Binary, a: f64, b: f64) -> f64 {
         Binary::Div => a / b,
         Binary::Rem => a - b * (a / b).floor(),
         Binary::Pow => a.powf(b),
-        Binary::Max => a.max(b),
-        Binary::Min => a.min(b),
+        Binary::Max => {
+            if exceeds(b, a) {
+                b
+            } else {
+                a
+            }
+        }
+        Binary::Min => {
+            if exceeds(-b, -a) {
+                b
+            } else {
+                a
+            }
+        }
         Binary::And => truth(a != 0.0 && b != 0.0),
         Binary::Or => truth(a != 0.0 || b != 0.0),
     }
+}
+
+/// Whether `b` replaces `a` as the maximum: what is not a number exceeds every number.
+pub fn exceeds(b: f64, a: f64) -> bool {
+    b > a || (b.is_nan() && !a.is_nan())
 }
 
 /// The meaning of a [`Binary`] on 32-bit integers: wrapping, with floor division and 0 for a zero divisor.
@@ -178,6 +195,14 @@ mod tests {
         let clock = ClockReading { step: 2, total_steps: 10, steps_per_epoch: 5 };
         assert!((expr.evaluate(&clock) - 0.19).abs() < 1e-15);
         assert_eq!(expr.to_string(), "(1 - (0.9 ^ step))");
+    }
+
+    #[test]
+    fn extrema_of_what_is_not_a_number_are_not_numbers() {
+        for (a, b) in [(f64::NAN, 1.0), (1.0, f64::NAN), (f64::NAN, f64::INFINITY), (f64::NEG_INFINITY, f64::NAN)] {
+            assert!(binary(Binary::Max, a, b).is_nan() && binary(Binary::Min, a, b).is_nan(), "{a}, {b}");
+        }
+        assert_eq!((binary(Binary::Max, 1.0, 2.0), binary(Binary::Min, 1.0, 2.0)), (2.0, 1.0));
     }
 
     #[test]

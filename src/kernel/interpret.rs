@@ -8,7 +8,7 @@ use super::{
     Buffer, BufferId, KernelKind, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Product, ProductLoop, Program,
     Reduction, ReductionKind, Store, Winograd,
 };
-use crate::graph::scalar::{binary, binary_integer, compare, truth, unary};
+use crate::graph::scalar::{binary, binary_integer, compare, exceeds, truth, unary};
 use crate::graph::{DType, philox};
 
 /// The memory of a step: one f64 at the byte offset of each element.
@@ -277,9 +277,9 @@ impl Fold {
     fn take(&mut self, value: f64, number: usize) {
         match self.kind {
             ReductionKind::Sum => self.result += value,
-            ReductionKind::Max => self.result = if value > self.result { value } else { self.result },
-            ReductionKind::ArgMax if value > self.best => (self.best, self.result) = (value, number as f64),
-            ReductionKind::ArgMax => {}
+            ReductionKind::Max if exceeds(value, self.result) => self.result = value,
+            ReductionKind::ArgMax if exceeds(value, self.best) => (self.best, self.result) = (value, number as f64),
+            ReductionKind::Max | ReductionKind::ArgMax => {}
         }
     }
 }

@@ -242,9 +242,9 @@ pub struct Reduction {
 pub enum ReductionKind {
     /// Sum (F32).
     Sum,
-    /// Maximum (F32 or I32); of nothing: −∞.
+    /// Maximum (F32 or I32), not a number where an element is none; of nothing: −∞.
     Max,
-    /// Row-major inner index of the first maximum; I32.
+    /// Row-major inner index of the first maximum, or of the first that is not a number; I32.
     ArgMax,
 }
 

@@ -4,7 +4,8 @@
 //! powers with small constant exponents become products and roots; a division by a constant becomes a product;
 //! signs cancel; selections with one possible outcome, casts that change nothing, reshapes of reshapes and
 //! [`Op::Detach`] vanish.
-//! Invariant: each rule holds for every finite operand. Constants stand right of commutative ops.
+//! Invariant: each rule holds for every finite operand and keeps what is not a number: `0 · x` is 0 only where x cannot be
+//! infinite. Constants stand right of commutative ops.
 
 use crate::graph::scalar::{binary, binary_integer, compare, truth, unary};
 use crate::graph::{Binary, Compare, DType, Graph, Op, Unary, Value, ValueId};
@@ -42,6 +43,20 @@ fn constant(graph: &mut Graph, like: &Value, number: f64) -> ValueId {
 fn number(graph: &Graph, id: ValueId) -> Option<f64> {
     let Op::Const(number) = graph.value(id).op else { return None };
     Some(number)
+}
+
+/// True if every element is a finite number whatever the step reads.
+fn is_finite(graph: &Graph, id: ValueId) -> bool {
+    let value = graph.value(id);
+    value.dtype != DType::F32
+        || match value.op {
+            Op::Const(number) => number.is_finite(),
+            Op::Size(_) | Op::Index { .. } | Op::Random { .. } => true,
+            Op::Cast => is_finite(graph, value.args[0]),
+            Op::Input(_) | Op::Param(_) | Op::State(_) | Op::Scalar(_) => false,
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Detach | Op::Reshape => false,
+            Op::Contract(_) | Op::ReduceMax { .. } | Op::ArgMax { .. } | Op::Gather(_) | Op::Scatter(_) => false,
+        }
 }
 
 /// The operand of a value that is `op` of one.
@@ -102,7 +117,7 @@ fn constant_right(graph: &mut Graph, op: Binary, right: f64, value: Value) -> Va
     match op {
         Binary::Add | Binary::Sub if right == 0.0 => x,
         Binary::Mul | Binary::Div if right == 1.0 => x,
-        Binary::Mul if right == 0.0 => constant(graph, &value, 0.0),
+        Binary::Mul if right == 0.0 && is_finite(graph, x) => constant(graph, &value, 0.0),
         Binary::Mul if right == -1.0 => graph.unary(Unary::Neg, x, value.span),
         Binary::Mul if value.dtype == DType::F32 => scale(graph, right, value),
         Binary::Div if value.dtype == DType::F32 && right != 0.0 && right.is_finite() => {

@@ -1,8 +1,7 @@
 //! Rewrites that keep a graph's meaning and make it cheaper: a flat list, with the verifier between in debug builds.
 //!
 //! Input: a graph whose gradients have been taken ([`Op::Detach`](crate::graph::Op::Detach) vanishes here).
-//! Output: an equal graph: every output and update has the same value up to the rounding of reordered sums and
-//! products, and up to `x · 0`, which becomes 0 for infinite x too.
+//! Output: an equal graph: every output and update has the same value up to the rounding of reordered sums and products.
 //! Invariant: entries keep their identifiers; values do not.
 
 mod access;

@@ -1,55 +1,82 @@
-//! The sign of a rectifier's input is read from its output.
+//! Rectifiers as maxima and minima, and the sign of a rectifier's input read from its output.
 //!
-//! Input and output: a graph. With `y = x > 0 ? x : 0`, later readers of `x > 0` (the backward half) read `y > 0`,
-//! which is equal for every x, not-a-number included. Then x need not be kept for the backward half; y is kept anyway
-//! as the next layer's input.
-//! Invariant: only values behind y are changed. Run after `cse`, which makes the comparisons one value.
+//! Input and output: a graph. With `y = x <= c ? c : x`, later readers of the comparison (the backward half) compare y,
+//! which is equal for every x, not-a-number included; likewise with `>=`, and with `x > c ? x : c` and `<`. Then x need not
+//! be kept for the backward half; y is kept anyway as the next layer's input. The first two, which keep what is not a
+//! number, become `max(x, c)` and `min(x, c)`: one instruction.
+//! Invariant: only y and values behind it are changed. Run after `cse`, which makes the comparisons one value.
 
 use std::collections::HashMap;
 
 use crate::dim::Dim;
-use crate::graph::{Compare, DType, Graph, Op, ValueId};
+use crate::graph::{Binary, Compare, DType, Graph, Op, Value, ValueId};
 
 /// Runs the pass.
 pub fn run(graph: &mut Graph) {
-    // Comparison → rectified value.
-    let mut rectified: HashMap<ValueId, ValueId> = HashMap::new();
-    for (id, value) in graph.values() {
-        if value.op == Op::Select
-            && let [condition, then, otherwise] = value.args[..]
-            && is_zero(graph, otherwise)
-            && is_positive(graph, condition, then)
-        {
-            rectified.entry(condition).or_insert(id);
-        }
+    let found: HashMap<ValueId, Rectifier> =
+        graph.values().filter_map(|(id, value)| Some((id, rectifier(graph, value)?))).collect();
+    // Comparison → the first rectified value.
+    let mut first: HashMap<ValueId, ValueId> = HashMap::new();
+    for (&id, rectifier) in &found {
+        first.entry(rectifier.condition).and_modify(|y| *y = id.min(*y)).or_insert(id);
     }
     let mut moved: HashMap<ValueId, ValueId> = HashMap::new();
     let mut places: Vec<ValueId> = Vec::with_capacity(graph.len());
     super::rewrite(graph, |new, (id, old), mut value| {
         for (old_arg, arg) in old.args.iter().zip(&mut value.args) {
-            let Some(&y) = rectified.get(old_arg).filter(|&&y| y < id) else { continue };
+            let Some(&y) = first.get(old_arg).filter(|&&y| y < id) else { continue };
             let place = places[y.0 as usize];
             *arg = *moved.entry(y).or_insert_with(|| {
-                let y = new.value(place).clone();
-                let zero = new.constant(0.0, &y.shape, DType::F32, y.span);
-                new.compare(Compare::Gt, place, zero, y.span)
+                let Value { shape, span, .. } = new.value(place).clone();
+                let bound = new.constant(found[&y].bound, &shape, DType::F32, span);
+                new.compare(found[&y].compare, place, bound, span)
             });
+        }
+        let extremum = found.get(&id).and_then(|rectifier| rectifier.extremum());
+        if let (Some(op), [_, bound, x]) = (extremum, &value.args[..]) {
+            value = Value { op: Op::Binary(op), args: vec![*x, *bound], ..value };
         }
         places.push(new.push(value));
         places[places.len() - 1]
     });
 }
 
-fn is_zero(graph: &Graph, id: ValueId) -> bool {
-    graph.value(id).op == Op::Const(0.0)
+/// A selection between a tensor and the constant that it is compared with.
+struct Rectifier {
+    condition: ValueId,
+    compare: Compare,
+    bound: f64,
 }
 
-/// True for `x > 0` on F32 of more than one element.
-fn is_positive(graph: &Graph, condition: ValueId, x: ValueId) -> bool {
-    let value = graph.value(condition);
+impl Rectifier {
+    /// The function that the selection is for every number and for what is none.
+    fn extremum(&self) -> Option<Binary> {
+        match self.compare {
+            Compare::Le => Some(Binary::Max),
+            Compare::Ge => Some(Binary::Min),
+            Compare::Lt | Compare::Gt | Compare::Eq | Compare::Ne => None,
+        }
+    }
+}
+
+fn rectifier(graph: &Graph, value: &Value) -> Option<Rectifier> {
+    let [condition, then, otherwise] = value.args[..] else { return None };
     let wide = value.shape.iter().any(|dim| *dim != Dim::constant(1));
-    wide && value.op == Op::Compare(Compare::Gt)
-        && value.args[0] == x
-        && is_zero(graph, value.args[1])
-        && graph.value(x).dtype == DType::F32
+    let Op::Compare(compare) = graph.value(condition).op else { return None };
+    if value.op != Op::Select || value.dtype != DType::F32 || !wide {
+        return None;
+    }
+    let (x, bound) = match compare {
+        Compare::Le | Compare::Ge => (otherwise, then),
+        Compare::Lt | Compare::Gt => (then, otherwise),
+        Compare::Eq | Compare::Ne => return None,
+    };
+    let compared = &graph.value(condition).args;
+    let bound = number(graph, bound).filter(|bound| number(graph, compared[1]) == Some(*bound))?;
+    (compared[0] == x && number(graph, x).is_none()).then_some(Rectifier { condition, compare, bound })
+}
+
+fn number(graph: &Graph, id: ValueId) -> Option<f64> {
+    let Op::Const(number) = graph.value(id).op else { return None };
+    Some(number)
 }

@@ -243,7 +243,7 @@ fn straight_line(inliner: &mut Inliner<'_>, kind: ReductionKind, arg: Id, outer:
         let inner = sizes.iter().zip(&strides).map(|pair| Coord::Linear(Linear::constant(index(pair))));
         let at = At::Dims(outer.iter().cloned().chain(inner).collect());
         let element = inliner.element(arg, &at, &[]);
-        if number == 0 && kind != ReductionKind::ArgMax {
+        if number == 0 {
             folded = element;
             continue;
         }
@@ -252,13 +252,23 @@ fn straight_line(inliner: &mut Inliner<'_>, kind: ReductionKind, arg: Id, outer:
             ReductionKind::Max => folded = inliner.code.push(CodeOp::Binary(Binary::Max, folded, element), dtype),
             ReductionKind::ArgMax => {
                 let here = inliner.code.push(CodeOp::Const((number as f64).to_bits()), DType::I32);
-                let better = inliner.code.push(CodeOp::Compare(Compare::Gt, element, folded), DType::Bool);
-                place = inliner.code.push(CodeOp::Select(better, here, place), DType::I32);
-                folded = inliner.code.push(CodeOp::Select(better, element, folded), dtype);
+                place = later_maximum(inliner, (folded, place), (element, here), dtype);
+                folded = inliner.code.push(CodeOp::Binary(Binary::Max, folded, element), dtype);
             }
         }
     }
     if kind == ReductionKind::ArgMax { place } else { folded }
+}
+
+/// The place of the maximum of those seen, at `first`, and a later element, at `later`. What is not a number exceeds every
+/// number; selections by one comparison each are cheaper than the logic of two.
+fn later_maximum(inliner: &mut Inliner<'_>, first: (NodeId, NodeId), later: (NodeId, NodeId), dtype: DType) -> NodeId {
+    let mut choose = |compare, a, b, yes, no| {
+        let condition = inliner.code.push(CodeOp::Compare(compare, a, b), DType::Bool);
+        inliner.code.push(CodeOp::Select(condition, yes, no), DType::I32)
+    };
+    let above = if dtype == DType::F32 { choose(Compare::Eq, first.0, first.0, later.1, first.1) } else { later.1 };
+    choose(Compare::Le, later.0, first.0, first.1, above)
 }
 
 /// How the loops of a scatter are ordered: loops over dims that lead to different elements come first and may run in

@@ -249,6 +249,61 @@ fn arg_max_takes_the_first_of_equal_maxima() {
 }
 
 #[test]
+fn maxima_and_places_of_what_is_not_a_number_agree() {
+    for lanes in [Lanes::None, Lanes::Inner, Lanes::Outer] {
+        for columns in [1, 3, 4, 17, 40] {
+            let mut case = softmax(19, columns, lanes);
+            let data = &mut case.data[0];
+            // Rows with one and with two NaN, beside infinities, and of −∞ elsewhere.
+            for row in (0..19).filter(|row| row % 4 != 0) {
+                let row_data = &mut data[row * columns..][..columns];
+                match row % 4 {
+                    1 => row_data.fill(f64::NEG_INFINITY),
+                    2 => row_data[columns - 1] = f64::INFINITY,
+                    _two => row_data[5 * row % columns] = f64::NAN,
+                }
+                row_data[7 * row % columns] = f64::NAN;
+            }
+            case.check(CLOSE);
+        }
+    }
+}
+
+/// Numbers with NaN here and there, at other places than in the next.
+fn holed(count: usize, first: usize) -> Vec<f64> {
+    numbers(count, first as u64)
+        .into_iter()
+        .enumerate()
+        .map(|(i, x)| if i % 5 == first { f64::NAN } else { x })
+        .collect()
+}
+
+#[test]
+fn extrema_of_what_is_not_a_number_are_not_numbers() {
+    for count in [1, 7, 37, 251] {
+        for binary in [Binary::Max, Binary::Min] {
+            let swapped = |code: &mut Code, x, _| {
+                let zero = code.number(0.0);
+                code.binary(binary, zero, x)
+            };
+            let constant = |code: &mut Code, x, _| {
+                let zero = code.number(0.0);
+                code.binary(binary, x, zero)
+            };
+            let mut cases = [
+                elementwise(count, |code, x, y| code.binary(binary, x, y)),
+                elementwise(count, swapped),
+                elementwise(count, constant),
+            ];
+            for case in &mut cases {
+                (case.data[0], case.data[1]) = (holed(count, 0), holed(count, 2));
+                case.check(EXACT);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_reduction_over_no_loops_is_the_value_and_its_index_0() {
     for lanes in [Lanes::None, Lanes::Inner, Lanes::Outer] {
         let count = 9;

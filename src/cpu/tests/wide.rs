@@ -149,6 +149,20 @@ fn reductions_on_strips_agree_along_rows_and_along_columns() {
 }
 
 #[test]
+fn maxima_on_strips_keep_what_is_not_a_number() {
+    for length in [96, 100, 517] {
+        for place in [0, 15, 16, 90, length - 1] {
+            for (lanes, inner) in [(Lanes::Inner, vec![2, length]), (Lanes::Outer, vec![5])] {
+                let mut case = rows(if lanes == Lanes::Inner { 3 } else { length }, &inner, lanes);
+                case.data[0][place] = f64::NAN;
+                case.data[0][place + 1] = f64::INFINITY;
+                check_wide(&case, 2);
+            }
+        }
+    }
+}
+
+#[test]
 fn guarded_loads_on_strips_are_zero_outside() {
     // y[r, i] = a[r − 1, i − 60] + a[r, i + 60], zero beyond the ends of rows and of a.
     const WIDTH: i64 = 251;

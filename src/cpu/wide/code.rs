@@ -119,7 +119,7 @@ impl Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Take {
     Sum,
-    /// f32; a NaN that is already there stays.
+    /// f32; what is NaN stays.
     Max,
 }
 

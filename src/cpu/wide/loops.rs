@@ -154,12 +154,17 @@ impl<'a> Function<'a> {
 
     /// An accumulator takes a vector in.
     fn combine(&mut self, take: Take, accumulator: u8, value: u8, masking: Masking) {
-        let (opcode, second, last) = match take {
-            Take::Sum => (op::ADDPS, accumulator, value),
-            // The second operand of `maxps` stays where either is NaN.
-            Take::Max => (op::MAXPS, value, accumulator),
-        };
-        self.assembler.vector(opcode, accumulator, second, Operand::Register(last), masking, None);
+        let (old, new) = (Operand::Register(accumulator), Operand::Register(value));
+        match take {
+            Take::Sum => self.assembler.vector(op::ADDPS, accumulator, accumulator, new, masking, None),
+            Take::Max => {
+                // `maxps` gives its second operand where either is NaN: the old one. A new NaN is put in its place.
+                const UNORDERED: u8 = 3;
+                self.assembler.vector(op::CMPPS, MASK, value, new, masking, Some(UNORDERED));
+                self.assembler.vector(op::MAXPS, accumulator, value, old, masking, None);
+                self.assembler.vector(op::MOVAPS, accumulator, 0, new, Masking::Merge(MASK), None);
+            }
+        }
     }
 
     /// The body for whole vectors, and once for the rest.

@@ -13,7 +13,7 @@ mod code;
 mod encode;
 mod loops;
 
-use crate::cpu::plan::{Call, call_of};
+use crate::cpu::plan::{Call, call_of, extremum_operands};
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{BufferId, Linear, Location, NodeId, NodeOp, Phase, ReductionKind};
 use code::{Code, Id, Op, Pair, Reading, Single, Sink, Take, Test};
@@ -177,7 +177,7 @@ impl Lowering<'_> {
                 }
                 (false, Take::Max) => {
                     let old = self.load(stream);
-                    self.code.push(Op::Pair(Pair::Max, value, old))
+                    self.extremum(Pair::Max, old, value, false)
                 }
             };
             let stream = self.stream(stream);
@@ -219,6 +219,12 @@ impl Lowering<'_> {
             NodeOp::Unary(unary, x) => {
                 let x = self.value(*x)?;
                 self.unary(*unary, x, &node.op, node.dtype)?
+            }
+            NodeOp::Binary(binary @ (Binary::Max | Binary::Min), x, y) if float => {
+                let (x, y, number) = extremum_operands(&self.facts.phase.0.nodes, *x, *y);
+                let (x, y) = (self.value(x)?, self.value(y)?);
+                let pair = if *binary == Binary::Max { Pair::Max } else { Pair::Min };
+                self.extremum(pair, x, y, number)
             }
             NodeOp::Binary(binary, x, y) => {
                 let (x, y) = (self.value(*x)?, self.value(*y)?);
@@ -327,13 +333,23 @@ impl Lowering<'_> {
                 (Pair::Sub, x, taken)
             }
             Binary::Div | Binary::Rem | Binary::Pow => return None,
-            // A NaN in x stays, one in y is dropped: the instructions keep their second operand.
-            Binary::Max => (if float { Pair::Max } else { Pair::IntMax }, y, x),
-            Binary::Min => (if float { Pair::Min } else { Pair::IntMin }, y, x),
+            Binary::Max => (Pair::IntMax, x, y),
+            Binary::Min => (Pair::IntMin, x, y),
             Binary::And => (Pair::And, x, y),
             Binary::Or => (Pair::Or, x, y),
         };
         Some(self.code.push(Op::Pair(pair, x, y)))
+    }
+
+    /// The larger (smaller) of two floats; NaN where x is, and where y is if that is not known to be a number.
+    fn extremum(&mut self, pair: Pair, x: Id, y: Id, y_is_number: bool) -> Id {
+        // The instructions give their second operand where either is NaN.
+        let extremum = self.code.push(Op::Pair(pair, y, x));
+        if y_is_number {
+            return extremum;
+        }
+        let nan = Test { compare: Compare::Ne, reading: Reading::Float };
+        self.code.push(Op::ChooseBy(nan, y, y, y, extremum))
     }
 
     fn cast(&mut self, x: Id, from: DType, to: DType) -> Option<Id> {
