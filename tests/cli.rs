@@ -174,3 +174,45 @@ fn tuning_is_kept_and_changes_no_result() {
     let weights = |run: &str| std::fs::read(folder.path().join(run).join("last.safetensors")).expect("the weights");
     assert!(weights("estimated") == weights("tuned"));
 }
+
+#[cfg(unix)]
+#[test]
+fn formatting_keeps_permissions_and_links() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (file, link) = (folder.path().join("shared/real.ansatz"), folder.path().join("link.ansatz"));
+    std::fs::create_dir(folder.path().join("shared")).expect("made");
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o7777;
+    symlink("shared/real.ansatz", &link).expect("linked");
+    for (named, bits) in [("link.ansatz", 0o600), ("shared/real.ansatz", 0o640), ("shared", 0o444)] {
+        std::fs::write(&file, "fn  f(x)  =  x\n").expect("written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(bits)).expect("set");
+        let output = ansatz(folder.path(), &["fmt", named]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(std::fs::read_to_string(&file).expect("text"), "fn f(x) = x\n", "{named}");
+        assert_eq!(mode(&file), bits, "{named}");
+        assert!(link.is_symlink(), "{named}");
+        assert_eq!(std::fs::read_dir(folder.path().join("shared")).expect("listed").count(), 1, "nothing is left over");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+    }
+}
+
+#[test]
+fn a_folder_without_model_files_is_a_problem() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir(folder.path().join("empty")).expect("made");
+    std::fs::write(folder.path().join("good.ansatz"), "fn f(x) = x\n").expect("written");
+    for arguments in [&["check", "empty"][..], &["fmt", "empty"], &["check", ".", "empty"], &["fmt", "--check", "empty"]] {
+        let output = ansatz(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains("there is no `.ansatz` file in the folder empty"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_size_that_the_model_does_not_have_is_a_problem() {
+    let output = ansatz(root(), &["summary", "models/spirals.ansatz", "--size", "N=2", "--size", "H=3"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    let words = text(&output.stderr);
+    assert!(words.contains("have no size `H`; they have `N`"), "{words}");
+}

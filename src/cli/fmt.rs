@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Failure, open};
+use crate::model::is_model_file;
+use crate::runtime::checkpoint;
 use crate::source::SourceMap;
 use crate::syntax;
 
@@ -22,7 +24,6 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut unformatted = false;
     let mut broken = false;
     for path in files(&arguments.paths)? {
-        let problem = |error: std::io::Error| Failure::Problem(format!("{}: {error}", path.display()));
         let text = open::text(&path)?;
         let formatted = match syntax::format(&text) {
             Ok(formatted) => formatted,
@@ -40,19 +41,24 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
             println!("would format {}", open::shown(&path));
             unformatted = true;
         } else {
-            crate::runtime::checkpoint::write_atomically(&path, formatted.as_bytes()).map_err(problem)?;
+            checkpoint::rewrite(&path, formatted.as_bytes()).map_err(Failure::at(&path))?;
             println!("formatted {}", open::shown(&path));
         }
     }
     if broken || unformatted { Err(Failure::Findings) } else { Ok(()) }
 }
 
-/// The files named, and the `.ansatz` files below the folders named, sorted.
+/// The files named, and the `.ansatz` files below the folders named, sorted. Links inside the folders are not followed.
+/// A folder without any is a problem, since nothing of it would be looked at.
 pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     for path in paths {
         if path.is_dir() {
-            walk(path, &mut found).map_err(|error| Failure::Problem(format!("{}: {error}", path.display())))?;
+            let before = found.len();
+            walk(path, &mut found)?;
+            if found.len() == before {
+                return Err(Failure::Problem(format!("there is no `.ansatz` file in the folder {}", path.display())));
+            }
         } else if path.exists() {
             found.push(path.clone());
         } else {
@@ -64,15 +70,15 @@ pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> super::Outcome {
+    for entry in std::fs::read_dir(folder).map_err(Failure::at(folder))? {
+        let path = entry.map_err(Failure::at(folder))?.path();
         if path.is_symlink() {
             continue;
         }
         if path.is_dir() {
             walk(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "ansatz") {
+        } else if is_model_file(&path) {
             found.push(path);
         }
     }

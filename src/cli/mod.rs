@@ -21,6 +21,7 @@ mod summary;
 mod train;
 mod tune;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -72,6 +73,14 @@ enum Failure {
     Findings,
     /// Anything else, in words.
     Problem(String),
+}
+
+impl Failure {
+    /// A problem of the system with a file.
+    fn at(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+        move |error| Failure::Problem(format!("{}: {error}", path.display()))
+    }
+
 }
 
 impl<E: std::error::Error> From<E> for Failure {

@@ -53,8 +53,14 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         let number = value.parse::<f64>().map_err(|_| Failure::Problem(format!("`{name}={value}`: not a number")))?;
         values.push((name.clone(), number));
     }
-    let expanded = model::expand(&project, file, &name, &values, Mode::Eval, &sizes);
-    let (expanded, warnings) = open::unwrap(expanded, &project.sources)?;
+    let expand = |sizes| model::expand(&project, file, &name, &values, Mode::Eval, sizes);
+    let (mut expanded, mut warnings) = open::unwrap(expand(&BTreeMap::new()), &project.sources)?;
+    if let Err((unknown, known)) = model::check::known_sizes(&expanded, &sizes) {
+        return Err(Failure::Problem(format!("the inputs of {name} have no size `{unknown}`; they have {known}")));
+    }
+    if !sizes.is_empty() {
+        (expanded, warnings) = open::unwrap(expand(&sizes), &project.sources)?;
+    }
     open::report(&warnings, &project.sources)?;
     let summary = summarize(&expanded);
     if arguments.json {

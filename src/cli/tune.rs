@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    cache.save(level, threads, &known)?;
+    cache.save(level, threads, &known).map_err(Failure::at(&cache.path(level, threads)))?;
     println!("{measured} products measured; {} known in {}", known.len(), cache.path(level, threads).display());
     Ok(())
 }

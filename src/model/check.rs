@@ -3,7 +3,7 @@
 //! Input: a loaded project and a file of it. Output: diagnostics, without duplicates.
 //! Invariant: a file without an error among them can be trained as far as shapes, names and budgets go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::thread;
 
@@ -287,7 +287,10 @@ impl Judge<'_> {
         } else {
             bound =
                 expand_use(self.project, self.used, Mode::Eval, &sizes).map_err(|errors| first_error(errors, span))?.0;
-            self.known_sizes(&sizes, span)?;
+            known_sizes(self.expanded, &sizes).map_err(|(unknown, known)| {
+                let message = format!("the model's inputs have no size `{unknown}`");
+                Diagnostic::error("unknown-argument", span, message).hint(format!("its sizes are {known}"))
+            })?;
             &bound.graph
         };
         let dim = match name {
@@ -317,20 +320,23 @@ impl Judge<'_> {
         }
         Ok(sizes)
     }
+}
 
-    /// Refuses sizes that the model does not have.
-    fn known_sizes(&self, sizes: &BTreeMap<String, i64>, span: Span) -> Result<(), Diagnostic> {
-        let mut known = std::collections::BTreeSet::new();
-        for input in &self.expanded.graph.inputs {
-            input.shape.iter().for_each(|dim| known.extend(dim.vars()));
-        }
-        if let Some(name) = sizes.keys().find(|name| !known.contains(*name)) {
+/// Whether the inputs of a model, expanded with free sizes, have all of these sizes; else the first that they have not, and
+/// the list of those that they have.
+///
+/// # Errors
+/// As said.
+pub fn known_sizes(expanded: &Expanded, sizes: &BTreeMap<String, i64>) -> Result<(), (String, String)> {
+    let dims = expanded.graph.inputs.iter().flat_map(|input| &input.shape);
+    let known: BTreeSet<String> = dims.flat_map(Dim::vars).collect();
+    match sizes.keys().find(|name| !known.contains(*name)) {
+        None => Ok(()),
+        Some(name) if known.is_empty() => Err((name.clone(), "none".to_string())),
+        Some(name) => {
             let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-            let problem =
-                Diagnostic::error("unknown-argument", span, format!("the model's inputs have no size `{name}`"));
-            return Err(problem.hint(format!("its sizes are {}", names.join(", "))));
+            Err((name.clone(), names.join(", ")))
         }
-        Ok(())
     }
 }
 

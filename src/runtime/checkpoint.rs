@@ -169,6 +169,25 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     write_all_atomically(path, |file| file.write_all(bytes))
 }
 
+/// As [`write_atomically`] for a file that exists: it keeps its permissions and its owner, and a link stays one.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn rewrite(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let target = std::fs::canonicalize(path)?;
+    let found = std::fs::metadata(&target)?;
+    write_all_atomically(&target, |file| {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            // Only the system's administrator may give files away, and only they need to.
+            let _ = std::os::unix::fs::fchown(file.get_ref(), Some(found.uid()), Some(found.gid()));
+        }
+        file.get_ref().set_permissions(found.permissions())?;
+        file.write_all(bytes)
+    })
+}
+
 /// As [`write_atomically`], with what `content` writes.
 fn write_all_atomically(
     path: &Path,
