@@ -202,7 +202,9 @@ fn a_folder_without_model_files_is_a_problem() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::create_dir(folder.path().join("empty")).expect("made");
     std::fs::write(folder.path().join("good.ansatz"), "fn f(x) = x\n").expect("written");
-    for arguments in [&["check", "empty"][..], &["fmt", "empty"], &["check", ".", "empty"], &["fmt", "--check", "empty"]] {
+    for arguments in
+        [&["check", "empty"][..], &["fmt", "empty"], &["check", ".", "empty"], &["fmt", "--check", "empty"]]
+    {
         let output = ansatz(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("there is no `.ansatz` file in the folder empty"), "{arguments:?}");

@@ -80,7 +80,6 @@ impl Failure {
     fn at(path: &Path) -> impl Fn(std::io::Error) -> Failure {
         move |error| Failure::Problem(format!("{}: {error}", path.display()))
     }
-
 }
 
 impl<E: std::error::Error> From<E> for Failure {

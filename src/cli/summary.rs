@@ -53,13 +53,13 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         let number = value.parse::<f64>().map_err(|_| Failure::Problem(format!("`{name}={value}`: not a number")))?;
         values.push((name.clone(), number));
     }
-    let expand = |sizes| model::expand(&project, file, &name, &values, Mode::Eval, sizes);
-    let (mut expanded, mut warnings) = open::unwrap(expand(&BTreeMap::new()), &project.sources)?;
-    if let Err((unknown, known)) = model::check::known_sizes(&expanded, &sizes) {
+    let expand = |sizes: &BTreeMap<String, i64>| model::expand(&project, file, &name, &values, Mode::Eval, sizes);
+    let (expanded, warnings) = open::unwrap(expand(&sizes), &project.sources)?;
+    if !sizes.is_empty()
+        && let Ok((free, _)) = expand(&BTreeMap::new())
+        && let Err((unknown, known)) = model::check::known_sizes(&free, &sizes)
+    {
         return Err(Failure::Problem(format!("the inputs of {name} have no size `{unknown}`; they have {known}")));
-    }
-    if !sizes.is_empty() {
-        (expanded, warnings) = open::unwrap(expand(&sizes), &project.sources)?;
     }
     open::report(&warnings, &project.sources)?;
     let summary = summarize(&expanded);
