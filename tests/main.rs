@@ -18,6 +18,7 @@ mod parity;
 mod passes;
 mod programs;
 mod random_graphs;
+mod runs;
 mod schedule;
 mod shapes;
 mod slices;

@@ -10,6 +10,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut command = super::Arguments::command();
-    clap_complete::generate(arguments.shell, &mut command, "ansatz", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command, "ansatz", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(())
 }

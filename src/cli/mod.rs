@@ -1,7 +1,22 @@
 //! The command line: one file per command.
 //!
 //! Input: arguments. Output: text on standard output, findings and progress on standard error, an exit code:
-//! 0 done, 1 findings in the user's files, 2 could not run. Invariant: colours and bars only on a terminal.
+//! 0 done, 1 findings in the user's files, 2 could not run, 128 and the signal's number where a signal ended a training.
+//! Invariants: colours and bars only on a terminal; a closed pipe ends no command.
+
+// The standard macros panic where the reader has gone away or the disk is full. These stand for them in all commands.
+macro_rules! print {
+    ($($words:tt)*) => { $crate::cli::output::say(format_args!($($words)*)) };
+}
+macro_rules! println {
+    ($($words:tt)*) => { $crate::cli::output::say(format_args!("{}\n", format_args!($($words)*))) };
+}
+macro_rules! eprint {
+    ($($words:tt)*) => { $crate::cli::output::tell(format_args!($($words)*)) };
+}
+macro_rules! eprintln {
+    ($($words:tt)*) => { $crate::cli::output::tell(format_args!("{}\n", format_args!($($words)*))) };
+}
 
 mod check;
 mod completions;
@@ -9,8 +24,10 @@ mod dump;
 mod eval;
 mod fmt;
 mod grad;
+mod interrupt;
 mod new;
 mod open;
+mod output;
 mod plan;
 mod predict;
 mod progress;
@@ -28,9 +45,12 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 findings in your files, 2 could not run. A training that a signal ends \
+    has saved its last step and ends with 130 (Ctrl-C), 143 (SIGTERM) or 129 (the terminal closed).";
+
 /// Compile model files: check shapes, train networks, look inside the compiler.
 #[derive(Debug, Parser)]
-#[command(name = "ansatz", version, about, max_term_width = 100)]
+#[command(name = "ansatz", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -73,6 +93,10 @@ enum Failure {
     Findings,
     /// Anything else, in words.
     Problem(String),
+    /// Whoever read the output wants no more of it.
+    ClosedPipe,
+    /// A signal ended a training, which is saved; with the exit code.
+    Signal(u8),
 }
 
 impl Failure {
@@ -82,9 +106,9 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Failure::Problem(error.to_string())
+        if output::is_closed_pipe(&error) { Failure::ClosedPipe } else { Failure::Problem(error.to_string()) }
     }
 }
 
@@ -101,7 +125,10 @@ fn seconds_since_start() -> f64 {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     START.get_or_init(Instant::now);
-    let outcome = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    // What a training prints is also in its folder, so a full disk under its output is no failure of it.
+    let trains = matches!(command, Command::Train(_) | Command::Resume(_));
+    let outcome = match command {
         Command::New(arguments) => new::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Fmt(arguments) => fmt::run(&arguments),
@@ -116,8 +143,11 @@ pub fn main() -> ExitCode {
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
+    let lost = output::finish();
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::ClosedPipe) if lost.is_none() || trains => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::ClosedPipe) => ExitCode::from(2),
+        Err(Failure::Signal(code)) => ExitCode::from(code),
         Err(Failure::Findings) => ExitCode::from(1),
         Err(Failure::Problem(words)) => {
             let words = crate::source::visible_lines(&words);

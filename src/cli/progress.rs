@@ -56,6 +56,7 @@ impl Progress {
                     eprintln!("step {step}/{total}  loss {:.4}  {} samples/s", report.loss, count(rate));
                 }
             }
+            Event::Trouble(words) => self.say(&format!("warning: {words}")),
             Event::Epoch(epoch) => {
                 self.shown = Instant::now();
                 let line = self.line(epoch);

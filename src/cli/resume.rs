@@ -4,16 +4,25 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::interrupt::Interrupt;
 use super::session::{Machine, Measures, Session};
 use super::{Failure, train};
 use crate::pipeline::Purpose;
-use crate::runtime::checkpoint;
-use crate::runtime::record::{Record, StepLog};
+use crate::runtime::folder::{Found, RunFolder};
+use crate::runtime::recipe::Recipe;
+use crate::runtime::record::{self, Command, Record, StepLog};
+use crate::runtime::trainer::Trainer;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The run folder
     run: PathBuf,
+    /// Where the model file is, if it is not where it was
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Go on although the data are not what the run began with
+    #[arg(long)]
+    changed_data: bool,
     /// Append a JSON line for each step
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -25,36 +34,106 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let folder = &arguments.run;
-    let command = Record::command(folder)
-        .map_err(|error| Failure::Problem(format!("{} is not the folder of a run: {error}", folder.display())))?;
-    let path = folder.join("last.safetensors");
-    if !path.exists() {
-        let words = format!("{} has no checkpoint yet; start again with `ansatz train`", folder.display());
-        return Err(Failure::Problem(words));
-    }
-    let session = Session::open(&command.model, &command.overrides)?;
+    let interrupt = Interrupt::watch()?;
+    let path = &arguments.run;
+    let mut command = Record::command(path)
+        .map_err(|error| Failure::Problem(format!("{} is not the folder of a run: {error}", path.display())))?;
+    let model = arguments.model.clone().or_else(|| command.find_model(path)).ok_or_else(|| {
+        let words = format!("{} is not there; say where it is with `--model FILE`", command.model.display());
+        Failure::Problem(words)
+    })?;
+    let folder = RunFolder::of_run(path)?;
+    let found = newest(&folder)?;
+    let recorded = found.as_ref().and_then(|found| found.note.recipe.as_ref());
+    let session = Session::open(&model, &command.overrides)?;
     session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
-    let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
-    let (tensors, note) = checkpoint::load(&path)?;
-    let Some(position) = note.position else {
-        return Err(Failure::Problem(format!("{} holds weights, not a place in a run", path.display())));
-    };
-    if note.recipe.map(|recipe| recipe.model) != session.note(&trainer, command.no_shuffle).recipe.map(|own| own.model)
-    {
-        let words = "was written by another version of the model file; to start from its weights use `--init`";
-        return Err(Failure::Problem(format!("{} {words}", path.display())));
+    let mut trainer = session.trainer(&arguments.machine.at_level_of(recorded), Measures::default())?;
+    let recipe = session.recipe(&trainer, command.no_shuffle)?;
+    match found {
+        Some(found) => restore(&session, &mut trainer, found, &recipe, arguments.changed_data)?,
+        None => begin(&session, &mut trainer, &command)?,
     }
-    trainer.restore(&path, tensors, position).map_err(|error| session.trainer_failure(error))?;
     let step = trainer.position().step;
-    if step >= session.extent().total_steps {
+    if step >= recipe.steps && folder.join("weights.safetensors").exists() {
         println!("the run is complete after {step} steps; nothing is left to do");
         return Ok(());
     }
     eprintln!("going on after step {step}");
+    interrupt.begin();
+    if std::path::absolute(&model)? != command.model {
+        command = Command::new(&model, path, command.overrides, command.no_shuffle, command.init)?;
+        record::write_command(&folder, &command)?;
+    }
+    let log = arguments.log.as_deref().map(|path| StepLog::go_on(path, step)).transpose()?;
     let mut record = Record::open(folder, step)?;
-    let log = arguments.log.as_deref().map(|path| StepLog::open(path, true)).transpose()?;
-    let options =
-        train::Options { log, log_gradients: false, no_shuffle: command.no_shuffle, stop_after: arguments.stop_after };
-    train::go(&session, &mut trainer, &mut record, options)
+    let options = train::Options {
+        recipe,
+        log,
+        log_gradients: false,
+        no_shuffle: command.no_shuffle,
+        stop_after: arguments.stop_after,
+    };
+    train::go(&session, &mut trainer, &mut record, options, &interrupt)
+}
+
+/// The newest checkpoint that is whole; none where none was saved yet.
+fn newest(folder: &RunFolder) -> Result<Option<Found>, Failure> {
+    let (found, damaged) = folder.newest()?;
+    damaged.iter().for_each(|error| eprintln!("warning: {error}"));
+    if found.is_some() || damaged.is_empty() {
+        return Ok(found);
+    }
+    let words = "has no checkpoint that is whole; with `keep = last(2)` a run keeps one more";
+    Err(Failure::Problem(format!("{} {words}", folder.path.display())))
+}
+
+/// Brings the trainer to a checkpoint, if that is of the same run.
+fn restore(
+    session: &Session,
+    trainer: &mut Trainer<'_>,
+    found: Found,
+    recipe: &Recipe,
+    changed_data: bool,
+) -> super::Outcome {
+    let Found { path, tensors, note } = found;
+    let before = note.recipe.unwrap_or_default();
+    let changes = before.changes_of_model(recipe);
+    if !changes.is_empty() {
+        return Err(Failure::Problem(format!(
+            "{} was written by another version of the model file: {}; to start from its weights use `--init`",
+            path.display(),
+            changes.join("; ")
+        )));
+    }
+    let changes = before.changes_of_data(recipe).join("; ");
+    if !changes.is_empty() && !changed_data {
+        return Err(Failure::Problem(format!(
+            "the data are not what {} was trained on: {changes}; bring them back, or go on with `--changed-data`",
+            path.display()
+        )));
+    }
+    if !changes.is_empty() {
+        eprintln!("warning: the data have changed: {changes}");
+    }
+    if before.level != recipe.level {
+        eprintln!(
+            "warning: the run was at {} and goes on at {}, so it will not end with the bits of an uninterrupted one",
+            before.level, recipe.level
+        );
+    }
+    let position = note.position.unwrap_or_default();
+    trainer.restore(&path, tensors, position).map_err(|error| session.trainer_failure(error))
+}
+
+/// A run that was killed before its first save begins again.
+fn begin(session: &Session, trainer: &mut Trainer<'_>, command: &Command) -> super::Outcome {
+    let Some(init) = &command.init else { return Ok(()) };
+    trainer.load_weights(&init.path).map_err(|error| session.trainer_failure(error))?;
+    if trainer.content() == init.content {
+        return Ok(());
+    }
+    Err(Failure::Problem(format!(
+        "{} is not what the run began from, and no checkpoint was saved; start again with `ansatz train`",
+        init.path.display()
+    )))
 }

@@ -13,7 +13,6 @@ use crate::model::{self, BoundField, Project, Training};
 use crate::pipeline::{self, Purpose};
 use crate::primitives::{self, Level};
 use crate::runtime::check;
-use crate::runtime::checkpoint::Note;
 use crate::runtime::data::{self, DataError, Dataset};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::train::{Extent, LoopError};
@@ -36,6 +35,17 @@ impl Machine {
     pub(super) fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.unwrap_or(cores).clamp(1, 256)
+    }
+
+    /// These options, with the level that a run began at where none is asked for and this machine has it.
+    pub(super) fn at_level_of(&self, recipe: Option<&Recipe>) -> Self {
+        let asked = self.cpu.is_some() || std::env::var_os("ANSATZ_CPU").is_some();
+        let level =
+            recipe.and_then(|recipe| Level::parse(&recipe.level)).filter(|level| *level <= primitives::detect());
+        match level {
+            Some(level) if !asked => Self { threads: self.threads, cpu: Some(level.to_string()) },
+            Some(_) | None => self.clone(),
+        }
     }
 
     pub(super) fn level(&self) -> Result<Level, Failure> {
@@ -83,7 +93,6 @@ pub(super) struct Session {
     pub dataset: Dataset,
     /// The data's fields with the batch first.
     pub fields: Vec<BoundField>,
-    source: u64,
 }
 
 impl Session {
@@ -103,8 +112,7 @@ impl Session {
         change(&mut training)?;
         let dataset = data::open(&training.data, training.seed).map_err(|error| data_failure(&project, error))?;
         let fields = check::bound_fields(&dataset.fields, training.batch);
-        let source = project.sources.files().fold(FNV_OFFSET, |hash, (_, file)| fnv1a(hash, file.text.as_bytes()));
-        Ok(Self { path: path.to_path_buf(), project, training, dataset, fields, source })
+        Ok(Self { path: path.to_path_buf(), project, training, dataset, fields })
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -155,16 +163,18 @@ impl Session {
             .map_err(|error| self.trainer_failure(error))
     }
 
-    /// What the files of a run say of it, but for the position.
-    pub(super) fn note(&self, trainer: &Trainer<'_>, no_shuffle: bool) -> Note {
-        let recipe = Recipe {
-            model: format!("{:016x}", self.source),
+    /// What the run is made from.
+    pub(super) fn recipe(&self, trainer: &Trainer<'_>, no_shuffle: bool) -> Result<Recipe, Failure> {
+        Ok(Recipe {
+            model: trainer.meaning().map_err(|error| self.trainer_failure(error))?,
+            steps: self.extent().total_steps,
+            data: self.dataset.hashes(),
+            samples: self.dataset.samples(),
             settings: self.training.overrides.clone(),
             seed: self.training.seed,
             no_shuffle,
             level: trainer.level().to_string(),
-        };
-        Note { recipe: Some(recipe), position: None }
+        })
     }
 
     /// Progress from where the trainer stands; says what is about to run.
@@ -201,11 +211,4 @@ impl Session {
 
 fn data_failure(project: &Project, error: DataError) -> Failure {
     open::report(&error.into_diagnostics(), &project.sources).err().unwrap_or(Failure::Findings)
-}
-
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// Fowler, Noll and Vo's hash, 64 bits.
-fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,16 +1,18 @@
 //! `ansatz train`: train a model.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
+use super::interrupt::Interrupt;
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, roofline};
 use crate::pipeline::Purpose;
 use crate::primitives::limits::Limits;
-use crate::runtime::record::{Command, Record, StepLog};
+use crate::runtime::checkpoint::Note;
+use crate::runtime::folder::RunFolder;
+use crate::runtime::recipe::Recipe;
+use crate::runtime::record::{Command, Init, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError};
 use crate::runtime::trainer::Trainer;
 use crate::schedule;
@@ -57,35 +59,37 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let command = Command {
-        model: std::path::absolute(&arguments.file)?,
-        overrides: overrides(arguments),
-        no_shuffle: arguments.no_shuffle,
-    };
-    let session = Session::open(&arguments.file, &command.overrides)?;
+    let interrupt = Interrupt::watch()?;
+    let overrides = overrides(arguments);
+    let session = Session::open(&arguments.file, &overrides)?;
     session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
     let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };
     let mut trainer = session.trainer(&arguments.machine, measures)?;
+    let mut init = None;
     if let Some(weights) = &arguments.init {
         trainer.load_weights(weights).map_err(|error| session.trainer_failure(error))?;
+        init = Some(Init { path: std::path::absolute(weights)?, content: trainer.content() });
     }
+    let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
+    interrupt.begin();
     let folder = match &arguments.run {
-        Some(folder) if folder.join("run.json").exists() => {
-            let words = format!("{} holds a run; `ansatz resume {0}` goes on with it", folder.display());
-            return Err(Failure::Problem(words));
+        Some(folder) => RunFolder::for_new_run(folder)?,
+        None => {
+            let stem = arguments.file.file_stem().unwrap_or_default().to_string_lossy();
+            RunFolder::fresh(Path::new("runs"), &stem)?
         }
-        Some(folder) => folder.clone(),
-        None => fresh_folder(&arguments.file),
     };
-    let mut record = Record::create(&folder, &command)?;
-    let log = arguments.log.as_deref().map(|path| StepLog::open(path, false)).transpose()?;
+    let command = Command::new(&arguments.file, &folder.path, overrides, arguments.no_shuffle, init)?;
+    let log = arguments.log.as_deref().map(StepLog::create).transpose()?;
+    let mut record = Record::create(folder, &command)?;
     let options = Options {
+        recipe,
         log,
         log_gradients: arguments.log_grads,
         no_shuffle: command.no_shuffle,
         stop_after: arguments.stop_after,
     };
-    go(&session, &mut trainer, &mut record, options)?;
+    go(&session, &mut trainer, &mut record, options, &interrupt)?;
     if arguments.profile {
         let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
         print!("{}", profile(&session, &trainer, &limits));
@@ -144,18 +148,10 @@ fn overrides(arguments: &Arguments) -> Vec<(String, String)> {
     overrides
 }
 
-/// `runs/NAME`, `runs/NAME-2`, … whichever is free.
-fn fresh_folder(file: &Path) -> PathBuf {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let candidates = (1..).map(|number| match number {
-        1 => Path::new("runs").join(&stem),
-        _ => Path::new("runs").join(format!("{stem}-{number}")),
-    });
-    candidates.into_iter().find(|folder| !folder.exists()).expect("numbers do not end")
-}
-
 /// What `train` and `resume` tell the loop.
 pub(super) struct Options {
+    /// What the run is made from.
+    pub recipe: Recipe,
     /// A line a step.
     pub log: Option<StepLog>,
     /// Gradient norms in the log.
@@ -172,37 +168,31 @@ pub(super) fn go(
     trainer: &mut Trainer<'_>,
     record: &mut Record,
     options: Options,
+    interrupt: &Interrupt,
 ) -> super::Outcome {
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = Arc::clone(&stop);
-    // A second handler cannot be set in one process; a run without one is still correct.
-    let _ = ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
-    let folder = record.folder.clone();
+    let folder = record.folder.path.clone();
     let mut progress = session.progress(trainer);
     let mut settings = Loop {
         training: &session.training,
         dataset: &session.dataset,
-        note: session.note(trainer, options.no_shuffle),
+        note: Note { recipe: Some(options.recipe), position: None },
         record,
         title: session.training.model.clone(),
         log: options.log,
         log_gradients: options.log_gradients,
         no_shuffle: options.no_shuffle,
-        stop: &stop,
+        stop: interrupt.flag(),
         stop_after: options.stop_after,
     };
     let ending = train::run(trainer, &mut settings, &mut |event| progress.show(&event));
     progress.finish();
+    interrupt.end();
     match ending {
         Ok(Ending::Complete) => finish(session, trainer, &folder),
         Ok(Ending::Stopped) => {
             println!("stopped after step {}; everything is saved", trainer.position().step);
             println!("go on with: ansatz resume {}", folder.display());
-            Ok(())
+            interrupt.code().map_or(Ok(()), |code| Err(Failure::Signal(code)))
         }
         Err(LoopError::Trainer(error)) => Err(session.trainer_failure(error)),
         Err(LoopError::Problem(words)) => Err(Failure::Problem(words)),

@@ -369,7 +369,7 @@ fn quantity(suffix: Suffix) -> Option<f64> {
         Suffix::MiB => 1024.0 * 1024.0,
         Suffix::GiB => 1024.0 * 1024.0 * 1024.0,
         Suffix::Percent => 0.01,
-        Suffix::Steps | Suffix::Epochs | Suffix::Deg => return None,
+        Suffix::Steps | Suffix::Epochs | Suffix::Minutes | Suffix::Deg => return None,
     })
 }
 

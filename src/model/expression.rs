@@ -67,6 +67,10 @@ impl Expander<'_> {
                 Box::new(ScalarExpr::Const(value)),
                 Box::new(ScalarExpr::Clock(Clock::StepsPerEpoch)),
             )),
+            Some(Suffix::Minutes) => {
+                let diagnostic = Diagnostic::error("bad-value", span, "minutes are known to no model");
+                return self.fail(diagnostic.hint("only `save` in a `train` item takes them"));
+            }
             Some(Suffix::Deg) => Meaning::Number(value.to_radians()),
             Some(Suffix::Percent) => Meaning::Number(value / 100.0),
             Some(suffix) => scaled(suffix_factor(suffix).unwrap_or(1.0)),

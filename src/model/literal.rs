@@ -23,7 +23,7 @@ pub(super) fn suffix_factor(suffix: Suffix) -> Option<f64> {
         Suffix::B => 1.0,
         Suffix::Deg => std::f64::consts::PI / 180.0,
         Suffix::Percent => 0.01,
-        Suffix::Steps | Suffix::Epochs => return None,
+        Suffix::Steps | Suffix::Epochs | Suffix::Minutes => return None,
     })
 }
 

@@ -106,6 +106,8 @@ pub struct Training {
     pub metrics: Vec<MetricSpec>,
     /// Which checkpoints to keep.
     pub keep: Keep,
+    /// When to save before the end, whichever comes first (default after each epoch).
+    pub save: Vec<Interval>,
     /// Which roundings are allowed (default strict).
     pub precision: Precision,
     /// The whole item.
@@ -123,6 +125,17 @@ pub enum Length {
     Epochs(f64),
     /// Optimizer steps.
     Steps(u64),
+}
+
+/// Time between two saves of a run (`save = 500 steps, 10 minutes`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Interval {
+    /// Passes over the training split.
+    Epochs(f64),
+    /// Optimizer steps.
+    Steps(u64),
+    /// Minutes since the last save.
+    Minutes(f64),
 }
 
 /// Which checkpoints to keep beside the last.

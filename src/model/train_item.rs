@@ -11,8 +11,8 @@ use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, Expr, ExprKind, Ident, ItemKind, StatementKind};
 
 /// The lines of a `train` item.
-pub(super) const KEYS: [&str; 10] =
-    ["loss", "optimizer", "schedule", "batch", "length", "seed", "clip", "metrics", "keep", "precision"];
+pub(super) const KEYS: [&str; 11] =
+    ["loss", "optimizer", "schedule", "batch", "length", "seed", "clip", "metrics", "keep", "save", "precision"];
 
 /// See the module's text.
 pub(super) struct TrainItem {

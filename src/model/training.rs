@@ -10,7 +10,7 @@ use super::optimizer::apply_optimizer;
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
-use super::{Keep, Length, Mode, Training};
+use super::{Interval, Keep, Length, Mode, Training};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{Graph, Precision};
 use crate::source::FileId;
@@ -41,6 +41,7 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
         clip: line(&item, "clip", &mut problems, clip),
         metrics: Vec::new(),
         keep: line(&item, "keep", &mut problems, keep).unwrap_or(Keep { best: None, last: 1 }),
+        save: line(&item, "save", &mut problems, save).unwrap_or_else(|| vec![Interval::Epochs(1.0)]),
         precision: line(&item, "precision", &mut problems, precision).unwrap_or_default(),
         span: item.span,
         file,
@@ -148,6 +149,20 @@ fn keep(expr: &Expr) -> Result<Keep, Diagnostic> {
         }
     }
     Ok(keep)
+}
+
+/// `500 steps`, `2 epochs`, `10 minutes`, or several of them.
+fn save(expr: &Expr) -> Result<Vec<Interval>, Diagnostic> {
+    let interval = |part: &Expr| match &part.kind {
+        ExprKind::Number { value, suffix: Some(Suffix::Minutes), .. } if *value > 0.0 => Ok(Interval::Minutes(*value)),
+        _ => match length(part) {
+            Ok(Length::Epochs(epochs)) => Ok(Interval::Epochs(epochs)),
+            Ok(Length::Steps(steps)) => Ok(Interval::Steps(steps)),
+            Err(_) => Err(Diagnostic::error("bad-value", part.span, "this is no time between two saves")
+                .hint("write `500 steps`, `2 epochs`, `10 minutes`, or several of them")),
+        },
+    };
+    items(expr).iter().map(interval).collect()
 }
 
 /// The parts of a line with commas.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BoundField, Forward, Length, Mode, Project, Training, apply_optimizer, forward, training};
+use super::{BoundField, Forward, Interval, Length, Mode, Project, Training, apply_optimizer, forward, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{self, ClockReading, DType, Feeds, Graph, Init, Input, Param, ParamId, Target, Tensor};
@@ -89,12 +89,13 @@ fn output(text: &str, name: &str) -> f64 {
 fn a_train_item_is_read_with_its_data() {
     let text = lines(
         "sgd(lr = 0.1)",
-        "  batch = 64\n  clip = 1.0\n  metrics = accuracy, top(2)\n  keep = best(valid.top(2)), last(3)",
+        "  batch = 64\n  clip = 1.0\n  metrics = accuracy, top(2)\n  keep = best(valid.top(2)), last(3)\n  save = 500 steps, 0.5 minutes",
     );
     let (_, training) = good(&text, &[]);
     assert_eq!((training.model.as_str(), training.batch, training.seed), ("M", 64, 0));
     assert_eq!((training.length, training.clip), (Length::Epochs(10.0), Some(1.0)));
     assert_eq!((training.keep.best.as_deref(), training.keep.last), (Some("valid.top(2)"), 3));
+    assert_eq!(training.save, [Interval::Steps(500), Interval::Minutes(0.5)]);
     let names: Vec<_> = training.metrics.iter().map(|metric| metric.name.as_str()).collect();
     assert_eq!(names, ["accuracy", "top(2)"]);
     assert_eq!(training.data.fields.len(), 2);
@@ -134,6 +135,7 @@ fn misspelled_and_missing_keys_are_errors() {
     assert_eq!(codes(&program("  batch = 3"), &[]).len(), 3);
     assert!(codes(&lines("sgd", "  batch = 0.5"), &[])[0].starts_with("bad-value"));
     assert!(codes(&lines("sgd", "  metrics = acuracy"), &[])[0].contains("did you mean `accuracy`?"));
+    assert!(codes(&lines("sgd", "  save = 5"), &[])[0].starts_with("bad-value"));
     assert!(codes(&lines("sgd", "  keep = best(valid.accuracy)"), &[])[0].starts_with("unknown-name"));
     assert!(codes(&lines("sgd", "  length = 3 epochs"), &[])[0].starts_with("duplicate-name"));
     assert!(codes("fn f(x) = x\n", &[])[0].starts_with("no-training"));

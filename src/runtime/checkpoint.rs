@@ -193,22 +193,44 @@ fn write_all_atomically(
     path: &Path,
     content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = folder.join(name);
-    let written = (|| {
-        let mut file = BufWriter::new(File::create(&temporary)?);
+    replace(path, |temporary| {
+        let mut file = BufWriter::new(File::create(temporary)?);
         content(&mut file)?;
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    })
+}
+
+/// Makes `path` another name of `original`, in the place of an older file of this name.
+///
+/// # Errors
+/// As [`write_atomically`]; file systems without hard links.
+pub fn link_atomically(original: &Path, path: &Path) -> std::io::Result<()> {
+    replace(path, |temporary| std::fs::hard_link(original, temporary))
+}
+
+/// Lets `make` make a file of a temporary name, and gives it the name `path` for good.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = folder.join(temporary_name(&path.file_name().unwrap_or_default().to_string_lossy()));
+    let made = make(&temporary).and_then(|()| {
         std::fs::rename(&temporary, path)?;
         File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
+    });
+    if made.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
-    written
+    made
+}
+
+/// `.NAME.PID.tmp`.
+fn temporary_name(name: &str) -> String {
+    format!(".{name}.{}.tmp", std::process::id())
+}
+
+/// The `NAME` of a file that some process of ours would have renamed to it.
+pub fn intended_name(temporary: &str) -> Option<&str> {
+    let (name, process) = temporary.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    (!process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
 }
 
 /// Reads a file: its tensors and its note.
@@ -268,7 +290,7 @@ fn is_ours(bytes: &[u8]) -> Result<bool, String> {
 const ZEROS: &str = "00000000";
 
 /// CRC-32 in eight digits.
-fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
+pub(super) fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     let mut crc = flate2::Crc::new();
     parts.for_each(|part| crc.update(part));
     format!("{:08x}", crc.sum())

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod curve;
 pub mod data;
 pub mod files;
+pub mod folder;
 pub mod init;
 pub mod recipe;
 pub mod record;

@@ -1,15 +1,24 @@
-//! What a run is made from, as its checkpoints and its folder note it.
+//! What a run is made from, as its checkpoints note it.
 //!
-//! Input: a session's settings. Output: a [`Recipe`], plain data. Invariant: nothing in it says where files lie or which
-//! machine ran, but for the instruction set, on which the bits of results depend.
+//! Input: hashes and settings of a session. Output: a [`Recipe`], plain data, and how two of them differ. Invariant:
+//! it tells what files mean, never where they lie or how they are written; of the machine it has the instruction set
+//! alone, on which the bits of results depend.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 /// What fixes a run; two runs with equal recipes have equal bits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// A hash of what the model file means.
+    /// A hash of the training step's graph: the model with its loss, optimizer, schedule and metrics for one batch.
     pub model: String,
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// A hash of each field's numbers as training, validation and test read them.
+    pub data: BTreeMap<String, String>,
+    /// Samples to train, validate and test on.
+    pub samples: [usize; 3],
     /// Settings of the command line.
     pub settings: Vec<(String, String)>,
     /// Of initialisation, shuffling, splits, augmentation and dropout.
@@ -18,4 +27,59 @@ pub struct Recipe {
     pub no_shuffle: bool,
     /// The instruction set: `avx512`, `avx2` or `portable`.
     pub level: String,
+}
+
+impl Recipe {
+    /// How the model file of `now` means something else than this one did.
+    pub fn changes_of_model(&self, now: &Recipe) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.model != now.model {
+            changes.push("the model, loss, optimizer, schedule, metrics or batch are others".to_string());
+        }
+        // With other samples an epoch has other steps.
+        if self.steps != now.steps && self.samples == now.samples {
+            changes.push(format!("the run was to take {} steps and would take {}", self.steps, now.steps));
+        }
+        if self.seed != now.seed {
+            changes.push(format!("the seed was {} and is {}", self.seed, now.seed));
+        }
+        changes
+    }
+
+    /// How the data of `now` are others than those of this one.
+    pub fn changes_of_data(&self, now: &Recipe) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.samples != now.samples {
+            let [train, valid, test] = self.samples;
+            let [train_now, valid_now, test_now] = now.samples;
+            changes.push(format!(
+                "there were {train} samples to train, {valid} to validate and {test} to test on, and are {train_now}, \
+                 {valid_now} and {test_now}"
+            ));
+        }
+        let fields = self.data.keys().chain(now.data.keys().filter(|name| !self.data.contains_key(*name)));
+        let others = fields.filter(|name| self.data.get(*name) != now.data.get(*name));
+        changes.extend(others.map(|name| format!("`{name}` has other values")));
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_one_by_one() {
+        let data = |hash: &str| BTreeMap::from([("x".to_string(), hash.to_string())]);
+        let before = Recipe { steps: 10, samples: [8, 0, 2], data: data("a"), ..Recipe::default() };
+        assert!(before.changes_of_model(&before).is_empty() && before.changes_of_data(&before).is_empty());
+        let longer = Recipe { steps: 20, seed: 3, ..before.clone() };
+        assert_eq!(before.changes_of_model(&longer).len(), 2);
+        assert!(before.changes_of_data(&longer).is_empty());
+        let other = Recipe { steps: 12, samples: [9, 0, 2], data: data("b"), ..before.clone() };
+        assert!(before.changes_of_model(&other).is_empty(), "the steps follow from the samples");
+        assert_eq!(before.changes_of_data(&other).len(), 2);
+        let renamed = Recipe { data: BTreeMap::from([("y".to_string(), "a".to_string())]), ..before.clone() };
+        assert_eq!(before.changes_of_data(&renamed), ["`x` has other values", "`y` has other values"]);
+    }
 }

@@ -4,10 +4,12 @@
 //! Invariant: every line written is complete JSON; figures that are not finite become `null`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use super::folder::{RunFolder, named};
 
 /// Loss and metrics over one pass.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,43 +51,91 @@ fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::E
 pub struct Command {
     /// The model file, absolute.
     pub model: PathBuf,
+    /// The same from the run folder, for when both have moved.
+    pub model_from_folder: PathBuf,
     /// `--set` pairs, with the other options that change results folded in.
     pub overrides: Vec<(String, String)>,
     /// The samples keep their order.
     pub no_shuffle: bool,
+    /// The weights that it began from, if not from drawn ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
+}
+
+impl Command {
+    /// The command that began a run of the model file `model` in `folder`.
+    ///
+    /// # Errors
+    /// The current folder is gone.
+    pub fn new(
+        model: &Path,
+        folder: &Path,
+        overrides: Vec<(String, String)>,
+        no_shuffle: bool,
+        init: Option<Init>,
+    ) -> io::Result<Self> {
+        let model = std::path::absolute(model)?;
+        let model_from_folder = relative(&std::path::absolute(folder)?, &model);
+        Ok(Self { model, model_from_folder, overrides, no_shuffle, init })
+    }
+
+    /// Where the model file is, given the folder of the run.
+    pub fn find_model(&self, folder: &Path) -> Option<PathBuf> {
+        [self.model.clone(), folder.join(&self.model_from_folder)].into_iter().find(|path| path.is_file())
+    }
+}
+
+/// The way from a folder to a file, both absolute.
+fn relative(folder: &Path, file: &Path) -> PathBuf {
+    let shared = folder.components().zip(file.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(shared).map(|_| std::path::Component::ParentDir);
+    up.chain(file.components().skip(shared)).collect()
+}
+
+/// Weights that a run began from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Init {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// A hash of what was taken from it.
+    pub content: String,
 }
 
 /// The open run folder.
 #[derive(Debug)]
 pub struct Record {
     /// The folder.
-    pub folder: PathBuf,
+    pub folder: RunFolder,
     /// The epochs so far.
     pub epochs: Vec<Epoch>,
 }
 
 impl Record {
-    /// Creates the folder and notes how the run was started.
+    /// Notes in a folder for a new run how the run was started.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn create(folder: &Path, command: &Command) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let text = serde_json::to_string_pretty(command).expect("a command is plain data");
-        super::checkpoint::write_atomically(&folder.join("run.json"), text.as_bytes())?;
-        super::checkpoint::write_atomically(&folder.join("metrics.jsonl"), b"")?;
-        Ok(Self { folder: folder.to_path_buf(), epochs: Vec::new() })
+    pub fn create(folder: RunFolder, command: &Command) -> io::Result<Self> {
+        write_command(&folder, command)?;
+        let mut record = Self { folder, epochs: Vec::new() };
+        record.write()?;
+        Ok(record)
     }
 
     /// Opens the folder of an earlier run, keeping the epochs up to `step`.
     ///
     /// # Errors
     /// The folder is not one of a run, or cannot be read.
-    pub fn open(folder: &Path, step: u64) -> io::Result<Self> {
-        let text = std::fs::read_to_string(folder.join("metrics.jsonl"))?;
+    pub fn open(folder: RunFolder, step: u64) -> io::Result<Self> {
+        let path = folder.join("metrics.jsonl");
+        let text = match std::fs::read_to_string(&path) {
+            // A run that was killed before it had the file has no figures.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|error| named(&path, &error))?,
+        };
         let epochs: Vec<Epoch> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let epochs: Vec<Epoch> = epochs.into_iter().filter(|epoch| epoch.step <= step).collect();
-        let mut record = Self { folder: folder.to_path_buf(), epochs };
+        let mut record = Self { folder, epochs };
         record.write()?;
         record.epochs.shrink_to_fit();
         Ok(record)
@@ -107,14 +157,13 @@ impl Record {
     pub fn add(&mut self, epoch: Epoch, title: &str) -> io::Result<()> {
         let mut line = serde_json::to_string(&epoch).expect("an epoch is plain data");
         line.push('\n');
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(self.folder.join("metrics.jsonl"))?
-            .write_all(line.as_bytes())?;
+        let path = self.folder.join("metrics.jsonl");
+        let file = OpenOptions::new().append(true).create(true).open(&path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|error| named(&path, &error))?;
         self.epochs.push(epoch);
         let picture = super::curve::svg(title, &self.epochs).map_err(io::Error::other)?;
-        super::checkpoint::write_atomically(&self.folder.join("loss.svg"), picture.as_bytes())
+        let path = self.folder.join("loss.svg");
+        super::checkpoint::write_atomically(&path, picture.as_bytes()).map_err(|error| named(&path, &error))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -123,8 +172,19 @@ impl Record {
             text.push_str(&serde_json::to_string(epoch).expect("an epoch is plain data"));
             text.push('\n');
         }
-        super::checkpoint::write_atomically(&self.folder.join("metrics.jsonl"), text.as_bytes())
+        let path = self.folder.join("metrics.jsonl");
+        super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
     }
+}
+
+/// Notes in a folder how its run was started.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn write_command(folder: &RunFolder, command: &Command) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(command).expect("a command is plain data");
+    let path = folder.join("run.json");
+    super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
 }
 
 /// One line a step (`--log`).
@@ -150,13 +210,44 @@ pub struct StepLine {
 }
 
 impl StepLog {
-    /// Creates the file; `append` keeps what a resumed run wrote before.
+    /// Begins a file anew.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn open(path: &Path, append: bool) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).append(append).truncate(!append).open(path)?;
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = File::create(path).map_err(|error| named(path, &error))?;
         Ok(Self { out: BufWriter::new(file) })
+    }
+
+    /// Goes on behind the lines of the steps up to `step`. Later lines, whose steps come again, and a last line that was
+    /// torn when the run was killed are cut off.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or is no step log.
+    pub fn go_on(path: &Path, step: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = file.map_err(|error| named(path, &error))?;
+        let length = Self::length_up_to(&file, step).map_err(|error| named(path, &error))?;
+        file.set_len(length).and_then(|()| file.seek(io::SeekFrom::End(0))).map_err(|error| named(path, &error))?;
+        Ok(Self { out: BufWriter::new(file) })
+    }
+
+    /// Bytes of the lines of the steps up to `step`.
+    fn length_up_to(file: &File, step: u64) -> io::Result<u64> {
+        #[derive(Deserialize)]
+        struct Line {
+            step: u64,
+        }
+        let (mut reader, mut length, mut line) = (BufReader::new(file), 0, Vec::new());
+        while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+            match serde_json::from_slice::<Line>(&line) {
+                Ok(read) if read.step > step => break,
+                Ok(_) => length += line.len() as u64,
+                Err(_) => return Err(io::Error::other("not a step log; give `--log` another file")),
+            }
+            line.clear();
+        }
+        Ok(length)
     }
 
     /// Adds a line.
@@ -174,5 +265,39 @@ impl StepLog {
     /// The file cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_a_file_goes_up_and_down() {
+        let way = |folder: &str, file: &str| relative(Path::new(folder), Path::new(file));
+        assert_eq!(way("/a/runs/net", "/a/net.ansatz"), Path::new("../../net.ansatz"));
+        assert_eq!(way("/a", "/a/b/net.ansatz"), Path::new("b/net.ansatz"));
+        assert_eq!(way("/x/y", "/a/net.ansatz"), Path::new("../../a/net.ansatz"));
+    }
+
+    #[test]
+    fn a_step_log_goes_on_where_the_checkpoint_stands() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("steps.jsonl");
+        let line = |step| StepLine { step, loss: 0.5, lr: 0.1, ms: 1.0, grads: None };
+        let mut log = StepLog::create(&path).expect("created");
+        (1..=5).for_each(|step| log.add(&line(step)).expect("written"));
+        drop(log);
+        let whole = std::fs::read_to_string(&path).expect("text");
+        std::fs::write(&path, format!("{whole}{{\"step\": 6, \"lo")).expect("written");
+        let mut log = StepLog::go_on(&path, 3).expect("opened");
+        (4..=5).for_each(|step| log.add(&line(step)).expect("written"));
+        drop(log);
+        assert_eq!(std::fs::read_to_string(&path).expect("text"), whole);
+        drop(StepLog::go_on(&path, 9).expect("opened"));
+        assert_eq!(std::fs::read_to_string(&path).expect("text"), whole, "nothing to cut");
+        std::fs::write(&path, "my notes\nand more").expect("written");
+        assert!(StepLog::go_on(&path, 3).expect_err("foreign").to_string().contains("not a step log"));
+        assert_eq!(std::fs::read_to_string(&path).expect("text"), "my notes\nand more");
     }
 }

@@ -3,9 +3,8 @@
 //! Input: a trainer, a dataset, a run folder. Output: events for whoever shows progress, files in the folder.
 //! Invariant: a run that stops after any step and is resumed ends with the same bits as one that did not stop.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::checkpoint::{self, Exact, Note};
@@ -13,7 +12,7 @@ use super::data::{Batch, Plan};
 use super::data::{Dataset, Split};
 use super::record::{Epoch, Figures, Record, StepLine, StepLog};
 use super::trainer::{StepReport, Trainer, TrainerError};
-use crate::model::{Keep, Length, Training};
+use crate::model::{Interval, Keep, Length, Training};
 
 /// The clock of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +53,8 @@ pub struct Loop<'a> {
     pub log_gradients: bool,
     /// Keep the samples' order.
     pub no_shuffle: bool,
-    /// Raised to stop after the running step.
-    pub stop: &'a AtomicBool,
+    /// Not zero to stop after the running step.
+    pub stop: &'a AtomicUsize,
     /// Stop when this many steps are done, as if interrupted.
     pub stop_after: Option<u64>,
 }
@@ -74,6 +73,8 @@ pub enum Event<'a> {
     },
     /// A pass is done and its figures are written.
     Epoch(&'a Epoch),
+    /// Something beside the run went wrong; the run goes on.
+    Trouble(String),
 }
 
 /// How the loop ended.
@@ -135,7 +136,12 @@ pub fn run(
     let began = Instant::now();
     let plan = Plan::training(run.training.batch, run.training.seed);
     let plan = if run.no_shuffle { plan.in_order() } else { plan };
-    let mut batches = run.dataset.train.batches(plan, trainer.position().step, extent.total_steps)?;
+    let (first, mut saved) = (trainer.position().step, Instant::now());
+    if run.is_stopped(trainer) && first < extent.total_steps {
+        save_last(trainer, run, events)?;
+        return Ok(Ending::Stopped);
+    }
+    let mut batches = run.dataset.train.batches(plan, first, extent.total_steps)?;
     while let Some(batch) = batches.next() {
         if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
             trainer.reset_metrics();
@@ -143,15 +149,21 @@ pub fn run(
         step(trainer, run, &batch, events)?;
         batches.recycle(batch);
         let done = trainer.position().step;
-        let stopped = run.stop.load(Ordering::Relaxed) || run.stop_after == Some(done);
         if done.is_multiple_of(extent.steps_per_epoch) || done == extent.total_steps {
             finish_pass(trainer, run, extent, began, events)?;
         }
+        let stopped = run.is_stopped(trainer);
+        if stopped || done == extent.total_steps || is_due(&run.training.save, done, extent, saved) {
+            save_last(trainer, run, events)?;
+            saved = Instant::now();
+        }
         if stopped && done < extent.total_steps {
-            flush(run)?;
-            save(trainer, run, "last")?;
             return Ok(Ending::Stopped);
         }
+    }
+    if first >= extent.total_steps {
+        // All steps were done by a process that was ended among its last files; the newest checkpoint may lack its name.
+        save_last(trainer, run, events)?;
     }
     checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true), &run.note)?;
     Ok(Ending::Complete)
@@ -168,19 +180,47 @@ fn step(
     let step = trainer.position().step;
     if let Some(log) = &mut run.log {
         let grads = run.log_gradients.then(|| trainer.gradient_norms(batch.rows));
-        log.add(&StepLine { step, loss: report.loss, lr: report.lr, ms: report.seconds * 1e3, grads })?;
+        let line = StepLine { step, loss: report.loss, lr: report.lr, ms: report.seconds * 1e3, grads };
+        if let Err(error) = log.add(&line) {
+            give_up_log(run, &error, events);
+        }
     }
     if !report.loss.is_finite() {
-        flush(run)?;
+        flush(run, events);
         return Err(LoopError::Diverged { step });
     }
     events(Event::Step { step, report: &report, samples: batch.rows });
     Ok(())
 }
 
-fn flush(run: &mut Loop<'_>) -> Result<(), LoopError> {
-    run.log.as_mut().map_or(Ok(()), StepLog::flush)?;
-    Ok(())
+fn flush(run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) {
+    if let Some(Err(error)) = run.log.as_mut().map(StepLog::flush) {
+        give_up_log(run, &error, events);
+    }
+}
+
+/// A log that cannot be written is worth less than the run: it is told once, and no line is tried again.
+fn give_up_log(run: &mut Loop<'_>, error: &std::io::Error, events: &mut dyn FnMut(Event<'_>)) {
+    run.log = None;
+    events(Event::Trouble(format!("the log of steps cannot be written and ends here: {error}")));
+}
+
+impl Loop<'_> {
+    /// Whether somebody asked the run to stop, or it was to stop here.
+    fn is_stopped(&self, trainer: &Trainer<'_>) -> bool {
+        self.stop.load(Ordering::Relaxed) != 0 || self.stop_after.is_some_and(|step| trainer.position().step >= step)
+    }
+}
+
+/// Whether a save is due after `done` steps, the last one having been at `saved`.
+fn is_due(intervals: &[Interval], done: u64, extent: Extent, saved: Instant) -> bool {
+    intervals.iter().any(|interval| match interval {
+        Interval::Steps(steps) => done.is_multiple_of(*steps),
+        Interval::Epochs(epochs) => {
+            done.is_multiple_of(((epochs * extent.steps_per_epoch as f64).round() as u64).max(1))
+        }
+        Interval::Minutes(minutes) => saved.elapsed().as_secs_f64() >= minutes * 60.0,
+    })
 }
 
 /// Figures on the held-out split, files, checkpoints.
@@ -206,9 +246,7 @@ fn finish_pass(
         valid,
     };
     keep_best(trainer, run, &epoch)?;
-    flush(run)?;
     run.record.add(epoch, &run.title)?;
-    save(trainer, run, "last")?;
     events(Event::Epoch(run.record.epochs.last().expect("an epoch was just added")));
     Ok(())
 }
@@ -229,7 +267,7 @@ fn keep_best(trainer: &mut Trainer<'_>, run: &Loop<'_>, epoch: &Epoch) -> Result
     let better = |old: f64| if lower_is_better(name) { value < old } else { value > old };
     if trainer.position().best.is_none_or(|best| better(best.0)) {
         trainer.position_mut().best = Some(Exact(value));
-        save(trainer, run, "best")?;
+        save_best(trainer, run)?;
     }
     Ok(())
 }
@@ -251,11 +289,19 @@ fn lower_is_better(name: &str) -> bool {
     ["loss", "mae", "rmse", "mse", "perplexity"].contains(&figure)
 }
 
-fn save(trainer: &Trainer<'_>, run: &Loop<'_>, name: &str) -> Result<PathBuf, LoopError> {
-    let path = run.record.folder.join(format!("{name}.safetensors"));
-    let note = Note { position: Some(trainer.position().clone()), ..run.note.clone() };
-    checkpoint::save(&path, &trainer.tensors(false), &note)?;
-    Ok(path)
+fn save_best(trainer: &Trainer<'_>, run: &Loop<'_>) -> Result<(), LoopError> {
+    Ok(checkpoint::save(&run.record.folder.join("best.safetensors"), &trainer.tensors(false), &note(trainer, run))?)
+}
+
+/// Saves what resuming needs; the log then holds the lines of all steps so far.
+fn save_last(trainer: &Trainer<'_>, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<(), LoopError> {
+    flush(run, events);
+    let folder = &run.record.folder;
+    Ok(folder.save_last(run.training.keep.last, &trainer.tensors(false), &note(trainer, run))?)
+}
+
+fn note(trainer: &Trainer<'_>, run: &Loop<'_>) -> Note {
+    Note { position: Some(trainer.position().clone()), ..run.note.clone() }
 }
 
 #[cfg(test)]
@@ -272,5 +318,18 @@ mod tests {
         assert_eq!(kept_figure("train.loss", &epoch), Some(1.0));
         assert_eq!(kept_figure("valid.recall", &epoch), None);
         assert!(lower_is_better("valid.loss") && !lower_is_better("valid.accuracy"));
+    }
+
+    #[test]
+    fn a_save_is_due_at_the_first_interval_that_is_over() {
+        let extent = Extent { total_steps: 100, steps_per_epoch: 10 };
+        let due = |intervals: &[Interval]| -> Vec<u64> {
+            (1..=20).filter(|step| is_due(intervals, *step, extent, Instant::now())).collect()
+        };
+        assert_eq!(due(&[Interval::Epochs(1.0)]), [10, 20]);
+        assert_eq!(due(&[Interval::Epochs(0.25)]), [3, 6, 9, 12, 15, 18]);
+        assert_eq!(due(&[Interval::Steps(8), Interval::Epochs(2.0)]), [8, 16, 20]);
+        assert!(due(&[Interval::Minutes(60.0)]).is_empty());
+        assert_eq!(due(&[Interval::Minutes(0.0)]).len(), 20);
     }
 }

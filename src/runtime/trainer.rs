@@ -14,6 +14,7 @@ use super::init;
 use super::record::Figures;
 use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::{Diagnostic, suggest};
+use crate::graph::print::print;
 use crate::graph::{ClockReading, DType, Feeds, Graph, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program};
 use crate::model::{BoundField, Project, Training};
@@ -22,6 +23,7 @@ use crate::primitives::Level;
 use crate::primitives::pool::Pool;
 use crate::primitives::tuning::Tuning;
 use crate::schedule::Persistent;
+use crate::source::SourceMap;
 
 /// How a trainer runs.
 #[derive(Clone, Debug)]
@@ -361,6 +363,32 @@ impl<'p> Trainer<'p> {
             Some(Prediction { name: name.to_string(), sizes: buffer.sizes.clone(), values })
         });
         Ok(outputs.collect())
+    }
+
+    /// A hash of what a training step computes, wherever and however the model file says it.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn meaning(&self) -> Result<String, TrainerError> {
+        let plain;
+        let graph = if self.settings.gradient_norms {
+            // What is measured on the side is no part of it.
+            let (batch, fields) = (self.training.batch, &self.fields);
+            plain = pipeline::training_graph(self.project, self.training, batch, fields, false)?;
+            &plain
+        } else {
+            &self.graph
+        };
+        // Without sources the values carry no places.
+        let text = print(graph, &SourceMap::default());
+        let precision = format!("{:?}", graph.precision);
+        Ok(checkpoint::checksum([text.as_bytes(), precision.as_bytes()].into_iter()))
+    }
+
+    /// A hash of the parameters and buffers.
+    pub fn content(&self) -> String {
+        let tensors = self.tensors(true);
+        checkpoint::checksum(tensors.values().map(|tensor| tensor.bytes.as_ref()))
     }
 
     /// All parameters and states by checkpoint name; with `weights_only`, parameters and buffers.

@@ -399,6 +399,7 @@ pub enum Suffix {
     /// Durations of training.
     Steps,
     Epochs,
+    Minutes,
     /// Degrees of arc.
     Deg,
     /// Hundredths (`5 %`).

@@ -336,6 +336,7 @@ fn suffix_of(word: &str) -> Suffix {
         "GiB" => Suffix::GiB,
         "step" | "steps" => Suffix::Steps,
         "epoch" | "epochs" => Suffix::Epochs,
+        "minute" | "minutes" => Suffix::Minutes,
         "deg" => Suffix::Deg,
         _ => Suffix::Percent,
     }

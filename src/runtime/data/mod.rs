@@ -22,6 +22,7 @@ mod source;
 mod split;
 mod table;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use error::{DataError, FileError};
@@ -232,6 +233,23 @@ impl Dataset {
         splits.into_iter().find(|(_, split)| !split.is_empty())
     }
 
+    /// A hash of each field's numbers, as the splits give them in order, and of what is done to them at random.
+    pub fn hashes(&self) -> BTreeMap<String, String> {
+        let hash = |(which, field): (usize, &FieldInfo)| {
+            let mut crc = flate2::Crc::new();
+            for split in [&self.train, &self.valid, &self.test] {
+                split.hash(which, field.dtype, &mut crc);
+            }
+            (field.name.clone(), format!("{:08x}", crc.sum()))
+        };
+        self.fields.iter().enumerate().map(hash).collect()
+    }
+
+    /// Samples to train, validate and test on.
+    pub fn samples(&self) -> [usize; 3] {
+        [&self.train, &self.valid, &self.test].map(|split| split.len())
+    }
+
     /// A line for progress: `digits: 1437 train, 0 valid, 360 test; pixels f32[64], label class[10]`.
     pub fn describe(&self) -> String {
         let fields: Vec<String> = self.fields.iter().map(describe_field).collect();
@@ -269,6 +287,28 @@ impl Split {
     /// Steps of one epoch; the last batch may be short.
     pub fn steps_per_epoch(&self, batch: usize) -> u64 {
         self.len().div_ceil(batch.max(1)) as u64
+    }
+
+    /// Adds the numbers of one field.
+    fn hash(&self, which: usize, dtype: DType, crc: &mut flate2::Crc) {
+        let column = &self.columns[which];
+        let (mut floats, mut integers) = (vec![0.0; column.values.width()], vec![0; column.values.width()]);
+        let mut bytes = Vec::new();
+        crc.update(format!("{} {:?} {:?}", self.rows.len(), column.sizes, column.augment).as_bytes());
+        for row in &self.rows {
+            bytes.clear();
+            match dtype {
+                DType::I32 => {
+                    column.values.write_i32(*row as usize, &mut integers);
+                    bytes.extend(integers.iter().flat_map(|value: &i32| value.to_le_bytes()));
+                }
+                DType::F32 | DType::Bool => {
+                    column.values.write_f32(*row as usize, &mut floats);
+                    bytes.extend(floats.iter().flat_map(|value: &f32| value.to_le_bytes()));
+                }
+            }
+            crc.update(&bytes);
+        }
     }
 
     /// The batch of one step, computed here.
