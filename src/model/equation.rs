@@ -211,6 +211,14 @@ impl Expander<'_> {
         {
             return Ok(Node::fixed(item, span));
         }
+        if let ExprKind::Name(name) = &base.kind
+            && Reduction::named(name).is_some()
+            && !scope.names.contains_key(name)
+        {
+            let message = format!("the reduction `{name}` is followed by nothing that it could extend over");
+            let diagnostic = Diagnostic::error("bad-reduction", span, message);
+            return self.fail(diagnostic.hint(format!("put what it reduces into parentheses: `{name}[…] (-x[…])`")));
+        }
         let tensor = match self.expression(scope, base)? {
             Meaning::Tensor(id) => id,
             other => {

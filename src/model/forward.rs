@@ -180,6 +180,9 @@ impl Expander<'_> {
         let mut scope = self.loss_scope(item, bound);
         let mut named = Vec::new();
         names_of(expr, &mut named);
+        for name in &named {
+            self.refuse_ambiguous(name, bound, expr.span)?;
+        }
         bound.targets = named.into_iter().filter(|name| bound.field(name).is_some()).collect();
         let meaning = match self.loss_call(&mut scope, expr, bound)? {
             Some(meaning) => meaning,
@@ -197,6 +200,22 @@ impl Expander<'_> {
                 self.fail(diagnostic.hint("average over the batch: `mean[n] …`"))
             }
         }
+    }
+
+    /// Refuses a name that a field and an output share, where it stands for one of them.
+    pub(super) fn refuse_ambiguous(&mut self, name: &str, bound: &Bound, span: Span) -> Outcome<()> {
+        let output = bound.outputs.iter().find(|(output, _)| output == name).map(|(_, value)| *value);
+        let field = bound.field(name);
+        let (Some(output), Some(field)) = (output.filter(|output| Some(*output) != field), field) else {
+            return Ok(());
+        };
+        let message = format!("`{name}` is a field of the data and an output of the model");
+        let diagnostic = Diagnostic::error("ambiguous-name", span, message).at("which of them is meant?");
+        let diagnostic =
+            diagnostic.label(node_place(self, output), "the output").label(node_place(self, field), "the field");
+        self.fail(
+            diagnostic.hint(format!("return the output under another name: `{name}_out = …`, `return {name}_out`")),
+        )
     }
 
     /// One call of a `loss` that lacks tensors: the model's output flows in first.

@@ -9,14 +9,26 @@ use crate::syntax::ast::{
     Definition, DefinitionKind, Expr, ExprKind, Ident, Stage, Statement, StatementKind, TensorType,
 };
 
-/// Names that are bound and never read. A leading `_` says that this is meant.
+/// Names that are bound and never read; an input whose sizes are read counts as read. A leading `_` says that this is meant.
 pub(crate) fn unused(definition: &Definition) -> Vec<Diagnostic> {
     let read = names_read(definition);
+    let sizes = sizes_read(definition);
+    let takes_sizes = |ty: &TensorType| {
+        ty.dims.iter().any(|dim| matches!(&dim.kind, ExprKind::Name(name) if sizes.contains(name.as_str())))
+    };
     let mut bound: Vec<(&Ident, &str)> = Vec::new();
     if !matches!(definition.kind, DefinitionKind::Loss | DefinitionKind::Metric) {
-        bound.extend(definition.parameters.iter().map(|parameter| (&parameter.name, "argument")));
+        let plain = definition.parameters.iter().filter(|parameter| !parameter.ty.as_ref().is_some_and(takes_sizes));
+        bound.extend(plain.map(|parameter| (&parameter.name, "argument")));
     }
     collect_bound(&definition.body, &mut bound);
+    for statement in &definition.body {
+        if let StatementKind::Input { names, ty } = &statement.kind
+            && takes_sizes(ty)
+        {
+            bound.retain(|(name, _)| !names.iter().any(|input| input.span == name.span));
+        }
+    }
     bound
         .into_iter()
         .filter(|(name, _)| !read.contains(name.name.as_str()) && !name.name.starts_with('_'))
@@ -60,6 +72,22 @@ pub(crate) fn names_read(definition: &Definition) -> HashSet<&str> {
         parameter.default.iter().for_each(|default| read_expr(default, &mut read));
     }
     read_statements(&definition.body, &mut read);
+    read
+}
+
+/// The names that a definition reads beside the types of what flows in, which bind sizes.
+fn sizes_read(definition: &Definition) -> HashSet<&str> {
+    let mut read = HashSet::new();
+    definition
+        .parameters
+        .iter()
+        .filter_map(|parameter| parameter.default.as_ref())
+        .for_each(|default| read_expr(default, &mut read));
+    for statement in &definition.body {
+        if !matches!(statement.kind, StatementKind::Input { .. }) {
+            read_statements(std::slice::from_ref(statement), &mut read);
+        }
+    }
     read
 }
 

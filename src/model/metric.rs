@@ -297,6 +297,7 @@ impl Expander<'_> {
     /// An argument: a field or an output by name, a constant, or a bare word.
     fn option(&mut self, expr: &Expr, metric: &MetricUse, bound: &Bound) -> Outcome<Meaning> {
         if let ExprKind::Name(name) = &expr.kind {
+            self.refuse_ambiguous(name, bound, expr.span)?;
             let tensor = bound.fields.iter().chain(&bound.outputs).find(|(known, _)| known == name);
             if let Some((_, value)) = tensor {
                 return Ok(Meaning::Tensor(*value));

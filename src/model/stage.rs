@@ -5,6 +5,7 @@
 //! Names of weights: a label or a bound name (`conv1: Conv(…)`, `wte = Embedding(…)`) names the stage. An unlabelled
 //! stage that owns weights is named after its layer in snake case, with `_2`, `_3`, … from the second on.
 //! `chain` and `repeat` number all their members from 0, as PyTorch's `Sequential` does; a label replaces the number.
+//! A label may be a number itself, which names the stages of a model that is a `Sequential` on its own: `0.weight`.
 //! `{ … }` and `residual { … }` add a level only when they are labelled, and name their stages as a body does.
 //!
 //! Invariant: within one body every child has its own name, so two weights share a dotted name exactly when they
@@ -338,7 +339,15 @@ impl Expander<'_> {
                 }
                 label.name.clone()
             }
-            Naming::Number(number) => number.to_string(),
+            Naming::Number(number) => {
+                let name = number.to_string();
+                if let Some(first) = scope.children.get(&name) {
+                    let message = format!("the stage at place {name} has the name of a labelled one");
+                    let diagnostic = Diagnostic::error("duplicate-name", span, message).label(*first, "labelled here");
+                    return self.fail(diagnostic.hint("label all stages of the row, or number them by their places"));
+                }
+                name
+            }
             Naming::Auto => {
                 let base = snake_case(written);
                 let mut name = base.clone();

@@ -165,3 +165,30 @@ fn running_statistics_are_updated_in_training_only() {
     assert_eq!(states(Mode::Train), (names.clone(), 2));
     assert_eq!(states(Mode::Eval), (names, 0));
 }
+
+#[test]
+fn a_number_as_a_label_names_a_sequential_at_the_top() {
+    let expanded =
+        good("model M {\n  input x: [N, 4]\n  return x -> 0: Linear(3) -> relu -> 2: Linear(2, bias = false)\n}\n");
+    assert_eq!(param_names(&expanded), ["0.weight", "0.bias", "2.weight"]);
+    let inside = good(
+        "model M {\n  input x: [N, 4]\n  return x -> features: { 3: Linear(3) -> relu } -> head: chain(Linear(2), 4: Linear(1))\n}\n",
+    );
+    let names =
+        ["features.3.weight", "features.3.bias", "head.0.weight", "head.0.bias", "head.4.weight", "head.4.bias"];
+    assert_eq!(param_names(&inside), names);
+}
+
+#[test]
+fn a_label_with_the_number_of_another_stage_is_an_error() {
+    one_error(
+        "model M {\n  input x: [N, 4]\n  return x -> c: chain(1: Linear(4), Linear(4))\n}\n",
+        "duplicate-name",
+        "Linear(4)",
+    );
+    one_error(
+        "model M {\n  input x: [N, 4]\n  return x -> c: chain(Linear(4), 0: Linear(4))\n}\n",
+        "duplicate-name",
+        "0",
+    );
+}
