@@ -161,9 +161,12 @@ fn linear_layers_and_attention_are_exact_at_every_shape() {
     {
         check(&format!("param x: [{rows}, {inputs}] ~ zeros\n return x -> Linear({outputs})"));
     }
-    for (sizes, arguments) in
-        [("[1, 1, 3]", "1"), ("[3, 17, 6]", "3"), ("[1, 31, 10]", "2, causal = false"), ("[2, 13, 5]", "5")]
-    {
+    for (sizes, arguments) in [
+        ("[1, 1, 3]", "1"),
+        ("[3, 17, 6]", "3, causal = true"),
+        ("[1, 31, 10]", "2, bias = false"),
+        ("[2, 13, 5]", "5"),
+    ] {
         check(&format!("param x: {sizes} ~ zeros\n return x -> Attention({arguments})"));
     }
 }

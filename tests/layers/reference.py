@@ -1,7 +1,8 @@
 """Writes reference.json: what PyTorch's layers give in float64, for src/model/tests/layers.rs.
 
+Names and shapes of weights are PyTorch's; `num_batches_tracked` is left out.
 Input element i is sin(1.3 i + 0.5); weight element i is 0.5 cos(0.7 i + p), where p is the sum of the bytes of the
-weight's name modulo 10; running means are 0.1 i and running variances 1 + 0.1 i.
+weight's own name modulo 10; running means are 0.1 i and running variances 1 + 0.1 i.
 """
 
 import json
@@ -22,7 +23,7 @@ def filled(shape, formula):
 
 def fill(module):
     for name, tensor in module.state_dict().items():
-        phase = sum(name.encode()) % 10
+        phase = sum(name.rsplit(".")[-1].encode()) % 10
         if name == "running_mean":
             formula = lambda i: 0.1 * i
         elif name == "running_var":
@@ -44,14 +45,31 @@ class Function(nn.Module):
         return self.function(x)
 
 
+class Attention(nn.Module):
+    """MultiheadAttention of a tensor with itself; the weights stand at the top, as a stage has them."""
+
+    def __init__(self, width, heads, causal=False, bias=True):
+        super().__init__()
+        self.inner, self.causal = nn.MultiheadAttention(width, heads, bias=bias, batch_first=True), causal
+
+    def state_dict(self, *args, **kwargs):
+        return self.inner.state_dict(*args, **kwargs)
+
+    def forward(self, x):
+        length = x.shape[1]
+        mask = torch.full((length, length), -math.inf).triu(1) if self.causal else None
+        return self.inner(x, x, x, attn_mask=mask, need_weights=False)[0]
+
+
 def case(stage, shape, module, train=False):
     module = fill(module)
     module.train(train)
     x = filled(shape, lambda i: math.sin(1.3 * i + 0.5))
     y = module(x)
     states = {n: t.tolist() for n, t in module.state_dict().items() if n.startswith("running")} if train else {}
+    weights = {n: list(t.shape) for n, t in module.state_dict().items() if n != "num_batches_tracked"}
     return {"stage": stage, "shape": list(shape), "train": train, "output": list(y.shape),
-            "values": y.detach().flatten().tolist(), "states": states}
+            "values": y.detach().flatten().tolist(), "states": states, "weights": weights}
 
 
 cases = [
@@ -81,6 +99,9 @@ cases = [
     case("LayerNorm(bias = false)", (3, 5), nn.LayerNorm(5, bias=False)),
     case("RMSNorm", (3, 5), nn.RMSNorm(5, eps=1e-6)),
     case("GroupNorm(2)", (2, 4, 3, 3), nn.GroupNorm(2, 4)),
+    case("Attention(2)", (2, 5, 6), Attention(6, 2)),
+    case("Attention(3, causal = true)", (2, 5, 6), Attention(6, 3, causal=True)),
+    case("Attention(2, bias = false)", (1, 4, 4), Attention(4, 2, bias=False)),
 ] + [
     case(stage, (3, 7), Function(function))
     for stage, function in [

@@ -20,6 +20,7 @@ struct Case {
     output: Vec<usize>,
     values: Vec<f64>,
     states: BTreeMap<String, Vec<f64>>,
+    weights: BTreeMap<String, Vec<usize>>,
 }
 
 fn filled(sizes: &[usize], formula: impl Fn(f64) -> f64) -> Tensor {
@@ -27,10 +28,18 @@ fn filled(sizes: &[usize], formula: impl Fn(f64) -> f64) -> Tensor {
     Tensor::new(sizes, (0..count).map(|i| formula(i as f64)).collect())
 }
 
+fn constant(shape: &[crate::dim::Dim]) -> Vec<usize> {
+    shape.iter().map(|dim| dim.as_const().expect("sizes are numbers") as usize).collect()
+}
+
+/// Names, below the stage's, and shapes of all that a checkpoint of the layer holds.
+fn weights(graph: &Graph) -> BTreeMap<String, Vec<usize>> {
+    let params = graph.params.iter().map(|param| (&param.name, &param.shape));
+    let all = params.chain(graph.states.iter().map(|state| (&state.name, &state.shape)));
+    all.map(|(name, shape)| (name.trim_start_matches("layer.").to_owned(), constant(shape))).collect()
+}
+
 fn feeds(graph: &Graph, case: &Case) -> Feeds {
-    let constant = |shape: &[crate::dim::Dim]| -> Vec<usize> {
-        shape.iter().map(|dim| dim.as_const().expect("sizes are numbers") as usize).collect()
-    };
     let own = |name: &str| name.rsplit('.').next().expect("a name has a last part").to_owned();
     let params = graph.params.iter().map(|param| {
         let phase = (own(&param.name).bytes().map(u64::from).sum::<u64>() % 10) as f64;
@@ -65,6 +74,7 @@ fn library_layers_agree_with_pytorch() {
         let mode = if case.train { Mode::Train } else { Mode::Eval };
         let expanded = expand(&project, file, "M", &[], mode, &BTreeMap::new());
         let graph = expanded.unwrap_or_else(|errors| panic!("{}: {errors:#?}", case.stage)).0.graph;
+        assert_eq!(weights(&graph), case.weights, "{}", case.stage);
         let result = evaluate(&graph, &feeds(&graph, &case));
         let output = result.output("output").expect("the model has an output");
         assert_eq!(output.sizes, case.output, "{}", case.stage);
