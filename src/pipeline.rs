@@ -10,7 +10,7 @@ use crate::diagnostics::Diagnostic;
 use crate::grad;
 use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, ScalarExpr, Unary, ValueId};
 use crate::kernel::{Buffer, Program};
-use crate::model::{self, BoundField, FieldRange, Forward, Mode, Project, Training};
+use crate::model::{self, BoundField, FieldRange, Mode, Project, Training};
 use crate::passes;
 use crate::schedule::{self, Persistent};
 
@@ -103,18 +103,38 @@ pub enum Purpose {
     Predict,
 }
 
-/// What the reads of a step ask of the integers of the data: ranges of fields, each once.
+/// What is wrong between the steps of a `train` item, and what their reads ask of the integers of the data: ranges of
+/// fields, each once, for all of `purposes`.
 ///
 /// # Errors
-/// As [`training_graph`].
+/// As [`training_graph`], and weights or states that inference has and training has not.
 pub fn data_ranges(
     project: &Project,
     training: &Training,
     fields: &[BoundField],
-    purpose: Purpose,
+    purposes: &[Purpose],
 ) -> Result<Vec<FieldRange>, Vec<Diagnostic>> {
-    let mode = if purpose == Purpose::Train { Mode::Train } else { Mode::Eval };
-    let Forward { graph, demands, .. } = model::forward(project, training, training.batch, mode, fields)?;
+    let trained = model::forward(project, training, training.batch, Mode::Train, fields)?;
+    let inferred = model::forward(project, training, training.batch, Mode::Eval, fields)?;
+    let found = model::modes_agree(&trained.graph, &inferred.graph);
+    if !found.is_empty() {
+        return Err(found);
+    }
+    let mut ranges = Vec::new();
+    for purpose in purposes {
+        let forward = if *purpose == Purpose::Train { &trained } else { &inferred };
+        let alive = alive(&forward.graph, *purpose);
+        for (_, range) in forward.demands.iter().filter(|(reader, _)| alive[reader.0 as usize]) {
+            if !ranges.contains(range) {
+                ranges.push(range.clone());
+            }
+        }
+    }
+    Ok(ranges)
+}
+
+/// The values that a step for this purpose needs.
+fn alive(graph: &Graph, purpose: Purpose) -> Vec<bool> {
     let figures = |name: &str| name == "loss" || name.starts_with("metric:");
     let outputs = graph.outputs.iter().filter(|output| figures(&output.name) != (purpose == Purpose::Predict));
     let updates = graph.updates.iter().filter(|_| purpose != Purpose::Predict);
@@ -127,13 +147,7 @@ pub fn data_ranges(
             value.args.iter().for_each(|arg| alive[arg.0 as usize] = true);
         }
     }
-    let mut ranges = Vec::new();
-    for (_, range) in demands.into_iter().filter(|(reader, _)| alive[reader.0 as usize]) {
-        if !ranges.contains(&range) {
-            ranges.push(range);
-        }
-    }
-    Ok(ranges)
+    alive
 }
 
 /// Adds an output `d_PARAM` for the gradient of `loss` for each parameter.
@@ -165,22 +179,16 @@ pub fn compile(graph: &Graph, persistent: &Persistent, options: &cpu::Options) -
     Ok(Compiled { program, executable, inputs, scalars })
 }
 
-/// The gradient of `loss` for each parameter that the graph reads, summed over its reads.
+/// The gradient of `loss` for each parameter that the graph reads; `differentiate` sums over its reads.
 fn gradients(graph: &mut Graph, loss: ValueId) -> Vec<(ParamId, ValueId)> {
-    let reads: Vec<(ParamId, ValueId)> = graph
-        .values()
-        .filter_map(|(id, value)| if let Op::Param(param) = value.op { Some((param, id)) } else { None })
-        .collect();
-    let wrt: Vec<ValueId> = reads.iter().map(|(_, value)| *value).collect();
-    let mut sums: BTreeMap<ParamId, ValueId> = BTreeMap::new();
-    for ((param, _), gradient) in reads.into_iter().zip(grad::differentiate(graph, loss, &wrt)) {
-        let sum = match sums.get(&param) {
-            Some(sum) => graph.binary(Binary::Add, *sum, gradient, graph.value(gradient).span),
-            None => gradient,
-        };
-        sums.insert(param, sum);
+    let mut first: BTreeMap<ParamId, ValueId> = BTreeMap::new();
+    for (id, value) in graph.values() {
+        if let Op::Param(param) = value.op {
+            first.entry(param).or_insert(id);
+        }
     }
-    sums.into_iter().collect()
+    let wrt: Vec<ValueId> = first.values().copied().collect();
+    first.into_keys().zip(grad::differentiate(graph, loss, &wrt)).collect()
 }
 
 /// The sum of squares of a tensor.
@@ -213,5 +221,31 @@ fn clip(graph: &mut Graph, gradients: &mut [(ParamId, ValueId)], limit: f64) {
         let shape = graph.shape(*gradient).to_vec();
         let factor = graph.broadcast(scale, &shape, &[], span);
         *gradient = graph.binary(Binary::Mul, *gradient, factor, span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dim::Dim;
+    use crate::graph::{Feeds, Init, Param, Tensor, evaluate};
+    use crate::source::{FileId, Span};
+
+    #[test]
+    fn a_parameter_that_is_read_twice_has_one_gradient_over_both_reads() {
+        let span = Span::new(FileId(0), 0, 0);
+        let mut graph = Graph::default();
+        let first =
+            graph.param(Param { name: "w".into(), shape: vec![Dim::from(2usize)], init: Init::Constant(1.0), span });
+        let second = graph.read_param(ParamId(0), span);
+        let product = graph.binary(Binary::Mul, first, second, span);
+        let loss = graph.sum(product, &[0], span);
+        let found = gradients(&mut graph, loss);
+        assert_eq!(found.len(), 1);
+        graph.outputs.push(Output { name: "gradient".into(), value: found[0].1 });
+        let mut feeds = Feeds::default();
+        feeds.params.insert("w".into(), Tensor::new(&[2], vec![3.0, -5.0]));
+        let gradient = evaluate(&graph, &feeds).output("gradient").expect("an output").data.clone();
+        assert_eq!(gradient, [6.0, -10.0]);
     }
 }

@@ -218,3 +218,20 @@ fn a_size_that_the_model_does_not_have_is_a_problem() {
     let words = text(&output.stderr);
     assert!(words.contains("have no size `H`; they have `N`"), "{words}");
 }
+
+#[test]
+fn weights_of_inference_alone_stop_a_training_before_its_first_step() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Without a default for `classes`, `check` sees the model through its training alone.
+    let model = "model M(classes) {\n  input point: [N, 2]\n  y = point -> Linear(classes)\n  if training { return y }\n  \
+                param scale: [classes] ~ ones\n  z[n, c] = y[n, c] * scale[c]\n  return z\n}\n\
+                data d {\n  source = spirals(classes = 3, points = 20)\n  point: f32[2]\n  label: class[3]\n  split = random(test = 0.5)\n}\n\
+                train M(classes = 3) on d {\n  loss = cross_entropy(label)\n  optimizer = sgd(lr = 0.1)\n  length = 1 epochs\n}\n";
+    std::fs::write(folder.path().join("m.ansatz"), model).expect("written");
+    for command in ["check", "train"] {
+        let output = ansatz(folder.path(), &[command, "m.ansatz"]);
+        let words = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {words}");
+        assert!(words.contains("the parameter `scale` exists only where `training` is false"), "{command}: {words}");
+    }
+}

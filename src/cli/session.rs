@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::{Failure, open};
-use crate::graph::DType;
 use crate::kernel::Program;
 use crate::model::{self, BoundField, Project, Training};
 use crate::pipeline::{self, Purpose};
@@ -119,18 +118,11 @@ impl Session {
         Extent::of(&self.training, self.dataset.train.len())
     }
 
-    /// Holds the integers of the data to the reads of the steps that are about to run.
+    /// Holds weights to both modes, and the integers of the data to the reads of the steps that are about to run.
     pub(super) fn hold_data(&self, purposes: &[Purpose]) -> Result<(), Failure> {
-        if !self.fields.iter().any(|field| field.dtype == DType::I32) {
-            return Ok(());
-        }
-        for purpose in purposes {
-            let ranges = pipeline::data_ranges(&self.project, &self.training, &self.fields, *purpose);
-            let ranges = open::unwrap(ranges, &self.project.sources)?;
-            let held = self.dataset.hold(&self.training.data, &ranges);
-            held.map_err(|error| data_failure(&self.project, error))?;
-        }
-        Ok(())
+        let ranges = pipeline::data_ranges(&self.project, &self.training, &self.fields, purposes);
+        let ranges = open::unwrap(ranges, &self.project.sources)?;
+        self.dataset.hold(&self.training.data, &ranges).map_err(|error| data_failure(&self.project, error))
     }
 
     /// The training step for full batches, or inference on one, planned.

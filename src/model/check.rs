@@ -11,7 +11,7 @@ use super::expand::{ModelUse, expand, expand_use};
 use super::project::Project;
 use super::summary::{macs, params};
 use super::train_item::model_name;
-use super::{Expanded, Mode, equal_sizes, lint, training};
+use super::{Expanded, Mode, equal_sizes, lint, standalone, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::source::{FileId, Span};
@@ -47,6 +47,7 @@ pub fn check(project: &Project, file: FileId, hooks: &Hooks<'_>) -> Vec<Diagnost
             ItemKind::Definition(definition) => {
                 found.extend(lint::unused(definition));
                 found.extend(lint::idle_optimizer(definition));
+                found.extend(standalone::check(project, file, definition));
                 let is_closed = definition.parameters.iter().all(|parameter| parameter.default.is_some());
                 if definition.kind == DefinitionKind::Model && is_closed {
                     let (findings, expanded) = check_model(project, file, &definition.name.name);
@@ -93,8 +94,9 @@ fn check_model(project: &Project, file: FileId, model: &str) -> (Vec<Diagnostic>
         (training.join().unwrap_or_else(|panic| resume_unwind(panic)), inference)
     });
     match (training, inference) {
-        (Ok((_, mut found)), Ok((expanded, more))) => {
+        (Ok((trained, mut found)), Ok((expanded, more))) => {
             found.extend(more);
+            found.extend(standalone::modes_agree(&trained.graph, &expanded.graph));
             (without_duplicates(found), Some(expanded))
         }
         (training, inference) => {

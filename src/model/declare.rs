@@ -133,7 +133,7 @@ impl Expander<'_> {
     }
 
     /// An input of the graph: unbound names become symbolic sizes, or the numbers they are bound to.
-    fn free_input(&mut self, scope: &mut Scope, name: &Ident, ty: &TensorType) -> Outcome<ValueId> {
+    pub(crate) fn free_input(&mut self, scope: &mut Scope, name: &Ident, ty: &TensorType) -> Outcome<ValueId> {
         if is_any(ty) {
             return self.fail(
                 Diagnostic::error("missing-type", name.span, "a model's input needs a shape")

@@ -33,6 +33,7 @@ mod project;
 mod reduction;
 mod stack;
 mod stage;
+mod standalone;
 mod statement;
 pub mod summary;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use expand::{ModelUse, expand, expand_use};
 pub use forward::{FieldRange, forward};
 pub use optimizer::apply_optimizer;
 pub use project::{MAX_BYTES, PathRefusal, Project, below, is_hidden, is_model_file, unread};
+pub use standalone::modes_agree;
 pub use training::training;
 
 /// Whether `training` holds.

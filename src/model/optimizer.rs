@@ -99,7 +99,7 @@ impl Expander<'_> {
         Ok(())
     }
 
-    fn update_parameter(
+    pub(super) fn update_parameter(
         &mut self,
         definition: &Definition,
         arguments: &std::collections::HashMap<String, Meaning>,
@@ -187,7 +187,7 @@ impl Expander<'_> {
         Ok(factor)
     }
 
-    fn schedule_stage(
+    pub(super) fn schedule_stage(
         &mut self,
         definition: &Definition,
         mut arguments: std::collections::HashMap<String, Meaning>,

@@ -42,6 +42,7 @@ fn step(project: &Project, file: FileId, batch: Option<usize>) -> Result<(Traini
     let mut training = model::training(project, file, &[])?;
     training.batch = batch.unwrap_or(training.batch);
     let fields = bound_fields(&data::fields(&training.data)?, training.batch);
+    pipeline::data_ranges(project, &training, &fields, &[])?;
     let graph = pipeline::training_graph(project, &training, training.batch, &fields, false)?;
     let bytes = schedule::plan(&graph, &Persistent::of(&graph)).arena_bytes as u64;
     Ok((training, bytes))

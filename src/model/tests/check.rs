@@ -91,3 +91,28 @@ fn counts_are_shown_in_groups_and_bytes_in_units() {
         [bytes_text(512 << 20), bytes_text(1536), bytes_text(12)]
     );
 }
+
+#[test]
+fn weights_of_inference_alone_are_a_finding() {
+    let text = |training: &str, inference: &str| {
+        format!(
+            "model M {{\n  input x: [N, 4]\n  if training {{\n{training}\n  }} else {{\n{inference}\n  }}\n  return y\n}}\n"
+        )
+    };
+    let param = |size: &str| format!("    param w: [{size}] ~ ones\n    s = sum[c] w[c]\n    y = x * s");
+    assert_eq!(codes(&text("    y = x", &param("4"))), ["untrained"]);
+    assert_eq!(codes(&text(&param("4"), &param("5"))), ["untrained"]);
+    assert_eq!(codes(&text(&param("4"), &param("4"))), [""; 0]);
+    let state = "    state s: [4] = 1\n    y[n, c] = x[n, c] * s[c]";
+    assert_eq!(codes(&text("    y = x", state)), ["untrained"]);
+}
+
+#[test]
+fn an_input_whose_sizes_are_read_is_used() {
+    let text = "layer Positions {\n  input ids: [N, T]\n  param w: [T, 3] ~ ones\n  return w\n}\n\
+                fn zeros_like(x: [N, C]) {\n  y[n, c] = 0 : [N, C]\n  return y\n}\n";
+    assert_eq!(codes(text), [""; 0]);
+    let unused = "layer L {\n  input ids: [N, T], other: [N, T]\n  return ids\n}\n";
+    let unused = unused.replace(", other", "\n  input other");
+    assert_eq!(codes(&unused), ["unused-name"]);
+}
