@@ -39,6 +39,19 @@ impl Range {
         self.low.is_none() && self.high.is_none()
     }
 
+    /// The same with the ends of 32 bits in place of open ones: sums beyond them would wrap around.
+    fn closed(&self) -> Self {
+        let end = |end: &Option<Dim>, limit: i32| Some(end.clone().unwrap_or_else(|| Dim::constant(i64::from(limit))));
+        Range { low: end(&self.low, i32::MIN), high: end(&self.high, i32::MAX), except: self.except.clone() }
+    }
+
+    /// Opens ends that no integer of 32 bits passes.
+    fn opened(mut self) -> Self {
+        self.low = self.low.filter(|end| end.as_const().is_none_or(|end| end > i64::from(i32::MIN)));
+        self.high = self.high.filter(|end| end.as_const().is_none_or(|end| end < i64::from(i32::MAX)));
+        self
+    }
+
     fn low_only(&self) -> Self {
         Range { low: self.low.clone(), ..Range::default() }
     }
@@ -117,8 +130,9 @@ impl Expander<'_> {
 
 impl Walk<'_, '_> {
     /// Demands that `value` keep `range` wherever the assumptions hold.
-    fn demand(&mut self, value: ValueId, mut range: Range, assumed: &[Assumption]) -> Result<(), Unproved> {
+    fn demand(&mut self, value: ValueId, range: Range, assumed: &[Assumption]) -> Result<(), Unproved> {
         self.visits += 1;
+        let mut range = range.opened();
         let overflows = |end: &Option<Dim>| end.as_ref().is_some_and(Dim::is_overflow);
         if self.visits > MAX_VISITS || overflows(&range.low) || overflows(&range.high) {
             return Err(Unproved);
@@ -144,19 +158,21 @@ impl Walk<'_, '_> {
                 self.demands.push((*input, range));
                 Ok(())
             }
-            (Op::Reshape | Op::Detach | Op::ReduceMax { .. }, [x]) => self.demand(*x, range, assumed),
+            (Op::Detach, [x]) => self.demand(*x, range, assumed),
+            // From here on, elements stand at other places than those that the assumptions are about.
+            (Op::Reshape | Op::ReduceMax { .. }, [x]) => self.demand(*x, range, &[]),
             (Op::Contract(contract), [x]) => {
                 if self.fills(contract, *x) {
                     self.admit_zero(&range)?;
                 }
-                self.demand(*x, range, assumed)
+                self.demand(*x, range, &[])
             }
             (Op::Gather(_), [data, ..]) => {
                 self.admit_zero(&range)?;
-                self.demand(*data, range, assumed)
+                self.demand(*data, range, &[])
             }
             (Op::Unary(Unary::Neg), [x]) => {
-                let mut turned = range.through(true, |end| -end, |end| -end);
+                let mut turned = range.closed().through(true, |end| -end, |end| -end);
                 turned.except = range.except.iter().map(|value| -value).collect();
                 self.demand(*x, turned, assumed)
             }
@@ -190,7 +206,7 @@ impl Walk<'_, '_> {
             Binary::Add => {
                 let (x, other) = if let (Some(_), Some(_)) = &bounds_b { (a, bounds_b) } else { (b, bounds_a) };
                 let (Some(least), Some(most)) = other else { return Err(Unproved) };
-                let mut moved = range.through(false, |end| end - &least, |end| end - &most);
+                let mut moved = range.closed().through(false, |end| end - &least, |end| end - &most);
                 if least == most {
                     moved.except = range.except.iter().map(|value| value - &least).collect();
                 }
@@ -198,14 +214,14 @@ impl Walk<'_, '_> {
             }
             Binary::Sub => match (bounds_a, bounds_b) {
                 (_, (Some(least), Some(most))) => {
-                    let mut moved = range.through(false, |end| end + &most, |end| end + &least);
+                    let mut moved = range.closed().through(false, |end| end + &most, |end| end + &least);
                     if least == most {
                         moved.except = range.except.iter().map(|value| value + &least).collect();
                     }
                     self.demand(a, moved, assumed)
                 }
                 ((Some(least), Some(most)), _) => {
-                    self.demand(b, range.through(true, |end| &most - end, |end| &least - end), assumed)
+                    self.demand(b, range.closed().through(true, |end| &most - end, |end| &least - end), assumed)
                 }
                 _ => Err(Unproved),
             },
@@ -220,7 +236,7 @@ impl Walk<'_, '_> {
                 }
                 let factor = Dim::constant(factor);
                 let up = |end: &Dim| -(-end).floor_div(&factor);
-                self.demand(x, range.through(false, up, |end| end.floor_div(&factor)), assumed)
+                self.demand(x, range.closed().through(false, up, |end| end.floor_div(&factor)), assumed)
             }
             Binary::Div => {
                 let divisor = number(&bounds_b).filter(|divisor| *divisor >= 1).ok_or(Unproved)?;
@@ -291,7 +307,7 @@ impl Walk<'_, '_> {
                 with_zero(low, high)
             }
             (Op::Unary(Unary::Neg), [x]) => {
-                let (low, high) = self.bounds(*x);
+                let (low, high) = whole(self.bounds(*x));
                 (high.map(|end| -end), low.map(|end| -end))
             }
             (Op::Select, [_, then, otherwise]) => {
@@ -308,8 +324,8 @@ impl Walk<'_, '_> {
 
     fn bounds_binary(&self, op: Binary, a: Bounds, b: Bounds) -> Bounds {
         match op {
-            Binary::Add => (both(a.0, b.0, |x, y| x + y), both(a.1, b.1, |x, y| x + y)),
-            Binary::Sub => (both(a.0, b.1, |x, y| x - y), both(a.1, b.0, |x, y| x - y)),
+            Binary::Add => whole((both(a.0, b.0, |x, y| x + y), both(a.1, b.1, |x, y| x + y))),
+            Binary::Sub => whole((both(a.0, b.1, |x, y| x - y), both(a.1, b.0, |x, y| x - y))),
             Binary::Mul => {
                 let (times, factor) = match (number(&a), number(&b)) {
                     (_, Some(factor)) => (a, factor),
@@ -317,7 +333,7 @@ impl Walk<'_, '_> {
                     (None, None) => return (None, None),
                 };
                 let scaled = |end: Option<Dim>| end.map(|end| end * Dim::constant(factor));
-                let (low, high) = (scaled(times.0), scaled(times.1));
+                let (low, high) = whole((scaled(times.0), scaled(times.1)));
                 if factor < 0 { (high, low) } else { (low, high) }
             }
             Binary::Div => match number(&b) {
@@ -426,6 +442,11 @@ impl Walk<'_, '_> {
 fn number(bounds: &Bounds) -> Option<i64> {
     let (low, high) = (bounds.0.as_ref()?, bounds.1.as_ref()?);
     if low == high { low.as_const() } else { None }
+}
+
+/// Bounds of what may wrap around: where one end is open, nothing is known of the other.
+fn whole(bounds: Bounds) -> Bounds {
+    if let (Some(_), Some(_)) = bounds { bounds } else { (None, None) }
 }
 
 fn both(a: Option<Dim>, b: Option<Dim>, join: impl Fn(&Dim, &Dim) -> Dim) -> Option<Dim> {

@@ -49,6 +49,19 @@ fn a_condition_frees_what_it_sorts_out() {
 }
 
 #[test]
+fn a_condition_on_one_place_frees_no_other() {
+    let shifted = "  t[n] = (ids[n + 1] else 0) if ids[n] >= 0 else 0 : [N]\n  y[n] = w[t[n]]";
+    assert_eq!(demands(shifted), ["0..=9"]);
+}
+
+#[test]
+fn sums_that_would_wrap_around_are_asked_against() {
+    assert_eq!(demands("  t[n] = max(ids[n] - 5, 0)\n  y[n] = w[t[n]]"), ["-2147483643..=14"]);
+    assert_eq!(demands("  t[n] = min(max(ids[n], 0) + 5, 9)\n  y[n] = w[t[n]]"), ["..=2147483642"]);
+    assert_eq!(demands("  t[n] = max(ids[n] + 5, 0)\n  y[n] = w[t[n]]"), ["..=4"]);
+}
+
+#[test]
 fn an_index_with_bounds_of_its_own_needs_nothing() {
     assert_eq!(demands("  y[n] = w[ids[n] % 10]"), [""; 0]);
     assert_eq!(demands("  s[n, c] = w[c] * f32(ids[n])\n  b[n] = argmax[c] s[n, c]\n  y[n] = w[b[n]]"), [""; 0]);
