@@ -59,10 +59,13 @@ fn bytes(folder: &Path, file: &str) -> Vec<u8> {
     std::fs::read(folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// Starts a run that does not end by itself, and waits until it has saved.
+/// Starts a run that does not end by itself, and waits until it has saved. What the tests were started to ignore
+/// (below `nohup`, or in the background of a script) the run does not ignore.
 fn endless(folder: &Path) -> Child {
     let arguments = ["train", "net.ansatz", "--run", "run", "--epochs", "100000000"];
-    let child = command(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_ansatz")]).args(arguments).current_dir(folder);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let began = Instant::now();
     while !folder.join("run/last.safetensors").exists() {
         assert!(began.elapsed() < Duration::from_secs(120), "the run does not begin");
