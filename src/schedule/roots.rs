@@ -40,7 +40,7 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
         let value = form.value(id);
         let cost = costs[id.0 as usize];
         let own = std::mem::take(&mut readers[id.0 as usize]);
-        let revisited = cost <= CHEAP_TO_REVISIT && are_far_apart(&own, &times) && has_one_leaf(form, id);
+        let revisited = cost <= CHEAP_TO_REVISIT && are_far_apart(&own, &times) && has_one_leaf(form, id, &cuts);
         let shared = own.len() > 1 && cost > CHEAP && !revisited;
         let repeats = repeated[id.0 as usize] && cost > CHEAP_TO_REPEAT;
         if is_elementwise(&value.op) && (shared || repeats || cuts[id.0 as usize]) {
@@ -91,21 +91,21 @@ fn are_far_apart(readers: &BTreeSet<Reader>, times: &[usize]) -> bool {
     values.is_some_and(|values| values.len() < COUNTED && values.windows(2).all(|pair| pair[1] - pair[0] >= FAR_BYTES))
 }
 
-/// Whether a value is computed from at most one value in memory of half its size or more.
-fn has_one_leaf(form: &Form, id: Id) -> bool {
-    let mut leaves = BTreeSet::new();
+/// Whether a value is computed from at most one value in memory of half its size or more; `cuts` lie in memory too.
+fn has_one_leaf(form: &Form, id: Id, cuts: &[bool]) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut leaf = None;
     let mut open = vec![id];
     while let Some(next) = open.pop() {
         let value = form.value(next);
-        if is_kernel(&value.op) || matches!(value.op, FormOp::Source(_)) {
-            if 2 * value.elements() >= form.value(id).elements() {
-                leaves.insert(next);
-            }
-        } else {
-            open.extend(&value.args);
+        let is_leaf = is_kernel(&value.op) || matches!(value.op, FormOp::Source(_)) || cuts[next.0 as usize];
+        if !is_leaf || next == id {
+            open.extend(value.args.iter().copied().filter(|arg| seen.insert(*arg)));
+        } else if 2 * value.elements() >= form.value(id).elements() && leaf.replace(next).is_some() {
+            return false;
         }
     }
-    leaves.len() <= 1
+    true
 }
 
 fn is_kernel(op: &FormOp) -> bool {
