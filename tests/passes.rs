@@ -112,6 +112,44 @@ fn gradients_of_convolutions_write_plainly_and_cost_at_most_their_windows() {
 }
 
 #[test]
+fn gradients_that_are_the_same_at_all_places_are_summed_before_they_are_multiplied() {
+    for settings in [[1, 1, 1], [1, 2, 2], [2, 1, 1], [3, 1, 0]] {
+        let mut case = Case::new();
+        let [y, x, weight] = convolution(&mut case, 64, 3, settings);
+        let means = case.graph.sum(y, &[2], span());
+        let square = case.graph.binary(Binary::Mul, means, means, span());
+        let loss = case.graph.sum(square, &[0, 1], span());
+        let gradients = ansatz::grad::differentiate(&mut case.graph, loss, &[x, weight]);
+        let graph = case.simplified(&gradients);
+        let output = |id: usize| graph.value(graph.outputs[id].value).clone();
+        assert_eq!((output(0).shape, output(1).shape), (dims(&[2, 3, 64]), dims(&[5, 3, 3])));
+        // All contractions but the convolution itself: windows of x without its 5 results, and the written result.
+        let all: Vec<i64> = contracts(&graph).into_iter().map(|(contract, _)| points(contract)).collect();
+        let forward = all.iter().max().expect("the convolution");
+        let others: i64 = all.iter().sum::<i64>() - forward;
+        assert!(others <= 5 * forward / 4, "{settings:?}: {all:?}");
+        assert!(all.iter().filter(|points| *points * 2 > *forward).count() == 1, "{settings:?}: {all:?}");
+    }
+}
+
+#[test]
+fn a_result_that_repeats_is_summed_once() {
+    // y[n, f, o] = Σ_k a[n, k] · b[o, k] for each f.
+    let mut case = Case::new();
+    let (a, b) = (case.param(&[6, 7]), case.param(&[5, 7]));
+    let [n, f, o, k] = [0, 1, 2, 3].map(Affine::index);
+    let contract = Contract {
+        domain: dims(&[6, 9, 5, 7]),
+        operands: vec![vec![n.clone(), k.clone()], vec![o.clone(), k]],
+        output: vec![n, f, o],
+    };
+    let y = case.graph.contract(contract, &[a, b], &dims(&[6, 9, 5]), span());
+    let graph = case.simplified(&[y]);
+    let work: Vec<i64> = contracts(&graph).into_iter().map(|(contract, _)| points(contract)).collect();
+    assert_eq!(work, [6 * 7 * 5, 6 * 9 * 5]);
+}
+
+#[test]
 fn the_backward_half_reads_a_rectifiers_output() {
     let mut case = Case::new();
     let x = case.param(&[17]);
@@ -183,16 +221,17 @@ fn a_sum_of_a_broadcast_is_a_scaling() {
 #[test]
 fn a_product_reads_through_transpositions_broadcasts_and_pads() {
     let mut case = Case::new();
-    let a = case.param(&[3, 5]);
-    let b = case.param(&[7]);
-    let turned = case.graph.transpose(a, &[1, 0], span());
-    let wide = case.graph.broadcast(b, &dims(&[7, 5]), &[0], span());
+    let a = case.param(&[3, 5, 2]);
+    let b = case.param(&[7, 5]);
+    let turned = case.graph.transpose(a, &[2, 0, 1], span());
+    let wide = case.graph.broadcast(b, &dims(&[2, 7, 5]), &[1, 2], span());
+    let [g, m, n, k] = [0, 1, 2, 3].map(Affine::index);
     let contract = Contract {
-        domain: dims(&[3, 7, 5]),
-        operands: vec![vec![Affine::index(2), Affine::index(0)], vec![Affine::index(1), Affine::index(2)]],
-        output: vec![Affine::index(0), Affine::index(1)],
+        domain: dims(&[2, 3, 7, 5]),
+        operands: vec![vec![g.clone(), m.clone(), k.clone()], vec![g.clone(), n.clone(), k]],
+        output: vec![g, m, n],
     };
-    let y = case.graph.contract(contract, &[turned, wide], &dims(&[3, 7]), span());
+    let y = case.graph.contract(contract, &[turned, wide], &dims(&[2, 3, 7]), span());
     let graph = case.simplified(&[y]);
     assert_eq!(contracts(&graph).len(), 1);
 }

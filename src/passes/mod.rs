@@ -8,6 +8,7 @@ mod access;
 mod broadcast;
 mod cse;
 mod dce;
+mod factor;
 mod fold;
 mod product;
 mod rectifier;
@@ -30,6 +31,7 @@ pub const PASSES: &[Pass] = &[
     ("fold", fold::run),
     ("cse", cse::run),
     ("rectifier", rectifier::run),
+    ("factor", factor::run),
     ("variables", write::variables),
     ("residues", write::residues),
     ("view", view::run),
