@@ -4,7 +4,8 @@
 //! longer lines are broken before `->` first, then before other operators, then inside of brackets.
 //! Invariant: formatting is idempotent and changes no tree; significant tokens and comments keep their order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use super::layout::layout;
 use super::parse::parse;
@@ -40,8 +41,8 @@ pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
 /// A line of the author after its breaks were put where they belong.
 #[derive(Clone, Debug, Default)]
 struct Line {
-    /// Significant tokens, as indices.
-    pieces: Vec<usize>,
+    /// Its significant tokens, by number.
+    pieces: Range<usize>,
     /// The comment at its end, or alone on it.
     comment: Option<String>,
     /// It begins a statement or an item, or stands between two.
@@ -55,6 +56,7 @@ struct Reader<'s> {
     source: &'s str,
     tokens: Vec<Token>,
     spacings: Vec<Spacing>,
+    places: Places,
     lines: Vec<Line>,
 }
 
@@ -77,7 +79,8 @@ impl<'s> Reader<'s> {
             }
         }
         let spacings = spacing(source, &significant, &starts);
-        let mut reader = Self { source, tokens: significant, spacings, lines: Vec::new() };
+        let places = Places::new(source, &significant, &spacings);
+        let mut reader = Self { source, tokens: significant, spacings, places, lines: Vec::new() };
         reader.split(&all, &starts, ends);
         reader
     }
@@ -102,7 +105,7 @@ impl<'s> Reader<'s> {
                     }
                     let carried = if commented { None } else { self.carried(&mut line, next) };
                     self.lines.push(std::mem::take(&mut line));
-                    line.pieces.extend(carried);
+                    line.pieces = carried.unwrap_or(next)..next;
                 }
                 TokenKind::Comment | TokenKind::Doc => {
                     if line.pieces.is_empty() {
@@ -116,9 +119,10 @@ impl<'s> Reader<'s> {
                     if line.pieces.is_empty() {
                         line.starts = starts[next];
                         line.blank_before = between && newlines > 1;
+                        line.pieces.start = next;
                     }
-                    line.pieces.push(next);
                     next += 1;
+                    line.pieces.end = next;
                     newlines = 0;
                     between = false;
                 }
@@ -138,15 +142,78 @@ impl<'s> Reader<'s> {
 
     /// The infix operator that ends a line moves to the next one.
     fn carried(&self, line: &mut Line, next: usize) -> Option<usize> {
-        let last = *line.pieces.last()?;
+        let last = line.pieces.clone().next_back()?;
         let infix = self.spacings[last].infix && next < self.tokens.len() && line.pieces.len() > 1;
-        if infix { line.pieces.pop() } else { None }
+        infix.then(|| {
+            line.pieces.end = last;
+            last
+        })
     }
 }
 
 /// True when token `index` follows a `{` on its line or later.
 fn follows_brace(source: &str, tokens: &[Token], index: usize) -> bool {
     index > 0 && tokens[index - 1].text(source) == "{"
+}
+
+/// Ways of breaking a line, those that are tried first before the others.
+const BREAKS: usize = 4;
+
+/// Where lines may be broken, and how wide they are, so that no line is read again for each of its breaks.
+#[derive(Default)]
+struct Places {
+    /// Columns of the tokens before each, on one line.
+    columns: Vec<usize>,
+    /// For each token the next one in fewer brackets.
+    outward: Vec<Option<usize>>,
+    /// The tokens before which a line may be broken, in order, by the way and the brackets around them.
+    breaks: [BTreeMap<usize, Vec<usize>>; BREAKS],
+}
+
+impl Places {
+    fn new(source: &str, tokens: &[Token], spacings: &[Spacing]) -> Self {
+        let text = |index: usize| tokens[index].text(source);
+        let mut places = Self { columns: vec![0], outward: vec![None; tokens.len()], ..Self::default() };
+        let mut open: Vec<usize> = Vec::new();
+        for (index, spacing) in spacings.iter().enumerate() {
+            let columns = places.columns[index] + usize::from(spacing.space) + text(index).chars().count();
+            places.columns.push(columns);
+            while let Some(inner) = open.pop_if(|inner| spacings[*inner].depth > spacing.depth) {
+                places.outward[inner] = Some(index);
+            }
+            open.push(index);
+            let ways: [bool; BREAKS] = [
+                text(index) == "->",
+                index > 0 && text(index - 1) == "," && !matches!(text(index), ")" | "]" | "}"),
+                matches!(text(index), "else" | "and" | "or"),
+                matches!(text(index), "+" | "-") && spacing.infix,
+            ];
+            for (breaks, _) in places.breaks.iter_mut().zip(ways).filter(|(_, is_break)| *is_break) {
+                breaks.entry(spacing.depth).or_default().push(index);
+            }
+        }
+        places
+    }
+
+    /// The fewest brackets around a token of a line.
+    fn outside(&self, spacings: &[Spacing], pieces: &Range<usize>) -> usize {
+        let mut outermost = pieces.start;
+        while let Some(next) = self.outward[outermost].filter(|next| *next < pieces.end) {
+            outermost = next;
+        }
+        spacings[outermost].depth
+    }
+
+    /// The last place in so many brackets at which what precedes it ends before a column, or the first place.
+    fn place(&self, depth: usize, pieces: &Range<usize>, column: usize) -> Option<usize> {
+        self.breaks.iter().find_map(|breaks| {
+            let breaks = breaks.get(&depth)?;
+            let from = breaks.partition_point(|place| *place <= pieces.start);
+            let fitting = breaks.partition_point(|place| *place < pieces.end && self.columns[*place] <= column);
+            let place = if fitting > from { breaks[fitting - 1] } else { *breaks.get(from)? };
+            (place < pieces.end).then_some(place)
+        })
+    }
 }
 
 /// A bracket that is open at the end of a written line.
@@ -183,7 +250,7 @@ impl Printer<'_, '_> {
         let mut queue: VecDeque<Line> = self.lines.lines.iter().cloned().collect();
         while let Some(line) = queue.pop_front() {
             let indent = self.indent(&line);
-            if self.width(&line.pieces) + indent > WIDTH {
+            if self.width(line.pieces.clone()) + indent > WIDTH {
                 let parts = self.broken(&line, indent);
                 if parts.len() > 1 {
                     for part in parts.into_iter().rev() {
@@ -204,8 +271,7 @@ impl Printer<'_, '_> {
         let Some(level) = self.levels.last() else {
             return if line.starts { 0 } else { INDENT };
         };
-        let first = line.pieces.first().map_or("", |first| self.text(*first));
-        if matches!(first, ")" | "]" | "}") {
+        if matches!(self.first(line), ")" | "]" | "}") {
             return level.outer;
         }
         let continues = level.bracket == b'{' && !line.starts && !self.after_opener(line);
@@ -213,32 +279,33 @@ impl Printer<'_, '_> {
     }
 
     fn after_opener(&self, line: &Line) -> bool {
-        let before = line.pieces.first().and_then(|first| first.checked_sub(1));
+        let before = line.pieces.clone().next().and_then(|first| first.checked_sub(1));
         before.is_some_and(|before| self.text(before) == "{")
     }
 
-    fn width(&self, pieces: &[usize]) -> usize {
-        let blanks = pieces.iter().skip(1).filter(|piece| self.lines.spacings[**piece].space).count();
-        blanks + pieces.iter().map(|piece| self.text(*piece).chars().count()).sum::<usize>()
+    /// The first token of a line.
+    fn first(&self, line: &Line) -> &str {
+        line.pieces.clone().next().map_or("", |first| self.text(first))
+    }
+
+    fn width(&self, pieces: Range<usize>) -> usize {
+        self.lines.places.columns[pieces.end] - self.start(&pieces)
+    }
+
+    /// The column before the first token of a line, without its blank.
+    fn start(&self, pieces: &Range<usize>) -> usize {
+        let blank = !pieces.is_empty() && self.lines.spacings[pieces.start].space;
+        self.lines.places.columns[pieces.start] + usize::from(blank)
     }
 
     /// The line in two or more parts; one part where nothing can be broken.
     fn broken(&self, line: &Line, indent: usize) -> Vec<Line> {
         let pieces = &line.pieces;
-        let outside = pieces.iter().map(|piece| self.lines.spacings[*piece].depth).min().unwrap_or(0);
-        let at_outside = |index: usize| self.lines.spacings[pieces[index]].depth == outside;
-        let fits = |index: usize| indent + self.width(&pieces[..index]) <= WIDTH;
-        let breaks: [&dyn Fn(usize) -> bool; 4] = [
-            &|index| self.text(pieces[index]) == "->",
-            &|index| self.text(pieces[index - 1]) == "," && !matches!(self.text(pieces[index]), ")" | "]" | "}"),
-            &|index| matches!(self.text(pieces[index]), "else" | "and" | "or"),
-            &|index| matches!(self.text(pieces[index]), "+" | "-") && self.lines.spacings[pieces[index]].infix,
-        ];
-        for is_break in breaks {
-            let places: Vec<usize> = (1..pieces.len()).filter(|index| at_outside(*index) && is_break(*index)).collect();
-            if let Some(place) = places.iter().rev().find(|place| fits(**place)).or(places.first()) {
-                return split_line(line, &[*place]);
-            }
+        let Reader { places, spacings, .. } = self.lines;
+        let outside = places.outside(spacings, pieces);
+        let column = (self.start(pieces) + WIDTH).saturating_sub(indent);
+        if let Some(place) = places.place(outside, pieces, column) {
+            return split_line(line, &[place]);
         }
         match self.widest_bracket(pieces, indent, outside) {
             Some((open, close)) if close > open + 1 => split_line(line, &[open + 1, close]),
@@ -247,16 +314,16 @@ impl Printer<'_, '_> {
     }
 
     /// The outermost pair of brackets that reaches over the margin, or else the last one.
-    fn widest_bracket(&self, pieces: &[usize], indent: usize, outside: usize) -> Option<(usize, usize)> {
+    fn widest_bracket(&self, pieces: &Range<usize>, indent: usize, outside: usize) -> Option<(usize, usize)> {
         let mut open = None;
         let mut last = None;
-        for (index, piece) in pieces.iter().enumerate() {
-            let depth = self.lines.spacings[*piece].depth;
-            match self.text(*piece) {
+        for index in pieces.clone() {
+            let depth = self.lines.spacings[index].depth;
+            match self.text(index) {
                 "(" | "[" | "{" if depth == outside => open = Some(index),
                 ")" | "]" | "}" if depth == outside + 1 => {
                     last = open.take().map(|open| (open, index)).or(last);
-                    if indent + self.width(&pieces[..=index]) > WIDTH {
+                    if indent + self.width(pieces.start..index + 1) > WIDTH {
                         break;
                     }
                 }
@@ -269,20 +336,20 @@ impl Printer<'_, '_> {
     fn write(&mut self, line: Line, indent: usize) {
         let outermost = self.levels.is_empty();
         let mut text = String::new();
-        for (index, piece) in line.pieces.iter().enumerate() {
-            if index > 0 && self.lines.spacings[*piece].space {
+        for piece in line.pieces.clone() {
+            if piece > line.pieces.start && self.lines.spacings[piece].space {
                 text.push(' ');
             }
-            text.push_str(self.text(*piece));
+            text.push_str(self.text(piece));
         }
         if outermost && line.starts && !line.pieces.is_empty() {
-            self.settings = matches!(self.text(line.pieces[0]), "data" | "train");
+            self.settings = matches!(self.first(&line), "data" | "train");
         }
         let binding = if self.settings && self.levels.len() == 1 && line.starts { self.binding(&line) } else { None };
-        let closes = matches!(line.pieces.first().map(|first| self.text(*first)), Some("}"));
+        let closes = self.first(&line) == "}";
         let after_opener = self.written.last().is_none_or(|last| last.text.ends_with('{'));
-        for piece in &line.pieces {
-            match self.text(*piece).as_bytes() {
+        for piece in line.pieces.clone() {
+            match self.text(piece).as_bytes() {
                 [bracket @ (b'(' | b'[' | b'{')] => {
                     self.levels.push(Level { bracket: *bracket, outer: indent, inner: indent + INDENT });
                 }
@@ -298,18 +365,18 @@ impl Printer<'_, '_> {
 
     /// Bytes before the `=` of `name.name = …`.
     fn binding(&self, line: &Line) -> Option<usize> {
-        let equals = line.pieces.iter().position(|piece| self.text(*piece) == "=")?;
-        let path = &line.pieces[..equals];
-        let is_path = path.iter().enumerate().all(|(index, piece)| (self.text(*piece) == ".") == (index % 2 == 1));
-        if is_path { Some(path.iter().map(|piece| self.text(*piece).len()).sum()) } else { None }
+        let equals = line.pieces.clone().find(|piece| self.text(*piece) == "=")?;
+        let path = line.pieces.start..equals;
+        let is_path = path.clone().enumerate().all(|(index, piece)| (self.text(piece) == ".") == (index % 2 == 1));
+        if is_path { Some(path.map(|piece| self.text(piece).len()).sum()) } else { None }
     }
 }
 
 fn split_line(line: &Line, places: &[usize]) -> Vec<Line> {
     let mut parts = Vec::new();
-    let mut from = 0;
-    for place in places.iter().copied().chain([line.pieces.len()]) {
-        parts.push(Line { pieces: line.pieces[from..place].to_vec(), ..Line::default() });
+    let mut from = line.pieces.start;
+    for place in places.iter().copied().chain([line.pieces.end]) {
+        parts.push(Line { pieces: from..place, ..Line::default() });
         from = place;
     }
     parts[0].starts = line.starts;
