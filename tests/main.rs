@@ -6,6 +6,7 @@ mod cli;
 mod data;
 mod equations;
 mod grad;
+mod growth;
 mod indices;
 mod levels;
 mod library;

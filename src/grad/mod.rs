@@ -7,7 +7,9 @@
 pub mod print;
 mod rules;
 
-use crate::graph::{Binary, DType, Graph, Op, ValueId};
+use std::collections::{HashMap, HashSet};
+
+use crate::graph::{Binary, DType, Graph, Op, ParamId, Value, ValueId};
 
 /// Appends the gradient of `of` (rank 0, F32) by each of `wrt` (F32) and returns them in order; zeros where `of`
 /// does not depend on one. All reads of one parameter count as that parameter. Sizes may be symbolic.
@@ -55,15 +57,22 @@ pub fn differentiate(graph: &mut Graph, of: ValueId, wrt: &[ValueId]) -> Vec<Val
 
 /// Where each value's gradient is gathered: at itself, but for reads of a parameter at the first of `wrt` that reads it.
 fn owners(graph: &Graph, wrt: &[ValueId]) -> Vec<ValueId> {
-    let owner = |id: ValueId, op: &Op| {
-        let first = wrt.iter().copied().find(|&other| matches!(op, Op::Param(_)) && graph.value(other).op == *op);
-        first.unwrap_or(id)
+    let mut first: HashMap<ParamId, ValueId> = HashMap::new();
+    for &id in wrt {
+        if let Op::Param(param) = graph.value(id).op {
+            first.entry(param).or_insert(id);
+        }
+    }
+    let owner = |(id, value): (ValueId, &Value)| {
+        let Op::Param(param) = value.op else { return id };
+        first.get(&param).copied().unwrap_or(id)
     };
-    graph.values().map(|(id, value)| owner(id, &value.op)).collect()
+    graph.values().map(owner).collect()
 }
 
 /// For each value, whether a change of one of `wrt` may change it by a differentiable path.
 fn dependents(graph: &Graph, wrt: &[ValueId], owners: &[ValueId]) -> Vec<bool> {
+    let wrt: HashSet<ValueId> = wrt.iter().copied().collect();
     let mut depends = vec![false; graph.len()];
     for (id, value) in graph.values() {
         let through = value.args.iter().any(|arg| depends[arg.0 as usize]);

@@ -10,13 +10,17 @@
 //! the rest); only the last may take the rest. In a stage's body `step` counts completed steps of its stretch, `epoch` is
 //! that in epochs, and `progress` is `step / length` within [0, 1].
 
+use std::collections::HashMap;
+
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
 use super::{Mode, Training};
 use crate::diagnostics::Diagnostic;
-use crate::graph::{Binary, Clock, Compare, Graph, ParamId, Scalar, ScalarExpr, StateKind, Target, ValueId, verify};
+use crate::graph::{
+    Binary, Clock, Compare, Graph, Op, ParamId, Scalar, ScalarExpr, StateKind, Target, ValueId, verify,
+};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident};
 
@@ -93,8 +97,15 @@ impl Expander<'_> {
             let message = format!("`{name}` has no argument `lr` for the schedule to act on");
             return self.fail(Diagnostic::error("unknown-argument", expr.span, message));
         }
+        let mut reads: HashMap<ParamId, ValueId> = HashMap::new();
+        for (id, value) in self.graph.values() {
+            if let Op::Param(param) = value.op {
+                reads.entry(param).or_insert(id);
+            }
+        }
         for (param, gradient) in gradients {
-            self.update_parameter(&definition, &arguments, *param, *gradient, expr.span)?;
+            let read = reads.get(param).copied();
+            self.update_parameter(&definition, &arguments, (*param, read), *gradient, expr.span)?;
         }
         Ok(())
     }
@@ -102,14 +113,13 @@ impl Expander<'_> {
     pub(super) fn update_parameter(
         &mut self,
         definition: &Definition,
-        arguments: &std::collections::HashMap<String, Meaning>,
-        param: ParamId,
+        arguments: &HashMap<String, Meaning>,
+        (param, read): (ParamId, Option<ValueId>),
         gradient: ValueId,
         span: Span,
     ) -> Outcome<()> {
         let declared = self.graph.params[param.0 as usize].clone();
-        let known = self.graph.values().find(|(_, value)| value.op == crate::graph::Op::Param(param)).map(|(id, _)| id);
-        let value = known.unwrap_or_else(|| self.graph.read_param(param, declared.span));
+        let value = read.unwrap_or_else(|| self.graph.read_param(param, declared.span));
         self.nested(definition, span, |this| {
             let mut scope = Scope::new(definition.file, declared.name.clone());
             scope.pure = Some(definition.ast.name.name.clone());

@@ -88,7 +88,7 @@ impl Expander<'_> {
         let parameter = Param { name: "param".into(), shape: shape.clone(), init: Init::Constant(0.0), span };
         self.graph.param(parameter);
         let gradient = self.graph.input(Input { name: "grad".into(), shape, dtype: DType::F32, span });
-        self.update_parameter(definition, &arguments, crate::graph::ParamId(0), gradient, span)
+        self.update_parameter(definition, &arguments, (crate::graph::ParamId(0), None), gradient, span)
     }
 
     /// A schedule's factor over a stretch of its own.

@@ -3,21 +3,25 @@
 //! Input: two nests. Output: both with equal outer loops, if one can be brought to the other's.
 //! Invariant: only the order of independent loops changes, so each nest keeps its meaning.
 
+use std::borrow::Cow;
+
 use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Element, Stage};
 use crate::kernel::{Linear, NodeId};
 
 /// Both nests with equal outer loops, and whether one of them gave up outer loops.
 /// A nest without inner loops gives up those that the other does not have.
-pub(super) fn align(a: &Draft, b: &Draft) -> Option<(Draft, Draft, bool)> {
+pub(super) fn align<'a>(a: &'a Draft, b: &'a Draft) -> Option<(Cow<'a, Draft>, Cow<'a, Draft>, bool)> {
     match (has_inner(a), has_inner(b)) {
-        (false, false) | (true, true) => (a.outer == b.outer).then(|| (a.clone(), b.clone(), false)),
+        (false, false) | (true, true) => (a.outer == b.outer).then_some((Cow::Borrowed(a), Cow::Borrowed(b), false)),
         (true, false) if !has_reductions(b) => {
             let order = loop_order(&b.outer, &a.outer, pairs(a, b).map(|(written, read)| (read, written)))?;
-            Some((a.clone(), split(b, &order, a.outer.len()), b.outer.len() > a.outer.len()))
+            let split = split(b, &order, a.outer.len());
+            Some((Cow::Borrowed(a), Cow::Owned(split), b.outer.len() > a.outer.len()))
         }
         (false, true) if !has_reductions(a) => {
             let order = loop_order(&a.outer, &b.outer, pairs(a, b))?;
-            Some((split(a, &order, b.outer.len()), b.clone(), a.outer.len() > b.outer.len()))
+            let split = split(a, &order, b.outer.len());
+            Some((Cow::Owned(split), Cow::Borrowed(b), a.outer.len() > b.outer.len()))
         }
         (true, false) | (false, true) => None,
     }

@@ -52,9 +52,10 @@ impl Item {
 /// Which output each value lives in, and which outputs need a copy.
 pub(super) fn output_places(form: &Form) -> (Vec<(Id, usize)>, Vec<usize>) {
     let (mut places, mut copies): (Vec<(Id, usize)>, Vec<usize>) = (Vec::new(), Vec::new());
+    let mut placed: BTreeSet<Id> = BTreeSet::new();
     for (number, (_, id)) in form.outputs.iter().enumerate() {
         let is_source = matches!(form.value(*id).op, FormOp::Source(_));
-        if is_source || places.iter().any(|(placed, _)| placed == id) {
+        if is_source || !placed.insert(*id) {
             copies.push(number);
         } else {
             places.push((*id, number));

@@ -7,18 +7,24 @@
 //! An element-wise nest joins a reduction over its rows by giving up its last loops: they become inner loops. So the
 //! maximum, the sum of exponentials and the result of a softmax, or statistics and normalisation, are one nest.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::align::align;
 use super::code::{At, CodeOp, CodeReduction, Dest, Draft, Element, Stage};
 use super::draft::{Item, output_places};
 use super::form::{Form, FormOp, Id};
-use super::order::{keeps_old, overwritten, same_outer_point};
+use super::order::{keeps_old, overwritten, same_outer_point, try_order};
+use super::precedence::{Free, Precedence};
 use crate::graph::DType;
 use crate::kernel::{NodeId, ReductionKind};
 
 /// Nodes of one stage above which nothing more joins it: compile time grows faster than code.
 const MOST_NODES: usize = 300;
+/// Nodes of all stages above which nothing more joins a nest, so that each join costs a bounded time.
+const MOST_NODES_OF_ALL: usize = 2000;
+/// As many nests that read the same element are tried.
+const MOST_SIBLINGS: usize = 32;
 /// Rows that are enough work for all threads.
 const MANY_ROWS: usize = 16;
 /// Points of a nest that is not worth dividing among threads.
@@ -31,7 +37,7 @@ const ROUNDS: usize = 4;
 
 /// Merges what can be merged, earlier items first.
 pub(super) fn merge(form: &Form, items: Vec<Item>) -> Vec<Item> {
-    let overwritten: Vec<Option<Id>> = (0..form.updates.len()).map(|update| overwritten(form, update)).collect();
+    let overwritten = overwritten(form);
     let mut groups = Groups::new(form, items, overwritten);
     // A merge may open the way for an earlier one: moments of an optimizer join once the parameter that reads them has.
     for _ in 0..ROUNDS {
@@ -51,26 +57,43 @@ struct Groups<'a> {
     reads: Vec<BTreeSet<Id>>,
     /// The values that each item makes.
     writes: Vec<Vec<Id>>,
+    /// The updates that each item makes.
+    updates: Vec<Vec<usize>>,
     writer: BTreeMap<Id, usize>,
     readers: BTreeMap<Id, BTreeSet<usize>>,
+    /// The nests that load an element of a large value.
+    loaders: HashMap<(Id, At), BTreeSet<usize>>,
     /// The item of each update.
     updater: BTreeMap<usize, usize>,
     /// What each update overwrites.
     overwritten: Vec<Option<Id>>,
     /// The updates that overwrite each value.
     overwriters: BTreeMap<Id, Vec<usize>>,
+    precedence: Precedence,
 }
 
 impl<'a> Groups<'a> {
     fn new(form: &'a Form, items: Vec<Item>, overwritten: Vec<Option<Id>>) -> Self {
+        let order = try_order(form, &items, &overwritten, &BTreeSet::new()).ok();
         let items: Vec<Option<Item>> = items.into_iter().map(Some).collect();
-        let (reads, writes) = (vec![BTreeSet::new(); items.len()], vec![Vec::new(); items.len()]);
-        let (writer, readers, updater) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut overwriters: BTreeMap<Id, Vec<usize>> = BTreeMap::new();
         for (update, old) in overwritten.iter().enumerate().filter_map(|(update, old)| Some((update, (*old)?))) {
             overwriters.entry(old).or_default().push(update);
         }
-        let mut groups = Self { form, items, reads, writes, writer, readers, updater, overwritten, overwriters };
+        let mut groups = Self {
+            form,
+            reads: vec![BTreeSet::new(); items.len()],
+            writes: vec![Vec::new(); items.len()],
+            updates: vec![Vec::new(); items.len()],
+            items,
+            writer: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            loaders: HashMap::new(),
+            updater: BTreeMap::new(),
+            overwritten,
+            overwriters,
+            precedence: Precedence::new(order),
+        };
         (0..groups.items.len()).for_each(|position| groups.register(position));
         groups
     }
@@ -87,14 +110,24 @@ impl<'a> Groups<'a> {
                     self.writes[position].push(id);
                     self.writer.insert(id, position);
                 }
-                Dest::Update(update) => drop(self.updater.insert(update, position)),
+                Dest::Update(update) => {
+                    self.updates[position].push(update);
+                    self.updater.insert(update, position);
+                }
                 Dest::Output(_) => {}
             }
+        }
+        for element in self.elements(position) {
+            self.loaders.entry(element).or_default().insert(position);
         }
     }
 
     fn unregister(&mut self, position: usize) {
+        for element in self.elements(position) {
+            self.loaders.entry(element).or_default().remove(&position);
+        }
         self.writes[position].clear();
+        self.updates[position].clear();
         for id in std::mem::take(&mut self.reads[position]) {
             self.readers.entry(id).or_default().remove(&position);
         }
@@ -107,23 +140,27 @@ impl<'a> Groups<'a> {
         }
     }
 
+    /// The elements of large values that a nest loads.
+    fn elements(&self, position: usize) -> HashSet<(Id, At)> {
+        let Some(draft) = self.nest(position) else { return HashSet::new() };
+        large_loads(self.form, draft).map(|(id, at)| (id, at.clone())).collect()
+    }
+
     /// Earlier nests that may take this one in: those that it reads from, then those that read the same elements;
     /// the latest first.
     fn candidates(&self, position: usize) -> Vec<usize> {
-        let Some(draft) = self.nest(position) else { return Vec::new() };
-        let elements: HashSet<(Id, &At)> = large_loads(self.form, draft).collect();
+        if self.nest(position).is_none() {
+            return Vec::new();
+        }
         let producers: BTreeSet<usize> =
             self.reads[position].iter().filter_map(|id| self.writer.get(id)).copied().collect();
-        let readers = elements.iter().filter_map(|(id, _)| self.readers.get(id)).flatten();
-        let siblings: BTreeSet<usize> = readers
-            .copied()
-            .filter(|other| *other < position && !producers.contains(other))
-            .filter(|&other| {
-                self.nest(other)
-                    .is_some_and(|other| large_loads(self.form, other).any(|element| elements.contains(&element)))
-            })
-            .collect();
-        producers.into_iter().rev().chain(siblings.into_iter().rev()).filter(|&other| other != position).collect()
+        let mut siblings: BTreeSet<usize> = BTreeSet::new();
+        for loaders in self.elements(position).iter().filter_map(|element| self.loaders.get(element)) {
+            let others = loaders.range(..position).rev().filter(|other| !producers.contains(other));
+            siblings.extend(others.take(MOST_SIBLINGS));
+        }
+        let siblings = siblings.into_iter().rev().take(MOST_SIBLINGS);
+        producers.into_iter().rev().chain(siblings).filter(|&other| other != position).collect()
     }
 
     /// Joins the item to the first candidate that takes it.
@@ -133,16 +170,23 @@ impl<'a> Groups<'a> {
 
     fn try_join(&mut self, first: usize, second: usize) -> bool {
         let (Some(a), Some(b)) = (self.nest(first), self.nest(second)) else { return false };
+        super::count_work(1);
+        if nodes(a) + nodes(b) > MOST_NODES_OF_ALL {
+            return false;
+        }
         let Some((a, b, split)) = align(a, b) else { return false };
         if split && !is_worthwhile(&a, &b) {
             return false;
         }
-        let Some(joined) = join(self.form, &a, &b) else { return false };
+        let (before, after) = self.precedence.sorted(first, second);
+        let Some(free) = self.free(before, after) else { return false };
+        super::count_work(nodes(&a) + nodes(&b));
+        let Some(joined) = join(self.form, a, &b) else { return false };
         let in_place = joined.stores().all(|store| match store.dest {
             Dest::Update(update) => self.overwritten[update].is_none_or(|old| keeps_old(&joined, update, old)),
             Dest::Value(_) | Dest::Output(_) => true,
         });
-        if !in_place || self.is_between(first, second) || self.is_between(second, first) {
+        if !in_place {
             return false;
         }
         self.unregister(first);
@@ -150,32 +194,42 @@ impl<'a> Groups<'a> {
         self.items[second] = None;
         self.items[first] = Some(Item::Nest(joined));
         self.register(first);
+        self.precedence.join(first, second, &free);
         true
     }
 
-    /// True if some other kernel must run after `from` and before `to`.
-    fn is_between(&self, from: usize, to: usize) -> bool {
-        let mut seen = vec![false; self.items.len()];
-        seen[from] = true;
-        let mut stack: Vec<usize> = self.successors(from).filter(|&next| next != to).collect();
-        while let Some(position) = stack.pop() {
-            if position == to {
-                return true;
-            }
-            if !std::mem::replace(&mut seen[position], true) {
-                stack.extend(self.successors(position).filter(|&next| !seen[next]));
-            }
+    /// Why no other kernel must run between two, if none must.
+    fn free(&self, before: usize, after: usize) -> Option<Free> {
+        let successors = |position: usize| self.successors(position);
+        let predecessors = |position: usize| self.predecessors(position);
+        let free = self.precedence.free([before, after], successors, predecessors)?;
+        if !self.precedence.is_order() {
+            self.precedence.free([after, before], successors, predecessors)?;
         }
-        false
+        Some(free)
     }
 
     /// Items that must run after this one, possibly more than once: readers of its results, and updates of what it reads.
-    fn successors(&self, position: usize) -> impl Iterator<Item = usize> + '_ {
+    fn successors(&self, position: usize) -> Vec<usize> {
         let readers = self.writes[position].iter().filter_map(|id| self.readers.get(id)).flatten();
         let replaced = self.reads[position].iter().filter_map(|id| self.overwriters.get(id)).flatten();
         let updaters = replaced.filter_map(|update| self.updater.get(update));
-        readers.chain(updaters).copied().filter(move |&next| next != position)
+        readers.chain(updaters).copied().filter(|&next| next != position).collect()
     }
+
+    /// Items that must run before this one, possibly more than once: writers of what it reads, and readers of what it
+    /// overwrites.
+    fn predecessors(&self, position: usize) -> Vec<usize> {
+        let writers = self.reads[position].iter().filter_map(|id| self.writer.get(id));
+        let replaced = self.updates[position].iter().filter_map(|&update| self.overwritten[update]);
+        let readers = replaced.filter_map(|old| self.readers.get(&old)).flatten();
+        writers.chain(readers).copied().filter(|&next| next != position).collect()
+    }
+}
+
+/// Nodes of all stages.
+fn nodes(draft: &Draft) -> usize {
+    draft.stages.iter().map(|stage| stage.code.nodes.len()).sum()
 }
 
 /// Loads of values with as many elements as the nest has points, or of whole rows.
@@ -201,12 +255,12 @@ fn is_worthwhile(a: &Draft, b: &Draft) -> bool {
 }
 
 /// `b` after `a` in one nest; none where `b` needs more of `a` than its own outer point.
-fn join(form: &Form, a: &Draft, b: &Draft) -> Option<Draft> {
+fn join(form: &Form, a: Cow<'_, Draft>, b: &Draft) -> Option<Draft> {
     let backwards = |element: &Element| b.stores().any(|store| store.dest == Dest::Value(element.value));
     if a.loads().any(backwards) {
         return None;
     }
-    let mut joined = a.clone();
+    let mut joined = a.into_owned();
     for stage in &b.stages {
         place(form, &mut joined, stage)?;
     }

@@ -30,6 +30,7 @@ mod merge;
 mod order;
 mod persistent;
 mod pieces;
+mod precedence;
 mod report;
 mod roots;
 mod slices;
@@ -51,6 +52,24 @@ use code::Dest;
 use draft::Item;
 use form::{Form, FormOp, Id, Source};
 
+#[cfg(test)]
+thread_local! {
+    /// Steps that this thread has counted.
+    static WORK: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts steps of loops that could take more than a linear number of them, so that tests need no clock.
+fn count_work(_steps: usize) {
+    #[cfg(test)]
+    WORK.with(|work| work.set(work.get() + _steps));
+}
+
+/// The steps counted by this thread since the last call.
+#[cfg(test)]
+fn take_work() -> usize {
+    WORK.with(std::cell::Cell::take)
+}
+
 /// Plans one step.
 ///
 /// # Panics
@@ -64,9 +83,12 @@ pub fn plan_within(graph: &Graph, persistent: &Persistent, limits: Limits) -> Pr
     let mut form = lower::lower(graph, limits);
     form.factors = factors::factors(&form);
     let mut roots = roots::choose(&form);
-    // The second round loads what the first found to be needed in memory instead of computing it again.
-    draft::items(&form, &mut roots);
-    let items = draft::items(&form, &mut roots);
+    let chosen = roots.len();
+    let mut items = draft::items(&form, &mut roots);
+    if roots.len() > chosen {
+        // The second round loads what the first found to be needed in memory instead of computing it again.
+        items = draft::items(&form, &mut roots);
+    }
     let ordered = order::order(&form, merge::merge(&form, items));
     assemble(graph, persistent, &form, &ordered)
 }

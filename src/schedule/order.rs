@@ -10,13 +10,19 @@ use super::draft::Item;
 use super::form::{Form, FormOp, Id, Source};
 use crate::graph::Target;
 
-/// The value that an update overwrites, if anything reads it.
-pub(super) fn overwritten(form: &Form, update: usize) -> Option<Id> {
-    let source = match form.updates[update].0 {
+/// The value that each update overwrites, if anything reads it.
+pub(super) fn overwritten(form: &Form) -> Vec<Option<Id>> {
+    let mut sources: BTreeMap<Source, Id> = BTreeMap::new();
+    for id in form.ids() {
+        if let FormOp::Source(source) = form.value(id).op {
+            sources.entry(source).or_insert(id);
+        }
+    }
+    let source = |target: Target| match target {
         Target::Param(id) => Source::Param(id),
         Target::State(id) => Source::State(id),
     };
-    form.ids().find(|id| form.value(*id).op == FormOp::Source(source))
+    form.updates.iter().map(|(target, _)| sources.get(&source(*target)).copied()).collect()
 }
 
 /// Items in order, and the updates that go through a temporary and a copy at the end.
@@ -27,7 +33,7 @@ pub(super) struct Ordered {
 
 /// Orders the items.
 pub(super) fn order(form: &Form, items: Vec<Item>) -> Ordered {
-    let overwritten: Vec<Option<Id>> = (0..form.updates.len()).map(|update| overwritten(form, update)).collect();
+    let overwritten = overwritten(form);
     let mut copied: BTreeSet<usize> = BTreeSet::new();
     for item in &items {
         let Item::Nest(draft) = item else { continue };
@@ -102,7 +108,7 @@ pub(super) fn same_outer_point(outer: usize, store: &CodeStore, at: &At) -> bool
 }
 
 /// Positions in order, or an update that is in the way.
-fn try_order(
+pub(super) fn try_order(
     form: &Form,
     items: &[Item],
     overwritten: &[Option<Id>],
@@ -110,6 +116,10 @@ fn try_order(
 ) -> Result<Vec<usize>, usize> {
     let reads: Vec<BTreeSet<Id>> = items.iter().map(Item::reads).collect();
     let mut writers: BTreeMap<Id, usize> = BTreeMap::new();
+    let mut readers: BTreeMap<Id, Vec<usize>> = BTreeMap::new();
+    for (position, read) in reads.iter().enumerate() {
+        read.iter().for_each(|id| readers.entry(*id).or_default().push(position));
+    }
     for (position, item) in items.iter().enumerate() {
         for dest in item.writes() {
             if let Dest::Value(id) = dest {
@@ -125,9 +135,7 @@ fn try_order(
     }
     for (position, item) in items.iter().enumerate() {
         for old in updates(item).filter(|update| !copied.contains(update)).filter_map(|update| overwritten[update]) {
-            for (reader, _) in
-                reads.iter().enumerate().filter(|(reader, read)| *reader != position && read.contains(&old))
-            {
+            for &reader in readers.get(&old).into_iter().flatten().filter(|reader| **reader != position) {
                 after[reader].insert(position);
             }
         }

@@ -97,6 +97,7 @@ fn has_one_leaf(form: &Form, id: Id, cuts: &[bool]) -> bool {
     let mut leaf = None;
     let mut open = vec![id];
     while let Some(next) = open.pop() {
+        super::count_work(1);
         let value = form.value(next);
         let is_leaf = is_kernel(&value.op) || matches!(value.op, FormOp::Source(_)) || cuts[next.0 as usize];
         if !is_leaf || next == id {

@@ -286,6 +286,49 @@ fn convolutions_and_their_gradients_are_products() {
     }
 }
 
+/// The gradients of a convolution whose results are added up over all places, after all passes.
+#[test]
+fn gradients_of_summed_convolutions_are_products() {
+    for (stride, pad) in [(1, 1), (1, 0), (2, 1), (3, 1)] {
+        let (size, out) = (12, (12 + 2 * pad - 3) / stride + 1);
+        let (n, c, o) = (16, 16, 24);
+        let mut bench = Bench::new();
+        let x = bench.input("x", &[n, c, size, size]);
+        let w = bench.param("w", &[o, c, 3, 3]);
+        let q = bench.input("q", &[n, o]);
+        let place = |i: usize, u: usize| affine(&[(i, stride as i64), (u, 1)], -(pad as i64));
+        let at_x = vec![Affine::index(0), Affine::index(4), place(2, 5), place(3, 6)];
+        let domain = [n, o, out, out, c, 3, 3];
+        let reads = vec![at_x, plain(&[1, 4, 5, 6])];
+        let y = bench.contract(&domain, reads, plain(&[0, 1, 2, 3]), &[x, w], &[n, o, out, out]);
+        let means = bench.sum(y, &[2, 3]);
+        let weighted = bench.mul(means, q);
+        let loss = bench.sum(weighted, &[0, 1]);
+        let gradients = crate::grad::differentiate(&mut bench.graph, loss, &[x, w]);
+        for (name, value) in ["dx", "dw"].into_iter().zip(gradients) {
+            bench.output(name, value);
+        }
+        crate::passes::run(&mut bench.graph);
+        let program = bench.check();
+        let work = |nest: &crate::kernel::Nest| {
+            let rows: usize = nest.outer.iter().product();
+            nest.phases.iter().map(|phase| rows * phase.inner.iter().product::<usize>()).max().unwrap_or(0)
+        };
+        let nests = program.kernels.iter().filter_map(|kernel| match &kernel.kind {
+            KernelKind::Nest(nest) => Some(work(nest)),
+            KernelKind::Product(_)
+            | KernelKind::Winograd(_)
+            | KernelKind::Filter(_)
+            | KernelKind::Zero(_)
+            | KernelKind::Copy { .. } => None,
+        });
+        let most = nests.max().unwrap_or(0);
+        assert!(products(&program) >= 2, "stride {stride}, pad {pad}");
+        // One point for each tap of each element of x: the rest is multiplied by the primitive.
+        assert!(most <= n * c * size * size * 9, "stride {stride}, pad {pad}: a nest of {most} points");
+    }
+}
+
 #[test]
 fn residues_with_fewer_taps_are_products_of_their_own() {
     // t[n, c, q, b] = Σ g[n, o, q − a + 1] · w[o, c, 2·a + b − 1]: an input gradient of stride 2 and padding 1.
@@ -647,6 +690,49 @@ fn an_mlp_step_agrees() {
     bench.output("logits", z2);
     let program = bench.check();
     assert!(!program.kernels.iter().any(|kernel| matches!(kernel.kind, KernelKind::Copy { .. })));
+}
+
+/// Layers `a = z · σ(z)`, `z = x · wᵀ`, and updates by gradients that are divided by the root of all their squares.
+fn clipped_step(layers: usize) -> Bench {
+    let mut bench = Bench::new();
+    let mut x = bench.input("x", &[8, 16]);
+    let mut weights = Vec::new();
+    for layer in 0..layers {
+        let w = bench.param(&format!("w{layer}"), &[16, 16]);
+        let z = bench.linear(x, w, [8, 16, 16]);
+        let gate = bench.unary(Unary::Sigmoid, z);
+        x = bench.mul(z, gate);
+        weights.push(w);
+    }
+    let loss = bench.sum(x, &[0, 1]);
+    let gradients = crate::grad::differentiate(&mut bench.graph, loss, &weights);
+    let squares: Vec<ValueId> = gradients.iter().map(|&gradient| bench.mul(gradient, gradient)).collect();
+    let sums: Vec<ValueId> = squares.into_iter().map(|square| bench.sum(square, &[0, 1])).collect();
+    let total = sums.into_iter().reduce(|a, b| bench.add(a, b)).expect("there are layers");
+    let norm = bench.unary(Unary::Sqrt, total);
+    for (number, (w, gradient)) in weights.into_iter().zip(gradients).enumerate() {
+        let norm = bench.spread(norm, &[16, 16], &[0, 1]);
+        let step = bench.binary(Binary::Div, gradient, norm);
+        let next = bench.sub(w, step);
+        bench.update(Target::Param(crate::graph::ParamId(number as u32)), next);
+    }
+    bench
+}
+
+#[test]
+fn the_steps_of_planning_grow_with_the_program() {
+    let steps = |layers: usize| {
+        let mut bench = clipped_step(layers);
+        crate::passes::run(&mut bench.graph);
+        super::take_work();
+        plan(&bench.graph, &Persistent::of(&bench.graph));
+        super::take_work()
+    };
+    let (small, large) = (steps(300), steps(600));
+    // Walks through all that follows would make it four times as many, of thousands a layer more.
+    assert!(large as f64 <= 3.2 * small as f64, "{small} steps for 300 layers, {large} for 600");
+    assert!(large <= 600 * 8_000, "{large} steps");
+    clipped_step(3).check();
 }
 
 #[test]
