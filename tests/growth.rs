@@ -177,15 +177,15 @@ fn grows_linearly(make: fn(usize) -> String, count: usize) {
 
 #[test]
 fn deep_networks() {
-    grows_linearly(deep_chain, 60);
-    grows_linearly(clipped_chain, 60);
-    grows_linearly(residual_blocks, 20);
+    grows_linearly(deep_chain, 24);
+    grows_linearly(clipped_chain, 24);
+    grows_linearly(residual_blocks, 8);
 }
 
 #[test]
 fn values_with_several_readers() {
-    grows_linearly(activations, 60);
-    grows_linearly(squares, 60);
+    grows_linearly(activations, 40);
+    grows_linearly(squares, 40);
     grows_linearly(integrator, 20);
 }
 
@@ -193,18 +193,18 @@ fn values_with_several_readers() {
 fn shifted_reads() {
     grows_linearly(stencil, 30);
     grows_linearly(recursion, 15);
-    grows_linearly(repeated_gru, 16);
+    grows_linearly(repeated_gru, 8);
 }
 
 #[test]
 fn unrolled_cells() {
-    grows_linearly(unrolled_lstm, 32);
+    grows_linearly(unrolled_lstm, 12);
 }
 
 #[test]
 fn many_parts_of_one_value() {
-    grows_linearly(wide_sum, 100);
-    grows_linearly(concatenation, 16);
+    grows_linearly(wide_sum, 60);
+    grows_linearly(concatenation, 8);
 }
 
 #[test]
