@@ -86,6 +86,9 @@ enum Command {
     Completions(completions::Arguments),
 }
 
+/// Characters of a problem that are printed.
+const LONGEST_PROBLEM: usize = 8000;
+
 /// Why a command did not do its work.
 #[derive(Debug)]
 enum Failure {
@@ -150,7 +153,8 @@ pub fn main() -> ExitCode {
         Err(Failure::Signal(code)) => ExitCode::from(code),
         Err(Failure::Findings) => ExitCode::from(1),
         Err(Failure::Problem(words)) => {
-            let words = crate::source::visible_lines(&words);
+            // A damaged file may have been quoted at length.
+            let words = crate::source::visible_lines(&words.chars().take(LONGEST_PROBLEM).collect::<String>());
             eprintln!("{}error:{} {words}", open::style("\x1b[1;31m"), open::style("\x1b[0m"));
             ExitCode::from(2)
         }
