@@ -76,6 +76,11 @@ pub(super) fn open(place: &Place) -> Result<Box<dyn Read>, FileError> {
     Ok(Box::new(reader))
 }
 
+/// What another program writes into this one.
+pub(super) fn standard_input() -> Box<dyn Read> {
+    Box::new(BufReader::with_capacity(1 << 16, io::stdin()))
+}
+
 /// The whole file, decompressed where it is gzipped.
 pub(super) fn read_all(place: &Place, budget: &Budget) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();

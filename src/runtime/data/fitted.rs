@@ -1,22 +1,39 @@
 //! Prepared columns: stages with all numbers known, applied.
 //!
-//! Input: a column, its stages and the training records. Output: a [`Prepared`] column that turns a record into numbers.
-//! Invariant: whatever is measured (means, medians, deviations) is measured on the training records only, after the
-//! stages before it, and then applied to every record. Bytes stay bytes in memory; a table turns them into floats.
+//! Input: a column and its stages, to be measured on the training records or measured before. Output: a [`Prepared`]
+//! column that turns a record into numbers, and the stages with their numbers.
+//! Invariant: a stage's numbers come from training records or from a run that measured them, and are then applied to
+//! every record by the same code, so that new data meet the same bits. Bytes stay bytes in memory; a table turns them
+//! into floats.
 
-use super::prepare::{Figure, Fill, Group, Stage};
+use serde::{Deserialize, Serialize};
+
+use super::measure;
+use super::prepare::{Fill, Stage};
 use super::settings::{Element, Field};
 use super::table::{MISSING, Values};
 use crate::graph::DType;
 
-/// An elementwise stage with all numbers known; a list has one entry, one per channel, or one per element.
-#[derive(Clone, Debug, PartialEq)]
-enum Fitted {
+/// A stage with all numbers known; a list has one entry, one per channel, or one per element.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fitted {
+    /// What stands for a missing value.
     Fill(Vec<f32>),
+    /// What stands for a missing integer.
+    FillInteger(i32),
+    /// The lower and the upper bound.
     Clip(Vec<f32>, Vec<f32>),
     /// (x − first) · second.
     Affine(Vec<f32>, Vec<f32>),
+    /// ln(1 + x).
     Log1p,
+    /// A class becomes this many floats.
+    OneHot(usize),
+    /// `cast(f32)`.
+    ToFloats,
+    /// `cast(i32)`.
+    ToIntegers,
 }
 
 impl Fitted {
@@ -25,12 +42,80 @@ impl Fitted {
             Fitted::Fill(values) => values.len(),
             Fitted::Clip(low, high) => low.len().max(high.len()),
             Fitted::Affine(shift, factor) => shift.len().max(factor.len()),
-            Fitted::Log1p => 1,
+            Fitted::FillInteger(_) | Fitted::Log1p | Fitted::OneHot(_) | Fitted::ToFloats | Fitted::ToIntegers => 1,
         }
     }
 
-    /// Applies the stage to one record.
-    fn apply(&self, values: &mut [f32]) {
+    /// A change of type.
+    pub(super) fn cast(dtype: DType) -> Self {
+        match dtype {
+            DType::I32 => Fitted::ToIntegers,
+            DType::F32 | DType::Bool => Fitted::ToFloats,
+        }
+    }
+
+    /// All its floats.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = f32> + '_ {
+        let (first, second) = match self {
+            Fitted::Fill(values) => (values.as_slice(), &[][..]),
+            Fitted::Clip(first, second) | Fitted::Affine(first, second) => (first.as_slice(), second.as_slice()),
+            Fitted::FillInteger(_) | Fitted::Log1p | Fitted::OneHot(_) | Fitted::ToFloats | Fitted::ToIntegers => {
+                (&[][..], &[][..])
+            }
+        };
+        first.iter().chain(second).copied()
+    }
+
+    /// True where this is what `stage` may become for a field: the same kind, lists of lengths that fit.
+    pub(super) fn fits(&self, stage: &Stage, field: &Field) -> bool {
+        let fits = |list: &Vec<f32>| {
+            let channels = field.sizes.first().copied().unwrap_or(1);
+            [1, channels, field.elements()].contains(&list.len())
+        };
+        match (self, stage) {
+            (Fitted::Fill(list), Stage::Fill(_)) => fits(list),
+            (Fitted::FillInteger(fill), Stage::Fill(Fill::Constant(_))) => match field.element {
+                Element::Class(classes) => usize::try_from(*fill).is_ok_and(|fill| fill < classes),
+                Element::I32 => true,
+                Element::F32 | Element::U8 => false,
+            },
+            (Fitted::Clip(low, high), Stage::Clip(..) | Stage::ClipDeviations(..)) => fits(low) && fits(high),
+            (
+                Fitted::Affine(shift, factor),
+                Stage::Scale(_) | Stage::Shift(_) | Stage::Normalize(..) | Stage::MinMax(_),
+            ) => fits(shift) && fits(factor),
+            (Fitted::Log1p, Stage::Log1p) => true,
+            (Fitted::OneHot(classes), Stage::OneHot) => field.element == Element::Class(*classes),
+            (fitted, Stage::Cast(dtype)) => *fitted == Fitted::cast(*dtype),
+            _ => false,
+        }
+    }
+
+    /// Undoes the stage for one record, in f64; what was filled or clipped stays as it is.
+    pub(super) fn undo(&self, values: &mut [f64]) {
+        let groups = self.groups();
+        let run = values.len() / groups.max(1);
+        for (group, values) in values.chunks_exact_mut(run.max(1)).enumerate() {
+            let pick =
+                |list: &[f32]| f64::from(if list.len() == 1 { list[0] } else { list[group * list.len() / groups] });
+            match self {
+                Fitted::Affine(shift, factor) => {
+                    let (shift, factor) = (pick(shift), pick(factor));
+                    values.iter_mut().for_each(|value| *value = *value / factor + shift);
+                }
+                Fitted::Log1p => values.iter_mut().for_each(|value| *value = libm::expm1(*value)),
+                Fitted::Fill(_)
+                | Fitted::FillInteger(_)
+                | Fitted::Clip(..)
+                | Fitted::OneHot(_)
+                | Fitted::ToFloats
+                | Fitted::ToIntegers => {}
+            }
+        }
+    }
+
+    /// Applies the stage to the floats of one record.
+    pub(super) fn apply(&self, values: &mut [f32]) {
         let groups = self.groups();
         let run = values.len() / groups.max(1);
         for (group, values) in values.chunks_exact_mut(run.max(1)).enumerate() {
@@ -51,6 +136,9 @@ impl Fitted {
                     values.iter_mut().for_each(|value| *value = (*value - shift) * factor);
                 }
                 Fitted::Log1p => values.iter_mut().for_each(|value| *value = libm::log1pf(*value)),
+                Fitted::FillInteger(_) | Fitted::OneHot(_) | Fitted::ToFloats | Fitted::ToIntegers => {
+                    unreachable!("applied to whole columns")
+                }
             }
         }
     }
@@ -58,7 +146,7 @@ impl Fitted {
 
 /// How the records of a prepared column become numbers.
 #[derive(Clone, Debug)]
-enum Reading {
+pub(super) enum Reading {
     /// As stored.
     Plain,
     /// Bytes through a table: 256 floats per group.
@@ -72,57 +160,45 @@ enum Reading {
 /// A column ready for use.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
-    values: Values,
-    elements: usize,
+    /// The values, with all stages applied that do not wait for bytes to be read.
+    pub values: Values,
+    /// Values per record.
+    pub elements: usize,
     reading: Reading,
 }
 
-/// Bytes with more groups than this go through the stages one by one instead of through a table.
-const TABLE_GROUPS: usize = 64;
+/// Stages as written are admitted by type; stages that a file holds may fit nothing.
+const MISFIT: &str = "a stage of the preparation does not fit the type of its values";
 
-/// Measures on the `train` records and applies the stages.
-pub(super) fn prepare(values: Values, field: &Field, stages: &[Stage], train: &[u32]) -> Result<Prepared, String> {
-    let elements = field.elements();
-    let mut prepared = Prepared { values, elements, reading: Reading::Plain };
-    let mut bytes_stages: Vec<Fitted> = Vec::new();
+/// Bytes with more groups than this go through the stages one by one instead of through a table.
+pub(super) const TABLE_GROUPS: usize = 64;
+
+/// Measures each stage on the `train` records, after the stages before it, and applies it to all.
+pub(super) fn measured(
+    values: Values,
+    field: &Field,
+    stages: &[Stage],
+    train: &[u32],
+) -> Result<(Prepared, Vec<Fitted>), String> {
+    let mut prepared = Prepared::plain(values, field);
+    let (mut pending, mut fitted) = (Vec::new(), Vec::new());
     for stage in stages {
-        match stage {
-            Stage::OneHot => {
-                let Element::Class(classes) = field.element else { unreachable!("`one_hot` was admitted for classes") };
-                prepared.reading = Reading::OneHot(classes);
-                return Ok(prepared);
-            }
-            Stage::Cast(dtype) => prepared.cast(*dtype, &mut bytes_stages)?,
-            Stage::Fill(Fill::Constant(value)) if matches!(prepared.values, Values::I32(_)) => {
-                if let Values::I32(values) = &mut prepared.values {
-                    values.iter_mut().filter(|label| **label == MISSING).for_each(|label| *label = *value as i32);
-                }
-            }
-            Stage::Fill(_)
-            | Stage::Clip(..)
-            | Stage::ClipDeviations(..)
-            | Stage::Scale(_)
-            | Stage::Shift(_)
-            | Stage::Log1p
-            | Stage::Normalize(..)
-            | Stage::MinMax(_) => {
-                let fitted = fit(stage, field, &prepared, &bytes_stages, train)?;
-                match &mut prepared.values {
-                    Values::F32(values) => values.chunks_exact_mut(elements).for_each(|record| fitted.apply(record)),
-                    Values::U8(_) => bytes_stages.push(fitted),
-                    Values::I32(_) | Values::Names { .. } => unreachable!("float stages were admitted for floats"),
-                }
-            }
-        }
+        let stage = measure::fit(stage, field, &prepared, &pending, train)?;
+        prepared.apply(&stage, &mut pending)?;
+        fitted.push(stage);
     }
-    prepared.refuse_infinite(field)?;
-    if let Values::U8(_) = prepared.values {
-        prepared.reading = byte_reading(bytes_stages, elements);
-    }
-    Ok(prepared)
+    Ok((prepared.finish(pending, field)?, fitted))
 }
 
-fn byte_reading(stages: Vec<Fitted>, elements: usize) -> Reading {
+/// Applies stages whose numbers were measured before.
+pub(super) fn applied(values: Values, field: &Field, stages: &[Fitted]) -> Result<Prepared, String> {
+    let mut prepared = Prepared::plain(values, field);
+    let mut pending = Vec::new();
+    stages.iter().try_for_each(|stage| prepared.apply(stage, &mut pending))?;
+    prepared.finish(pending, field)
+}
+
+pub(super) fn byte_reading(stages: Vec<Fitted>, elements: usize) -> Reading {
     let groups = stages.iter().map(Fitted::groups).max().unwrap_or(1);
     if groups > TABLE_GROUPS.min(elements) {
         return Reading::Stages(stages);
@@ -140,6 +216,37 @@ fn byte_reading(stages: Vec<Fitted>, elements: usize) -> Reading {
 }
 
 impl Prepared {
+    fn plain(values: Values, field: &Field) -> Self {
+        Prepared { values, elements: field.elements(), reading: Reading::Plain }
+    }
+
+    /// Applies a stage; for bytes it waits in `pending` until they are read.
+    fn apply(&mut self, stage: &Fitted, pending: &mut Vec<Fitted>) -> Result<(), String> {
+        match stage {
+            Fitted::OneHot(classes) => self.reading = Reading::OneHot(*classes),
+            Fitted::ToFloats => self.cast(DType::F32, pending)?,
+            Fitted::ToIntegers => self.cast(DType::I32, pending)?,
+            Fitted::FillInteger(fill) => {
+                let Values::I32(values) = &mut self.values else { return Err(MISFIT.to_string()) };
+                values.iter_mut().filter(|value| **value == MISSING).for_each(|value| *value = *fill);
+            }
+            Fitted::Fill(_) | Fitted::Clip(..) | Fitted::Affine(..) | Fitted::Log1p => match &mut self.values {
+                Values::F32(values) => values.chunks_exact_mut(self.elements).for_each(|record| stage.apply(record)),
+                Values::U8(_) => pending.push(stage.clone()),
+                Values::I32(_) | Values::Names { .. } => return Err(MISFIT.to_string()),
+            },
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, pending: Vec<Fitted>, field: &Field) -> Result<Self, String> {
+        self.refuse_infinite(field)?;
+        if let Values::U8(_) = self.values {
+            self.reading = byte_reading(pending, self.elements);
+        }
+        Ok(self)
+    }
+
     /// Numbers per record that [`Prepared::write_f32`] or [`Prepared::write_i32`] give.
     pub(super) fn width(&self) -> usize {
         match self.reading {
@@ -221,180 +328,5 @@ impl Prepared {
                 place / self.elements.max(1) + 1
             )),
         }
-    }
-}
-
-/// Turns a stage into numbers.
-fn fit(stage: &Stage, field: &Field, prepared: &Prepared, before: &[Fitted], train: &[u32]) -> Result<Fitted, String> {
-    let measure = |group| Moments::measure(prepared, before, train, groups(group, field));
-    match stage {
-        Stage::Fill(Fill::Constant(value)) => Ok(Fitted::Fill(vec![*value as f32])),
-        Stage::Fill(Fill::Mean) => {
-            let moments = measure(Group::PerFeature);
-            if moments.iter().any(|moments| moments.count == 0.0) {
-                return Err(format!(
-                    "a feature of `{}` has no value in the training records to take the mean of",
-                    field.name
-                ));
-            }
-            Ok(Fitted::Fill(moments.iter().map(|moments| moments.mean() as f32).collect()))
-        }
-        Stage::Fill(Fill::Median) => medians(prepared, before, train).map(Fitted::Fill).ok_or_else(|| {
-            format!("a feature of `{}` has no value in the training records to take the median of", field.name)
-        }),
-        Stage::Clip(low, high) => Ok(Fitted::Clip(vec![*low as f32], vec![*high as f32])),
-        Stage::ClipDeviations(factor, group) => {
-            let moments = measure(*group);
-            let bound = |sign: f64| moments.iter().map(|m| (m.mean() + sign * factor * m.deviation()) as f32).collect();
-            Ok(Fitted::Clip(bound(-1.0), bound(1.0)))
-        }
-        Stage::Scale(factor) => Ok(Fitted::Affine(vec![0.0], vec![*factor as f32])),
-        Stage::Shift(offset) => Ok(Fitted::Affine(vec![-*offset as f32], vec![1.0])),
-        Stage::Log1p => Ok(Fitted::Log1p),
-        Stage::Normalize(mean, std) => {
-            let mean = match mean {
-                Figure::Given(values) => values.iter().map(|value| *value as f32).collect(),
-                Figure::Measured(group) => measure(*group).iter().map(|moments| moments.mean() as f32).collect(),
-            };
-            let factor = match std {
-                Figure::Given(values) => values.iter().map(|value| (1.0 / value) as f32).collect(),
-                Figure::Measured(group) => measure(*group).iter().map(|m| inverse(m.deviation())).collect(),
-            };
-            Ok(Fitted::Affine(mean, factor))
-        }
-        Stage::MinMax(group) => {
-            let moments = measure(*group);
-            let factor = moments.iter().map(|m| inverse(m.highest - m.lowest)).collect();
-            Ok(Fitted::Affine(
-                moments.iter().map(|m| if m.count == 0.0 { 0.0 } else { m.lowest as f32 }).collect(),
-                factor,
-            ))
-        }
-        Stage::OneHot | Stage::Cast(_) => unreachable!("not elementwise"),
-    }
-}
-
-/// A feature that never varies is centred and otherwise left alone.
-fn inverse(spread: f64) -> f32 {
-    if spread > 0.0 && spread.is_finite() { (1.0 / spread) as f32 } else { 1.0 }
-}
-
-fn groups(group: Group, field: &Field) -> usize {
-    match group {
-        Group::Whole => 1,
-        Group::PerChannel => field.sizes.first().copied().unwrap_or(1),
-        Group::PerFeature => field.elements(),
-    }
-}
-
-/// Sums over the present values of a group, relative to the first of them so that small spreads survive.
-#[derive(Clone, Debug)]
-struct Moments {
-    origin: f64,
-    count: f64,
-    sum: f64,
-    squares: f64,
-    lowest: f64,
-    highest: f64,
-}
-
-impl Moments {
-    fn measure(prepared: &Prepared, before: &[Fitted], train: &[u32], groups: usize) -> Vec<Moments> {
-        let empty = Moments {
-            origin: 0.0,
-            count: 0.0,
-            sum: 0.0,
-            squares: 0.0,
-            lowest: f64::INFINITY,
-            highest: f64::NEG_INFINITY,
-        };
-        let mut all = vec![empty; groups];
-        if let (Values::U8(bytes), true) = (&prepared.values, groups <= TABLE_GROUPS)
-            && let Reading::Table(table) = byte_reading(before.to_vec(), prepared.elements)
-        {
-            count_bytes(bytes, prepared.elements, train, &table, &mut all);
-            return all;
-        }
-        let run = prepared.elements / groups;
-        each_record(prepared, before, train, |record| {
-            for (moments, values) in all.iter_mut().zip(record.chunks_exact(run)) {
-                values.iter().filter(|value| !value.is_nan()).for_each(|value| moments.add(f64::from(*value), 1.0));
-            }
-        });
-        all
-    }
-
-    /// Adds a value that occurs `count` times.
-    fn add(&mut self, value: f64, count: f64) {
-        if self.count == 0.0 {
-            self.origin = value;
-        }
-        let distance = value - self.origin;
-        self.count += count;
-        self.sum += count * distance;
-        self.squares += count * distance * distance;
-        self.lowest = self.lowest.min(value);
-        self.highest = self.highest.max(value);
-    }
-
-    fn mean(&self) -> f64 {
-        if self.count == 0.0 { 0.0 } else { self.origin + self.sum / self.count }
-    }
-
-    /// The deviation of the records themselves (divided by their number, as scikit-learn and torchvision do).
-    fn deviation(&self) -> f64 {
-        if self.count == 0.0 {
-            return 0.0;
-        }
-        let mean = self.sum / self.count;
-        (self.squares / self.count - mean * mean).max(0.0).sqrt()
-    }
-}
-
-/// Moments of bytes by how often each occurs; `table` gives a byte's value, 256 entries per group of its own.
-fn count_bytes(bytes: &[u8], elements: usize, train: &[u32], table: &[f32], all: &mut [Moments]) {
-    // Group counts are 1, the channels or the elements, so the largest is a multiple of the others.
-    let fine = all.len().max(table.len() / 256);
-    let run = elements / fine;
-    let mut counts = vec![[0u64; 256]; fine];
-    for &row in train {
-        let record = &bytes[row as usize * elements..][..elements];
-        for (counts, bytes) in counts.iter_mut().zip(record.chunks_exact(run)) {
-            bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
-        }
-    }
-    for (group, counts) in counts.iter().enumerate() {
-        let table = &table[group * (table.len() / 256) / fine * 256..][..256];
-        let moments = &mut all[group * all.len() / fine];
-        for (value, count) in table.iter().zip(counts).filter(|(_, count)| **count > 0) {
-            moments.add(f64::from(*value), *count as f64);
-        }
-    }
-}
-
-fn medians(prepared: &Prepared, before: &[Fitted], train: &[u32]) -> Option<Vec<f32>> {
-    let mut present: Vec<Vec<f32>> = vec![Vec::new(); prepared.elements];
-    each_record(prepared, before, train, |record| {
-        for (present, value) in present.iter_mut().zip(record).filter(|(_, value)| !value.is_nan()) {
-            present.push(*value);
-        }
-    });
-    let median = |mut values: Vec<f32>| {
-        values.sort_unstable_by(f32::total_cmp);
-        let upper = *values.get(values.len() / 2)?;
-        let lower = if values.len().is_multiple_of(2) { values[values.len() / 2 - 1] } else { upper };
-        Some(lower + (upper - lower) / 2.0)
-    };
-    present.into_iter().map(median).collect()
-}
-
-/// Shows each training record, as the stages so far give it.
-fn each_record(prepared: &Prepared, before: &[Fitted], train: &[u32], mut show: impl FnMut(&[f32])) {
-    let mut record = vec![0f32; prepared.elements];
-    for &row in train {
-        let row = row as usize;
-        prepared.write_f32(row, &mut record);
-        before.iter().for_each(|stage| stage.apply(&mut record));
-        show(&record);
     }
 }

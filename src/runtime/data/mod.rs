@@ -14,7 +14,10 @@ mod demand;
 mod error;
 mod files;
 mod fitted;
+mod input;
 mod loader;
+mod measure;
+mod preparation;
 mod prepare;
 mod random;
 mod settings;
@@ -26,7 +29,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use error::{DataError, FileError};
+pub use fitted::Fitted;
+pub use input::{Input, open_input};
 pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
+pub use preparation::{Columns, FieldPreparation, Preparation};
+pub use table::Place;
 
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
@@ -38,7 +45,7 @@ use random::{Purpose, Stream};
 use settings::{Field, Origin, RowStage, Settings};
 use source::{Context, Loaded, Role};
 use split::Divided;
-use table::Part;
+use table::{Part, Places};
 
 /// A field as the model sees it, after preparation and augmentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +86,8 @@ pub struct Dataset {
     pub valid: Arc<Split>,
     /// Test samples; may be empty.
     pub test: Arc<Split>,
+    /// What was measured on `train` and found in the files, or what was given in its place.
+    pub preparation: Preparation,
     provenance: Arc<Vec<Provenance>>,
 }
 
@@ -87,6 +96,7 @@ pub struct Dataset {
 pub struct Split {
     fields: Vec<FieldInfo>,
     columns: Arc<Vec<Column>>,
+    places: Arc<Places>,
     rows: Vec<u32>,
 }
 
@@ -107,28 +117,59 @@ pub fn fields(spec: &DataSpec) -> Result<Vec<FieldInfo>, Vec<Diagnostic>> {
     settings::read(spec).map(|settings| settings.infos)
 }
 
-/// Reads and prepares the data. `seed` divides, shuffles and makes synthetic samples.
+/// Reads and prepares the data, measuring on the training records. `seed` divides, shuffles and makes synthetic samples.
 ///
 /// # Errors
 /// Findings about the item, or the first thing wrong in a file.
 pub fn open(spec: &DataSpec, seed: u64) -> Result<Dataset, DataError> {
+    open_with(spec, seed, None)
+}
+
+/// As [`open`], with what an earlier run measured where that is `known`: nothing is measured then.
+///
+/// # Errors
+/// As [`open`]; an item that is not the one that was prepared.
+pub fn open_with(spec: &DataSpec, seed: u64, known: Option<&Preparation>) -> Result<Dataset, DataError> {
     let settings = settings::read(spec).map_err(DataError::Spec)?;
-    let (table, divided, provenance) = load(&settings, spec, seed)?;
-    let mut columns = Vec::new();
+    if let Some(known) = known {
+        known.admit(&settings, spec)?;
+    }
+    let Read { table, divided, words, provenance } = load(&settings, spec, seed, known)?;
+    let (mut columns, mut prepared) = (Vec::new(), Vec::new());
     for (index, (field, column)) in settings.fields.iter().zip(table.columns).enumerate() {
         let stages = &settings.prepare[index];
-        let values = fitted::prepare(column.values, field, stages, &divided.train)
+        let values = match known.and_then(|known| known.field(&field.name)) {
+            None => fitted::measured(column.values, field, stages, &divided.train),
+            Some(known) => {
+                let stages = known.stages.clone();
+                fitted::applied(column.values, field, &stages).map(|values| (values, stages))
+            }
+        };
+        let (values, fitted) = values
             .map_err(|message| DataError::File { span: field.span, error: FileError::new(&column.path, message) })?;
         columns.push(Column { values, augment: settings.augment[index].clone(), sizes: prepared_sizes(field, stages) });
+        prepared.push(FieldPreparation {
+            name: field.name.clone(),
+            element: spec.fields[index].element.clone(),
+            sizes: spec.fields[index].sizes.clone(),
+            words: words[index].clone(),
+            columns: table.chosen.get(index).cloned().unwrap_or_default(),
+            stages: fitted,
+        });
     }
-    let columns = Arc::new(columns);
-    let split = |rows: Vec<u32>| Arc::new(Split { fields: settings.infos.clone(), columns: columns.clone(), rows });
+    let preparation = Preparation { fields: prepared, division: divided.digest() };
+    let (columns, places) = (Arc::new(columns), Arc::new(table.places));
+    let split = |rows: Vec<u32>| {
+        let (fields, columns, places) = (settings.infos.clone(), columns.clone(), places.clone());
+        Arc::new(Split { fields, columns, places, rows })
+    };
     Ok(Dataset {
         name: spec.name.clone(),
         fields: settings.infos.clone(),
         train: split(divided.train),
         valid: split(divided.valid),
         test: split(divided.test),
+        preparation,
         provenance: Arc::new(provenance),
     })
 }
@@ -140,19 +181,42 @@ fn prepared_sizes(field: &Field, stages: &[prepare::Stage]) -> Vec<usize> {
     }
 }
 
-/// Reads all sources into one table and divides its records; tells where its rows come from.
-fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divided, Vec<Provenance>), DataError> {
+/// All sources of an item.
+struct Read {
+    table: Part,
+    divided: Divided,
+    /// Of each field.
+    words: Vec<Vec<String>>,
+    provenance: Vec<Provenance>,
+}
+
+/// Reads all sources into one table and divides its records.
+fn load(
+    settings: &Settings,
+    spec: &DataSpec,
+    seed: u64,
+    known: Option<&Preparation>,
+) -> Result<Read, DataError> {
+    let fields = settings.fields.as_slice();
     let budget = Budget::of_memory();
-    let read = |origin: &Origin, role: Role| {
-        let (root, folder, fields) = (&spec.root, &spec.folder, &settings.fields);
-        let context = Context { root, folder, budget: &budget, fields, seed, role };
+    let words = known.map_or(Vec::new(), |known| known.words(fields));
+    let read = |origin: &Origin, role: Role, columns: &[Columns]| {
+        let (root, folder) = (&spec.root, &spec.folder);
+        let context = Context { root, folder, budget: &budget, fields, seed, role, columns, words: &words };
         origin.source.read(&context).map_err(|error| error.with_span(origin.span))
     };
-    let Loaded { mut main, test: mut own_test } = read(&settings.source, Role::Train)?;
-    let mut valid =
-        settings.valid.as_ref().map(|origin| read(origin, Role::Valid)).transpose()?.map(|loaded| loaded.main);
+    let columns = known.map_or(Vec::new(), |known| known.columns(fields));
+    let Loaded { mut main, test: mut own_test } = read(&settings.source, Role::Train, &columns)?;
+    // A table beside another has the same columns by name, in whatever order.
+    let columns = main.chosen.clone();
+    let mut valid = settings
+        .valid
+        .as_ref()
+        .map(|origin| read(origin, Role::Valid, &columns))
+        .transpose()?
+        .map(|loaded| loaded.main);
     let mut test = match &settings.test {
-        Some(origin) => Some(match read(origin, Role::Test)? {
+        Some(origin) => Some(match read(origin, Role::Test, &columns)? {
             Loaded { test: Some(test), .. } => test,
             Loaded { main, test: None } => main,
         }),
@@ -160,7 +224,7 @@ fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divide
     };
     let span = settings.source.span;
     let mut parts: Vec<&mut Part> = [Some(&mut main), valid.as_mut(), test.as_mut()].into_iter().flatten().collect();
-    table::unify_names(&mut parts, &settings.fields).map_err(|error| error.with_span(span))?;
+    let words = table::unify_words(&mut parts, fields, &words).map_err(|error| error.with_span(span))?;
 
     let finish = |part: Part, name: &str, origin: Option<&Origin>| {
         let span = origin.map_or(span, |origin| origin.span);
@@ -186,7 +250,7 @@ fn load(settings: &Settings, spec: &DataSpec, seed: u64) -> Result<(Part, Divide
     let test = test.map(|part| finish(part, "test", settings.test.as_ref())).transpose()?.unzip();
     let provenance = [Some(first), valid.0, test.0].into_iter().flatten().collect();
     let (table, divided) = assemble(settings, main, valid.1, test.1, seed)?;
-    Ok((table, divided, provenance))
+    Ok(Read { table, divided, words, provenance })
 }
 
 fn empty(part: &Part, name: &str, span: crate::source::Span) -> DataError {
@@ -282,6 +346,11 @@ impl Split {
     /// True without any sample.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Where the sample of this number comes from.
+    pub fn place(&self, sample: usize) -> Place<'_> {
+        self.places.get(self.rows[sample] as usize)
     }
 
     /// Steps of one epoch; the last batch may be short.

@@ -3,9 +3,11 @@
 //! Input: what the readers of sources give. Output: columns that agree with the declared fields.
 //! Invariant: a column holds exactly `records × elements` values; bytes stay bytes, labels lie in their class range.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::{FileError, ReadError};
+use super::preparation::Columns;
 use super::settings::{Element, Field};
 use crate::diagnostics::Diagnostic;
 
@@ -111,6 +113,15 @@ pub(super) struct Column {
     pub path: PathBuf,
 }
 
+/// Where a sample comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A record of a table or an array, counted from 1.
+    Record(usize),
+    /// A file of its own, such as a picture.
+    File(&'a str),
+}
+
 /// What one source gives: a column per field, in the order of the fields.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -118,15 +129,70 @@ pub(super) struct Part {
     pub columns: Vec<Column>,
     /// How many records each column has.
     pub records: usize,
+    /// Where the records come from.
+    pub places: Places,
+    /// The columns of a table that each field takes; empty for other sources.
+    pub chosen: Vec<Columns>,
+    /// What the source holds and no field takes: columns of a table, files that are no pictures.
+    pub unused: Vec<String>,
+}
+
+/// A place per record: a number from 1, or a file of the list (as its number's complement).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    list: Vec<u32>,
+    files: Vec<String>,
+}
+
+impl Places {
+    /// Records of one file.
+    pub(super) fn numbered(records: usize) -> Self {
+        Self { list: (0..records).map(|record| record as u32 + 1).collect(), files: Vec::new() }
+    }
+
+    /// A file per record.
+    pub(super) fn files(files: Vec<String>) -> Self {
+        Self { list: (0..files.len()).map(|file| !(file as u32)).collect(), files }
+    }
+
+    /// The place of a record.
+    pub(super) fn get(&self, record: usize) -> Place<'_> {
+        let place = self.list[record];
+        match self.files.get(!place as usize) {
+            Some(file) => Place::File(file),
+            None => Place::Record(place as usize),
+        }
+    }
+
+    fn append(&mut self, other: Places) {
+        let shift = self.files.len() as u32;
+        let files = other.files.len();
+        self.list.extend(other.list.iter().map(|place| match (!place as usize) < files {
+            true => place - shift,
+            false => *place,
+        }));
+        self.files.extend(other.files);
+    }
+
+    fn retain(&mut self, keep: &[bool]) {
+        let mut flags = keep.iter();
+        self.list.retain(|_| flags.next().copied().unwrap_or(false));
+    }
 }
 
 impl Part {
+    /// Records in the order of one file.
+    pub(super) fn new(columns: Vec<Column>, records: usize) -> Self {
+        Self { columns, records, places: Places::numbered(records), chosen: Vec::new(), unused: Vec::new() }
+    }
+
     /// Appends the records of another part of the same fields.
     pub(super) fn append(&mut self, other: Part) {
         for (mine, theirs) in self.columns.iter_mut().zip(other.columns) {
             mine.values.append(theirs.values);
         }
         self.records += other.records;
+        self.places.append(other.places);
     }
 
     /// Drops the records with a missing value in any column; gives the numbers of the others.
@@ -147,9 +213,14 @@ impl Part {
         for column in &mut self.columns {
             column.values.retain(column.elements, &keep);
         }
+<<<<<<< HEAD
         let kept: Vec<u32> = (0..).zip(&keep).filter(|(_, keep)| **keep).map(|(row, _)| row).collect();
         self.records = kept.len();
         kept
+=======
+        self.places.retain(&keep);
+        self.records = keep.iter().filter(|keep| **keep).count();
+>>>>>>> d98eeea (data: what a run measured is plain data, and new data are prepared by it)
     }
 
     /// Brings the columns to the declared element types and checks sizes and ranges.
@@ -180,37 +251,41 @@ impl Part {
     }
 }
 
-/// Gives all parts the same list of names per field, and turns names into class numbers.
-pub(super) fn unify_names(parts: &mut [&mut Part], fields: &[Field]) -> Result<(), ReadError> {
+/// Gives all parts the same list of words per field, and turns words into class numbers. The words are those of the
+/// parts in sorted order, or those of a run where `known` has some; the result is the words of each field.
+pub(super) fn unify_words(
+    parts: &mut [&mut Part],
+    fields: &[Field],
+    known: &[Vec<String>],
+) -> Result<Vec<Vec<String>>, ReadError> {
+    let mut unified = Vec::new();
     for (which, field) in fields.iter().enumerate() {
-        let mut all: Vec<String> = Vec::new();
+        let known = known.get(which).filter(|words| !words.is_empty());
+        let mut found: Vec<String> = Vec::new();
         let mut numbers = None;
         let mut words = None;
         for part in parts.iter() {
             match &part.columns[which].values {
                 Values::Names { names, .. } => {
-                    all.extend(names.iter().cloned());
+                    found.extend(names.iter().cloned());
                     words = Some(part.columns[which].path.clone());
                 }
                 Values::U8(_) | Values::F32(_) | Values::I32(_) => numbers = Some(part.columns[which].path.clone()),
             }
         }
-        let Some(words) = words else { continue };
+        let Some(words) = words else {
+            unified.push(known.cloned().unwrap_or_default());
+            continue;
+        };
         if let Some(numbers) = numbers {
             let message = format!("`{}` is given in words here, but in numbers in {}", field.name, numbers.display());
             return Err(FileError::new(&words, message).into());
         }
-        all.sort_unstable();
-        all.dedup();
+        found.sort_unstable();
+        found.dedup();
+        let all = known.cloned().unwrap_or(found);
         for part in parts.iter_mut() {
-            let column = &mut part.columns[which];
-            if let Values::Names { names, index } = &column.values {
-                let place = |name: &u32| match names.get(*name as usize) {
-                    Some(name) => all.binary_search(name).map_or(MISSING, |place| place as i32),
-                    None => MISSING,
-                };
-                column.values = Values::I32(index.iter().map(place).collect());
-            }
+            number_words(&mut part.columns[which], field, &all)?;
         }
         let Element::Class(classes) = field.element else {
             let message = format!("`{}` holds words (\"{}\", …), but is declared as numbers", field.name, all[0]);
@@ -221,7 +296,28 @@ pub(super) fn unify_names(parts: &mut [&mut Part], fields: &[Field]) -> Result<(
                 format!("`{}` has {} different words, but is declared class[{classes}]", field.name, all.len());
             return Err(FileError::new(&words, message).hint(format!("declare class[{}]", all.len())).into());
         }
+        unified.push(all);
     }
+    Ok(unified)
+}
+
+/// Turns the words of a column into their places in `all`.
+fn number_words(column: &mut Column, field: &Field, all: &[String]) -> Result<(), ReadError> {
+    let Values::Names { names, index } = &column.values else { return Ok(()) };
+    let known: HashMap<&str, usize> = all.iter().enumerate().map(|(place, word)| (word.as_str(), place)).collect();
+    let places: Vec<Option<usize>> = names.iter().map(|name| known.get(name.as_str()).copied()).collect();
+    if let Some(unknown) = places.iter().position(Option::is_none) {
+        let first = index.iter().position(|name| *name as usize == unknown).unwrap_or(0);
+        let message =
+            format!("`{}` is \"{}\", which the run that made the weights did not see", field.name, names[unknown]);
+        let shown: Vec<&str> = all.iter().take(12).map(String::as_str).collect();
+        let error = FileError::new(&column.path, message).at(record(first));
+        return Err(error
+            .hint(format!("it saw: {}{}", shown.join(", "), if all.len() > 12 { ", …" } else { "" }))
+            .into());
+    }
+    let place = |name: &u32| places.get(*name as usize).copied().flatten().map_or(MISSING, |place| place as i32);
+    column.values = Values::I32(index.iter().map(place).collect());
     Ok(())
 }
 

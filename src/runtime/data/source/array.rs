@@ -95,7 +95,7 @@ fn together(arrays: Vec<(usize, Column)>, fields: &[Field]) -> Result<Loaded, Re
             return Err(FileError::new(&column.path, message).hint("the first dim counts the records").into());
         }
     }
-    Ok(Part { columns: arrays.into_iter().map(|(_, column)| column).collect(), records }.into())
+    Ok(Part::new(arrays.into_iter().map(|(_, column)| column).collect(), records).into())
 }
 
 /// Headers of NumPy are at most a few hundred bytes long.

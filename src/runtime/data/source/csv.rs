@@ -12,12 +12,14 @@ use std::path::Path;
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
 use super::super::files::{self, Portions};
+use super::super::preparation::Columns;
 use super::super::settings::{Element, Field};
 use super::super::table::{Column, MISSING, Part, Values};
-use super::{Context, Loaded, Source};
+use super::{Context, Loaded, Role, Source};
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
 use crate::model::{Literal, LiteralKind};
+use crate::runtime::files::Place;
 use crate::source::{Span, shortened};
 
 /// Bytes of one row, so that a file without line ends is not read whole.
@@ -147,6 +149,55 @@ impl Head {
     fn find(&self, name: &str) -> Option<usize> {
         self.names.as_ref()?.iter().position(|given| given == name)
     }
+
+    /// Columns in a form that finds them in another table: by name where every name stands once.
+    fn remember(&self, columns: &[usize]) -> Columns {
+        let once = |names: &[String]| {
+            columns.iter().all(|column| names.iter().filter(|name| **name == names[*column]).count() == 1)
+        };
+        match &self.names {
+            Some(names) if once(names) => Columns::Named(columns.iter().map(|column| names[*column].clone()).collect()),
+            _ => Columns::Placed { places: columns.to_vec(), width: self.width },
+        }
+    }
+
+    /// The columns of an earlier table in this one.
+    fn again(&self, columns: &Columns, path: &Path) -> Result<Vec<usize>, FileError> {
+        match columns {
+            Columns::Named(names) => {
+                let absent: Vec<&str> = names.iter().map(String::as_str).filter(|n| self.find(n).is_none()).collect();
+                if absent.is_empty() {
+                    return Ok(names.iter().filter_map(|name| self.find(name)).collect());
+                }
+                let own = self.names.as_deref().unwrap_or_default();
+                let shown: Vec<&str> = absent.iter().take(8).copied().collect();
+                let more = if absent.len() > shown.len() { ", …" } else { "" };
+                let message = format!(
+                    "lacks {} of the {} columns that the training table had: {}{more}",
+                    absent.len(),
+                    names.len(),
+                    shown.join(", ")
+                );
+                Err(FileError::new(path, message).hint(match nearest(absent[0], own.iter().map(String::as_str)) {
+                    Some(near) => format!("is \"{near}\" its \"{}\"? columns go by their names", absent[0]),
+                    None => "columns go by the names in the first row, in any order".to_string(),
+                }))
+            }
+            Columns::Placed { places, width } if *width == self.width => Ok(places.clone()),
+            Columns::Placed { width, .. } => {
+                let message = format!("has {} columns, and the training table had {width}", self.width);
+                Err(FileError::new(path, message)
+                    .hint("without a name of its own for each column, they go by their places"))
+            }
+            Columns::None => Ok(Vec::new()),
+        }
+    }
+
+    /// The names of the columns that nobody takes.
+    fn unused(&self, taken: &[Vec<usize>]) -> Vec<String> {
+        let names = self.names.iter().flatten().enumerate();
+        names.filter(|(column, _)| !taken.iter().flatten().any(|t| t == column)).map(|(_, name)| name.clone()).collect()
+    }
 }
 
 fn no_column(name: &str, names: &[String], span: Span, path: &Path) -> Diagnostic {
@@ -165,14 +216,16 @@ fn no_column(name: &str, names: &[String], span: Span, path: &Path) -> Diagnosti
 
 impl Source for Csv {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
-        let place = context.place(&self.path)?;
-        let path = place.path();
+        let standard_input = context.role == Role::Input && self.path == "-";
+        let place = if standard_input { None } else { Some(context.place(&self.path)?) };
+        let path = place.as_ref().map_or(Path::new("standard input"), Place::path);
+        let input = place.as_ref().map_or_else(|| Ok(files::standard_input()), files::open)?;
         let mut reader = ::csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .delimiter(self.delimiter)
             .trim(::csv::Trim::All)
-            .from_reader(Portions::new(files::open(&place)?, LONGEST_ROW));
+            .from_reader(Portions::new(input, LONGEST_ROW));
         let mut row = ::csv::StringRecord::new();
         let mut more = advance(&mut reader, &mut row, path)?;
         if !more {
@@ -182,7 +235,10 @@ impl Source for Csv {
         if self.header {
             more = advance(&mut reader, &mut row, path)?;
         }
-        let columns = self.assign(&head, context.fields, path)?;
+        let columns = match context.columns {
+            [] => self.assign(&head, context.fields, path)?,
+            known => known.iter().map(|known| head.again(known, path)).collect::<Result<_, FileError>>()?,
+        };
         let mut cells: Vec<Cells> = context.fields.iter().map(Cells::new).collect();
         let mut records = 0;
         while more {
@@ -209,8 +265,13 @@ impl Source for Csv {
             records += 1;
             more = advance(&mut reader, &mut row, path)?;
         }
-        let finished = cells.into_iter().zip(&columns).map(|(cells, columns)| cells.finish(columns.len(), path));
-        Ok(Part { columns: finished.collect(), records }.into())
+        let known = |which: usize| context.words.get(which).is_some_and(|words| !words.is_empty());
+        let finished = cells.into_iter().zip(&columns).enumerate();
+        let finished = finished.map(|(which, (cells, columns))| cells.finish(columns.len(), known(which), path));
+        let mut part = Part::new(finished.collect(), records);
+        part.chosen = columns.iter().map(|columns| head.remember(columns)).collect();
+        part.unused = head.unused(&columns);
+        Ok(part.into())
     }
 }
 
@@ -352,10 +413,12 @@ impl Cells {
         Ok(kept)
     }
 
-    fn finish(self, elements: usize, path: &Path) -> Column {
+    /// `words`: labels are words even where all of them look like numbers.
+    fn finish(self, elements: usize, words: bool, path: &Path) -> Column {
         let (values, missing_place) = match self {
             Cells::Floats(values, first) => (Values::F32(values), first),
             Cells::Integers(values, first) => (Values::I32(values), first),
+            Cells::Labels(labels, first) if words => (labels.named(), first),
             Cells::Labels(labels, first) => (labels.finish(), first),
         };
         Column { sizes: None, elements, values, missing_place, path: path.to_path_buf() }
@@ -393,6 +456,10 @@ impl Labels {
             let value = |place: &u32| floats.get(*place as usize).copied().unwrap_or(f32::NAN);
             return Values::F32(self.rows.iter().map(value).collect());
         }
+        self.named()
+    }
+
+    fn named(self) -> Values {
         let mut order: Vec<u32> = (0..self.words.len() as u32).collect();
         order.sort_by(|a, b| self.words[*a as usize].cmp(&self.words[*b as usize]));
         let mut rank = vec![0u32; order.len()];

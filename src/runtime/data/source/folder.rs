@@ -1,6 +1,7 @@
 //! `image_folder("pictures", size = [64, 64])`: PNG and JPEG files, a subfolder a class.
 //!
 //! Classes are the subfolders in sorted order; the names of a `test` folder's subfolders must be among the same classes.
+//! Of new data the label is not read, so loose pictures, class folders and a single picture are all welcome.
 //! With `size` pictures are resized (bilinearly), without it they must have the declared size.
 //! Pictures become grey or red, green and blue by the declared number of channels.
 
@@ -12,8 +13,8 @@ use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
 use super::super::files::explain;
 use super::super::settings::Field;
-use super::super::table::{Column, Values};
-use super::{Context, Loaded, Roles, Source, refuse_values};
+use super::super::table::{Column, Places, Values};
+use super::{Context, Loaded, Role, Roles, Source, refuse_values};
 use crate::runtime::files::{self, Place};
 
 /// Bytes of a picture's file.
@@ -70,43 +71,84 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
 
 impl Source for Folder {
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
-        let place = context.place(&self.path)?;
-        let classes: Vec<Place> = entries(&place)?.into_iter().filter(Place::is_folder).collect();
-        if classes.is_empty() {
-            return Err(FileError::new(place.path(), "holds no subfolder")
-                .hint("put the pictures of each class in a subfolder")
-                .into());
-        }
-        let (mut pixels, mut words) = (Vec::new(), Vec::new());
-        for class in &classes {
-            let name = class.path().file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-            let pictures: Vec<Place> = entries(class)?.into_iter().filter(is_picture).collect();
-            if pictures.is_empty() {
-                return Err(FileError::new(class.path(), "holds no PNG or JPEG file")
-                    .hint("remove the subfolder or fill it")
-                    .into());
-            }
-            for picture in pictures {
-                let kept = (self.channels * self.height * self.width) as u64;
-                context.budget.keep(kept).map_err(|error| explain(picture.path(), &error))?;
-                self.picture(&picture, &mut pixels)?;
-                words.push(Some(name.clone()));
-            }
-        }
-        let records = words.len();
-        let elements = self.channels * self.height * self.width;
-        let sizes = Some(vec![self.channels, self.height, self.width]);
-        let images = Column {
-            sizes,
-            elements,
-            values: Values::U8(pixels),
-            missing_place: None,
-            path: place.path().to_path_buf(),
+        let root = context.place(&self.path)?;
+        let found = match context.role {
+            Role::Input => any_pictures(root.clone())?,
+            Role::Train | Role::Valid | Role::Test => class_folders(&root)?,
         };
+        let mut pixels = Vec::new();
+        let elements = self.channels * self.height * self.width;
+        for (picture, _) in &found.pictures {
+            context.budget.keep(elements as u64).map_err(|error| explain(picture.path(), &error))?;
+            self.picture(picture, &mut pixels)?;
+        }
+        let (records, path) = (found.pictures.len(), root.path().to_path_buf());
+        let sizes = Some(vec![self.channels, self.height, self.width]);
+        let images = Column { sizes, elements, values: Values::U8(pixels), missing_place: None, path: path.clone() };
+        let words: Vec<Option<String>> = found.pictures.iter().map(|(_, class)| class.clone()).collect();
         let values = Values::from_words(&words);
-        let path = place.path().to_path_buf();
         let labels = Column { sizes: Some(Vec::new()), elements: 1, values, missing_place: None, path };
-        Ok(self.roles.part(records, images, labels).into())
+        let mut part = self.roles.part(records, images, labels);
+        let names = found.pictures.iter().map(|(picture, _)| picture.path().display().to_string());
+        part.places = Places::files(names.collect());
+        part.unused = found.others;
+        Ok(part.into())
+    }
+}
+
+/// The pictures of a folder with the names of their classes, and the other files in it.
+struct Found {
+    pictures: Vec<(Place, Option<String>)>,
+    others: Vec<String>,
+}
+
+/// Every picture in a class folder, by class and name.
+fn class_folders(root: &Place) -> Result<Found, FileError> {
+    let (classes, loose): (Vec<Place>, Vec<Place>) = entries(root)?.into_iter().partition(Place::is_folder);
+    if classes.is_empty() {
+        let error = FileError::new(root.path(), "holds no subfolder");
+        return Err(error.hint("put the pictures of each class in a subfolder"));
+    }
+    if let Some(picture) = loose.iter().find(|place| is_picture(place)) {
+        let error = FileError::new(picture.path(), "lies in no class folder");
+        return Err(error.hint("move it into the folder of its class"));
+    }
+    let mut pictures = Vec::new();
+    for class in classes {
+        let before = pictures.len();
+        let name = class.path().file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+        let own = entries(&class)?.into_iter().filter(is_picture);
+        pictures.extend(own.map(|picture| (picture, Some(name.clone()))));
+        if pictures.len() == before {
+            let error = FileError::new(class.path(), "holds no PNG or JPEG file");
+            return Err(error.hint("remove the subfolder or fill it"));
+        }
+    }
+    Ok(Found { pictures, others: Vec::new() })
+}
+
+/// The picture of this name; or all pictures of a folder, then those of each subfolder.
+fn any_pictures(root: Place) -> Result<Found, FileError> {
+    if !root.is_folder() {
+        return Ok(Found { pictures: vec![(root, None)], others: Vec::new() });
+    }
+    let mut found = Found { pictures: Vec::new(), others: Vec::new() };
+    let (folders, mut files): (Vec<Place>, Vec<Place>) = entries(&root)?.into_iter().partition(Place::is_folder);
+    for folder in folders {
+        files.extend(entries(&folder)?);
+    }
+    for place in files {
+        match is_picture(&place) {
+            true => found.pictures.push((place, None)),
+            false => {
+                let below = place.path().strip_prefix(root.path()).unwrap_or(place.path());
+                found.others.push(below.display().to_string());
+            }
+        }
+    }
+    match found.pictures.is_empty() {
+        true => Err(FileError::new(root.path(), "holds no PNG or JPEG file, and no folder with one")),
+        false => Ok(found),
     }
 }
 

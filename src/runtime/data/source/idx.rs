@@ -38,7 +38,7 @@ impl Source for Idx {
         let images_place = context.place(&self.images)?;
         let (image_count, images) = read(&images_place, context.budget)?;
         let Some(labels) = &self.labels else {
-            return Ok(Part { columns: vec![images], records: image_count }.into());
+            return Ok(Part::new(vec![images], image_count).into());
         };
         let labels_place = context.place(labels)?;
         let (label_count, labels) = read(&labels_place, context.budget)?;

@@ -17,6 +17,7 @@ use std::path::Path;
 use super::arguments::{self, Arguments};
 use super::error::{FileError, ReadError};
 use super::files::{self, Budget};
+use super::preparation::Columns;
 use super::settings::Field;
 use super::table::{Column, Part};
 use crate::diagnostics::Diagnostic;
@@ -32,6 +33,8 @@ pub(super) enum Role {
     Valid,
     /// `test`.
     Test,
+    /// New data, to predict on.
+    Input,
 }
 
 /// What a source may look at while it reads.
@@ -48,6 +51,10 @@ pub(super) struct Context<'a> {
     pub seed: u64,
     /// For which split.
     pub role: Role,
+    /// Per field: the columns of a table that it takes by an earlier reading; empty where none was read.
+    pub columns: &'a [Columns],
+    /// Per field: the words of its classes, as a run found them; empty where no run did.
+    pub words: &'a [Vec<String>],
 }
 
 impl Context<'_> {
@@ -171,7 +178,7 @@ impl Roles {
             Some(label) if label < self.sample => vec![labels, samples],
             Some(_) => vec![samples, labels],
         };
-        Part { columns, records }
+        Part::new(columns, records)
     }
 }
 

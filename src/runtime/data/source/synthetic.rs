@@ -138,6 +138,7 @@ fn role(context: &Context<'_>) -> u32 {
         Role::Train => 0,
         Role::Valid => 1,
         Role::Test => 2,
+        Role::Input => unreachable!("no path stands for made-up samples"),
     }
 }
 
@@ -186,7 +187,7 @@ impl Source for Regression {
             x.extend_from_slice(&row);
         }
         let columns = vec![column(inputs.sizes.clone(), Values::F32(x)), column(target.sizes.clone(), Values::F32(y))];
-        Ok(Part { columns, records: self.samples }.into())
+        Ok(Part::new(columns, self.samples).into())
     }
 }
 
@@ -229,6 +230,6 @@ impl Source for Random {
             };
             columns.push(column(field.sizes.clone(), values));
         }
-        Ok(Part { columns, records: self.samples }.into())
+        Ok(Part::new(columns, self.samples).into())
     }
 }
