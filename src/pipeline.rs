@@ -75,25 +75,25 @@ pub fn evaluation_graph(
     Ok(graph)
 }
 
-/// The model for inference with its outputs alone, for `batch` samples.
+/// The model for inference with its outputs and what the loss reads from them, for `batch` samples; fields that the
+/// model does not take are not needed.
 ///
 /// # Errors
-/// As [`training_graph`].
+/// What is wrong with the model for fields of these sizes.
 pub fn prediction_graph(
     project: &Project,
     training: &Training,
     batch: usize,
     fields: &[BoundField],
 ) -> Result<Graph, Vec<Diagnostic>> {
-    let mut graph = model::forward(project, training, batch, Mode::Eval, fields)?.graph;
-    graph.outputs.retain(|output| output.name != "loss" && !output.name.starts_with("metric:"));
+    let mut graph = model::prediction(project, training, batch, fields)?.graph;
     graph.updates.clear();
     passes::run(&mut graph);
     Ok(graph)
 }
 
 /// What a step is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// A training step.
     Train,
@@ -114,21 +114,31 @@ pub fn data_ranges(
     fields: &[BoundField],
     purposes: &[Purpose],
 ) -> Result<Vec<FieldRange>, Vec<Diagnostic>> {
-    let trained = model::forward(project, training, training.batch, Mode::Train, fields)?;
-    let inferred = model::forward(project, training, training.batch, Mode::Eval, fields)?;
-    let found = model::modes_agree(&trained.graph, &inferred.graph);
-    if !found.is_empty() {
-        return Err(found);
-    }
-    let mut ranges = Vec::new();
-    for purpose in purposes {
-        let forward = if *purpose == Purpose::Train { &trained } else { &inferred };
-        let alive = alive(&forward.graph, *purpose);
-        for (_, range) in forward.demands.iter().filter(|(reader, _)| alive[reader.0 as usize]) {
+    let mut ranges: Vec<FieldRange> = Vec::new();
+    let mut ask = |graph: &Graph, demands: &[(ValueId, FieldRange)], purpose: Purpose| {
+        let alive = alive(graph, purpose);
+        for (_, range) in demands.iter().filter(|(reader, _)| alive[reader.0 as usize]) {
             if !ranges.contains(range) {
                 ranges.push(range.clone());
             }
         }
+    };
+    // Outputs alone need no fields of the loss.
+    if purposes != [Purpose::Predict] {
+        let trained = model::forward(project, training, training.batch, Mode::Train, fields)?;
+        let inferred = model::forward(project, training, training.batch, Mode::Eval, fields)?;
+        let found = model::modes_agree(&trained.graph, &inferred.graph);
+        if !found.is_empty() {
+            return Err(found);
+        }
+        for purpose in purposes.iter().filter(|purpose| **purpose != Purpose::Predict) {
+            let forward = if *purpose == Purpose::Train { &trained } else { &inferred };
+            ask(&forward.graph, &forward.demands, *purpose);
+        }
+    }
+    if purposes.contains(&Purpose::Predict) {
+        let predicted = model::prediction(project, training, training.batch, fields)?;
+        ask(&predicted.graph, &predicted.demands, Purpose::Predict);
     }
     Ok(ranges)
 }

@@ -17,6 +17,7 @@ mod not_a_number;
 mod ops;
 mod parity;
 mod passes;
+mod predict;
 mod programs;
 mod random_graphs;
 mod runs;

@@ -1,15 +1,21 @@
-//! `ansatz eval`: loss and metrics of trained weights.
+//! `ansatz eval`: loss and metrics of trained weights, and which classes they mistake for which.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use serde::Serialize;
 
-use super::session::{self, Machine, Measures, Session};
-use super::{Failure, progress};
+use super::Failure;
+use super::answers::Answers;
+use super::confusion::{Class, Confusion};
+use super::session::{self, Machine, Session};
+use super::trained::Trained;
 use crate::pipeline::Purpose;
-use crate::runtime::data::Split;
+use crate::runtime::data::{Plan, Rows, Split};
+use crate::runtime::record::Figures;
 use crate::runtime::train;
+use crate::runtime::trainer::Trainer;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -21,10 +27,10 @@ pub(super) struct Arguments {
     /// train, valid or test (by default the last of them that the data has)
     #[arg(long)]
     split: Option<String>,
-    /// Override a setting, such as `train.batch=64`
+    /// Override a setting of the run, such as `train.batch=64`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
     set: Vec<(String, String)>,
-    /// Print one JSON object
+    /// Print one JSON object, with the confusion matrix as rows of true classes
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -32,15 +38,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let session = Session::open(&arguments.file, &arguments.set)?;
+    let trained = Trained::read(&arguments.weights)?;
+    let session = trained.session(&arguments.file, &arguments.set)?;
     session.hold_data(&[Purpose::Evaluate])?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
-    let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
-    trainer.load_weights(&arguments.weights).map_err(|error| session.trainer_failure(error))?;
+    let mut trainer = trained.trainer(&session, Purpose::Evaluate, &arguments.machine)?;
     let figures =
         train::evaluate(&mut trainer, split, session.training.batch).map_err(|error| session.loop_failure(error))?;
+    let confusion = confusion(&session, &mut trainer, split)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&figures)?);
+        let report = Report {
+            split: name,
+            figures: &figures,
+            classes: confusion.as_ref().map(Confusion::classes),
+            confusion: confusion.as_ref().map(Confusion::rows),
+        };
+        println!("{}", serde_json::to_string(&report)?);
         return Ok(());
     }
     println!("{name}: {} samples", figures.samples);
@@ -48,10 +61,64 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     for (name, values) in &figures.metrics {
         match values.as_slice() {
             [value] => println!("  {name}  {value:.6}"),
-            values => print_table(name, values),
+            values if confusion.is_none() => println!("  {name}  {values:?}"),
+            _ => {}
         }
     }
+    if let Some(confusion) = confusion {
+        print!("{}", confusion.text());
+    }
     Ok(())
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'r> {
+    split: &'r str,
+    #[serde(flatten)]
+    figures: &'r Figures,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<Vec<Class>>,
+    /// Rows of true classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confusion: Option<Vec<&'r [u64]>>,
+}
+
+/// True and chosen classes over a split, where the model tells classes apart.
+fn confusion(session: &Session, trainer: &mut Trainer<'_>, split: &Arc<Split>) -> Result<Option<Confusion>, Failure> {
+    let answers = Answers::of(session)?;
+    let Some(target) = answers.target() else { return Ok(None) };
+    let Some(field) = session.dataset.fields.iter().position(|field| field.name == target.name) else {
+        return Ok(None);
+    };
+    let size = Trainer::prediction_rows(&session.training);
+    let mut confusion = None;
+    for batch in split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size))? {
+        let outputs = trainer.predict(&batch).map_err(|error| session.trainer_failure(error))?;
+        let Some(classes) = answers.classes(&outputs) else { return Ok(None) };
+        let counts = confusion.get_or_insert_with(|| Confusion::new(answers.words(classes)));
+        let length = target.elements();
+        for row in 0..batch.rows {
+            let chosen = answers.chosen(&outputs, row, batch.rows);
+            let place = row * length..(row + 1) * length;
+            let truth: Vec<usize> = match &batch.fields[field] {
+                Rows::I32(values) => {
+                    values[place].iter().map(|label| usize::try_from(*label).unwrap_or(usize::MAX)).collect()
+                }
+                Rows::F32(values) if length == chosen.len() => {
+                    values[place].iter().map(|value| usize::from(*value > 0.5)).collect()
+                }
+                Rows::F32(values) => values[place].chunks_exact(classes).map(largest).collect(),
+            };
+            truth.iter().zip(&chosen).for_each(|(truth, chosen)| counts.add(*truth, *chosen));
+        }
+    }
+    Ok(confusion)
+}
+
+/// The place of the one in a one-hot label.
+fn largest(values: &[f32]) -> usize {
+    (0..values.len()).reduce(|best, i| if values[i] > values[best] { i } else { best }).unwrap_or(0)
 }
 
 /// The split named, or the last one that the data has, with its name.
@@ -68,19 +135,4 @@ pub(super) fn choose<'s>(session: &'s Session, name: Option<&str>) -> Result<(&'
         return Err(Failure::Problem(format!("the data has no {name} split")));
     }
     Ok((name, split))
-}
-
-/// A confusion matrix as rows of true classes; other lists on one line.
-fn print_table(name: &str, values: &[f64]) {
-    let side = (values.len() as f64).sqrt() as usize;
-    if side * side != values.len() || side < 2 {
-        println!("  {name}  {values:?}");
-        return;
-    }
-    println!("  {name}");
-    let width = values.iter().map(|value| progress::count(*value).len()).max().unwrap_or(1) + 1;
-    for row in values.chunks(side) {
-        let cells: Vec<String> = row.iter().map(|value| format!("{:>width$}", progress::count(*value))).collect();
-        println!("    {}", cells.concat());
-    }
 }

@@ -18,8 +18,10 @@ macro_rules! eprintln {
     ($($words:tt)*) => { $crate::cli::output::tell(format_args!("{}\n", format_args!($($words)*))) };
 }
 
+mod answers;
 mod check;
 mod completions;
+mod confusion;
 mod dump;
 mod eval;
 mod fmt;
@@ -33,9 +35,11 @@ mod predict;
 mod progress;
 mod resume;
 mod roofline;
+mod rows;
 mod session;
 mod summary;
 mod train;
+mod trained;
 mod tune;
 
 use std::path::Path;
@@ -78,7 +82,7 @@ enum Command {
     Resume(resume::Arguments),
     /// Loss and metrics of trained weights
     Eval(eval::Arguments),
-    /// Outputs of trained weights, one JSON line a sample
+    /// What trained weights say of samples: classes, probabilities, numbers
     Predict(predict::Arguments),
     /// Print what a stage of the compiler made
     Dump(dump::Arguments),

@@ -1,15 +1,18 @@
-//! `ansatz predict`: outputs of trained weights, one JSON line a sample.
+//! `ansatz predict`: what trained weights say of samples.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::session::{self, Machine, Measures, Session};
+use super::answers::Answers;
+use super::rows::{Cell, Format, Rows};
+use super::session::{self, Machine, Session};
+use super::trained::Trained;
 use super::{Failure, eval};
-use crate::model::{LiteralKind, Training};
 use crate::pipeline::Purpose;
-use crate::runtime::data::Plan;
+use crate::runtime::data::{Place, Plan, Split};
+use crate::runtime::trainer::Trainer;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -18,16 +21,26 @@ pub(super) struct Arguments {
     /// The weights
     #[arg(long, value_name = "SAFETENSORS")]
     weights: PathBuf,
-    /// Read samples from this file in place of the data's source
+    /// New samples, without labels, in place of the data's source: a table, an array, a picture, a folder of pictures, or
+    /// `-` for a table on standard input
     #[arg(long, value_name = "FILE", conflicts_with = "split")]
     input: Option<PathBuf>,
     /// train, valid or test (by default the last of them that the data has)
     #[arg(long)]
     split: Option<String>,
-    /// Where the lines go (standard output by default)
+    /// How many classes to name, the likeliest first
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    top: usize,
+    /// The model's outputs as they are
+    #[arg(long, conflicts_with = "top")]
+    raw: bool,
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    format: Format,
+    /// Where they go (standard output by default)
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Override a setting, such as `train.batch=64`
+    /// Override a setting of the run, such as `train.batch=64`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
     set: Vec<(String, String)>,
     #[command(flatten)]
@@ -35,69 +48,71 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let trained = Session::open(&arguments.file, &arguments.set)?;
-    let other;
-    let (session, split) = match &arguments.input {
-        None => (&trained, eval::choose(&trained, arguments.split.as_deref())?.1),
-        Some(input) => {
-            other = Session::with_data(&arguments.file, &arguments.set, |training| redirect(training, input))?;
-            (&other, &other.dataset.train)
-        }
+    if arguments.top == 0 {
+        return Err(Failure::Problem("`--top 0` names no class".into()));
+    }
+    let trained = Trained::read(&arguments.weights)?;
+    let session = match &arguments.input {
+        None => trained.session(&arguments.file, &arguments.set)?,
+        Some(input) => trained.session_on(&arguments.file, &arguments.set, input)?,
     };
-    session.hold_data(&[Purpose::Predict])?;
-    let mut trainer = session.trainer(&arguments.machine, Measures::default())?;
-    trainer.load_weights(&arguments.weights).map_err(|error| session.trainer_failure(error))?;
+    let split = match &arguments.input {
+        None => eval::choose(&session, arguments.split.as_deref())?.1,
+        Some(_) => &session.dataset.train,
+    };
     let out: Box<dyn Write> = match &arguments.output {
-        Some(path) => Box::new(std::fs::File::create(path)?),
+        Some(path) => Box::new(create(path)?),
         None => Box::new(std::io::stdout().lock()),
     };
-    let mut out = BufWriter::new(out);
-    let mut sample = 0usize;
-    let size = session.training.batch;
+    let mut rows = Rows::new(arguments.format, BufWriter::new(out));
+    write(arguments, trained, &session, split, &mut rows)?;
+    whole(rows.finish()).map(|_| ())
+}
+
+/// True unless whoever reads the rows has enough of them.
+fn whole(written: std::io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Problem(format!("the predictions cannot be written: {error}"))),
+    }
+}
+
+fn create(path: &Path) -> Result<std::fs::File, Failure> {
+    std::fs::File::create(path).map_err(|error| Failure::Problem(format!("{}: {error}", path.display())))
+}
+
+fn write<W: Write>(
+    arguments: &Arguments,
+    trained: Trained,
+    session: &Session,
+    split: &std::sync::Arc<Split>,
+    rows: &mut Rows<W>,
+) -> super::Outcome {
+    session.hold_data(&[Purpose::Predict])?;
+    let answers = Answers::of(session)?;
+    let mut trainer = trained.trainer(session, Purpose::Predict, &arguments.machine)?;
+    let size = Trainer::prediction_rows(&session.training);
+    let mut sample = 0;
     for batch in split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size))? {
         let outputs = trainer.predict(&batch).map_err(|error| session.trainer_failure(error))?;
         for row in 0..batch.rows {
-            let mut line = serde_json::Map::from_iter([("sample".to_string(), sample.into())]);
-            for output in outputs.iter().filter(|output| output.sizes.first() == Some(&batch.rows)) {
-                let (name, length) = (&output.name, output.values.len() / batch.rows);
-                let values = &output.values[row * length..(row + 1) * length];
-                let best = (0..length).reduce(|best, i| if values[i] > values[best] { i } else { best });
-                if let Some(best) = best.filter(|_| length > 1) {
-                    line.insert(format!("{name}.argmax"), best.into());
-                }
-                line.insert(name.clone(), values.to_vec().into());
+            let (name, place) = match split.place(sample) {
+                Place::Record(record) => ("row", Cell::Whole(record as u64)),
+                Place::File(file) => ("file", Cell::Text(file.to_string())),
+            };
+            let answer = match arguments.raw {
+                true => Ok(answers.raw(&outputs, row, batch.rows)),
+                false => answers.read(&outputs, row, batch.rows, arguments.top),
+            };
+            let place = (name.to_string(), place);
+            let answer = answer
+                .map_err(|words| Failure::Problem(format!("sample {} is not to be predicted: {words}", sample + 1)))?;
+            if !whole(rows.add(std::iter::once(place).chain(answer).collect()))? {
+                return Ok(());
             }
             sample += 1;
-            serde_json::to_writer(&mut out, &line)?;
-            out.write_all(b"\n")?;
         }
     }
-    out.flush()?;
     Ok(())
-}
-
-/// Lets the data come from one other file, whole and in order.
-fn redirect(training: &mut Training, input: &std::path::Path) -> Result<(), Failure> {
-    training
-        .data
-        .entries
-        .retain(|entry| !matches!(entry.key.first().map(String::as_str), Some("split" | "test" | "valid" | "augment")));
-    let source = training.data.entries.iter_mut().find(|entry| entry.key == ["source"]);
-    let path = match source.map(|entry| &mut entry.value.kind) {
-        Some(LiteralKind::Call { arguments, .. }) => arguments.first_mut().map(|(_, value)| &mut value.kind),
-        _ => None,
-    };
-    match path {
-        Some(LiteralKind::Text(path)) => {
-            // The user names it, so it may lie anywhere and be a link: the folder that it lies in is the root.
-            let problem = |words: &dyn std::fmt::Display| Failure::Problem(format!("{}: {words}", input.display()));
-            let input = std::fs::canonicalize(input).map_err(|error| problem(&error))?;
-            let name = input.file_name().and_then(std::ffi::OsStr::to_str);
-            *path = name.ok_or_else(|| problem(&"the name is not text"))?.to_string();
-            training.data.root = input.parent().unwrap_or(&input).to_path_buf();
-            training.data.folder = Default::default();
-            Ok(())
-        }
-        _ => Err(Failure::Problem("the data's source names no file that `--input` could stand for".into())),
-    }
 }

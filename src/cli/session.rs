@@ -12,7 +12,7 @@ use crate::model::{self, BoundField, Project, Training};
 use crate::pipeline::{self, Purpose};
 use crate::primitives::{self, Level};
 use crate::runtime::check;
-use crate::runtime::data::{self, DataError, Dataset};
+use crate::runtime::data::{self, DataError, Dataset, Preparation};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::train::{Extent, LoopError};
 use crate::runtime::trainer::{Settings, Trainer, TrainerError};
@@ -97,19 +97,29 @@ pub(super) struct Session {
 impl Session {
     /// Reads the file, its `train` item and its data.
     pub(super) fn open(path: &Path, overrides: &[(String, String)]) -> Result<Self, Failure> {
-        Self::with_data(path, overrides, |_| Ok(()))
+        Self::prepared(path, overrides, None)
     }
 
-    /// As [`Session::open`], with a change to the settings before the data is read.
+    /// As [`Session::open`], with what an earlier run measured where that is known.
+    pub(super) fn prepared(
+        path: &Path,
+        overrides: &[(String, String)],
+        known: Option<&Preparation>,
+    ) -> Result<Self, Failure> {
+        Self::with_data(path, overrides, |project, training| {
+            data::open_with(&training.data, training.seed, known).map_err(|error| data_failure(project, error))
+        })
+    }
+
+    /// As [`Session::open`], with data from elsewhere.
     pub(super) fn with_data(
         path: &Path,
         overrides: &[(String, String)],
-        change: impl FnOnce(&mut Training) -> Result<(), Failure>,
+        read: impl FnOnce(&Project, &Training) -> Result<Dataset, Failure>,
     ) -> Result<Self, Failure> {
         let (project, file) = open::project(path)?;
-        let mut training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
-        change(&mut training)?;
-        let dataset = data::open(&training.data, training.seed).map_err(|error| data_failure(&project, error))?;
+        let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
+        let dataset = read(&project, &training)?;
         let fields = check::bound_fields(&dataset.fields, training.batch);
         Ok(Self { path: path.to_path_buf(), project, training, dataset, fields })
     }
@@ -140,6 +150,16 @@ impl Session {
 
     /// The compiled training step with first values.
     pub(super) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer<'_>, Failure> {
+        self.trainer_for(Purpose::Train, machine, measures)
+    }
+
+    /// The compiled step of a kind with first values.
+    pub(super) fn trainer_for(
+        &self,
+        kind: Purpose,
+        machine: &Machine,
+        measures: Measures,
+    ) -> Result<Trainer<'_>, Failure> {
         let extent = self.extent();
         let (level, threads) = (machine.level()?, machine.threads());
         let settings = Settings {
@@ -151,7 +171,7 @@ impl Session {
             total_steps: extent.total_steps,
             steps_per_epoch: extent.steps_per_epoch,
         };
-        Trainer::new(&self.project, &self.training, self.fields.clone(), settings)
+        Trainer::for_steps(kind, &self.project, &self.training, self.fields.clone(), settings)
             .map_err(|error| self.trainer_failure(error))
     }
 
@@ -201,6 +221,6 @@ impl Session {
     }
 }
 
-fn data_failure(project: &Project, error: DataError) -> Failure {
+pub(super) fn data_failure(project: &Project, error: DataError) -> Failure {
     open::report(&error.into_diagnostics(), &project.sources).err().unwrap_or(Failure::Findings)
 }

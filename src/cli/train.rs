@@ -175,7 +175,11 @@ pub(super) fn go(
     let mut settings = Loop {
         training: &session.training,
         dataset: &session.dataset,
-        note: Note { recipe: Some(options.recipe), position: None },
+        note: Note {
+            recipe: Some(options.recipe),
+            preparation: Some(session.dataset.preparation.clone()),
+            position: None,
+        },
         record,
         title: session.training.model.clone(),
         log: options.log,
@@ -204,6 +208,17 @@ pub(super) fn go(
     }
 }
 
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
+    match text.chars().all(is_plain) && !text.starts_with('-') {
+        true => text,
+        false if text.starts_with('-') => format!("'./{}'", text.replace('\'', "'\\''")),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
 fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path) -> super::Outcome {
     if let Some((name, split)) = train::final_split(&session.dataset) {
         let figures = train::evaluate(trainer, split, session.training.batch);
@@ -212,6 +227,6 @@ fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path) -> super:
     }
     let weights = folder.join("weights.safetensors");
     println!("weights: {}   curve: {}", weights.display(), folder.join("loss.svg").display());
-    println!("next: ansatz eval {} --weights {}", session.path.display(), weights.display());
+    println!("next: ansatz eval {} --weights {}", quoted(&session.path), quoted(&weights));
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::train_item::{self, TrainItem};
 use super::{BoundField, Forward, Mode, Training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{DType, IndirectIndex, Input, Op, Output, ValueId, verify};
+use crate::graph::{DType, Graph, IndirectIndex, Input, Op, Output, ValueId, verify};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, StatementKind};
 
@@ -89,7 +89,121 @@ pub fn forward(
     })
 }
 
+/// What a trained model predicts.
+#[derive(Clone, Debug)]
+pub struct Predicted {
+    /// Inputs are the fields that the model takes; outputs are the model's, and [`Predicted::reading`] if there is one.
+    pub graph: Graph,
+    /// What reads at values ask of the data, with the value that reads.
+    pub demands: Vec<(ValueId, FieldRange)>,
+    /// The fields that the model takes.
+    pub fields: Vec<String>,
+    /// The model's output that flows into the loss.
+    pub output: Option<String>,
+    /// The output of the graph that holds what is predicted, where the loss says how to read the model's.
+    pub reading: Option<String>,
+    /// The first field that the loss names: what the model learned to predict.
+    pub target: Option<String>,
+}
+
+/// Expands the model for inference on `fields`, without loss and metrics; fields that it does not take are left aside.
+/// A loss of one call that `predicts` by a function adds that function of the model's output.
+///
+/// # Errors
+/// As [`forward`], but for what is wrong with loss and metrics.
+pub fn prediction(
+    project: &Project,
+    training: &Training,
+    batch: usize,
+    fields: &[BoundField],
+) -> Result<Predicted, Vec<Diagnostic>> {
+    let item = train_item::find(project, training.file, &training.overrides)?;
+    with_room(|| {
+        let mut expander = Expander::new(project, Mode::Eval);
+        let outcome = expander.predicted(&item, training, batch, fields);
+        let demands = expander.field_demands();
+        let Expander { mut graph, diagnostics, .. } = expander;
+        match outcome {
+            Ok(mut predicted) if !diagnostics.iter().any(Diagnostic::is_error) => {
+                debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
+                graph.precision = training.precision;
+                (predicted.graph, predicted.demands) = (graph, demands);
+                Ok(predicted)
+            }
+            Ok(_) | Err(Reported) => Err(diagnostics),
+        }
+    })
+}
+
 impl Expander<'_> {
+    fn predicted(
+        &mut self,
+        item: &TrainItem,
+        training: &Training,
+        batch: usize,
+        fields: &[BoundField],
+    ) -> Outcome<Predicted> {
+        let (definition, _) = used_model(self, &ModelUse { file: item.file, model: &item.model })?;
+        let taken: Vec<String> = model_inputs(&definition).iter().map(|(name, _)| name.name.clone()).collect();
+        let fields: Vec<BoundField> = fields.iter().filter(|field| taken.contains(&field.name)).cloned().collect();
+        let bound = self.model_on_fields(item, batch, &fields)?;
+        for (name, value) in bound.outputs.clone() {
+            self.graph.outputs.push(Output { name, value });
+        }
+        let mut named = Vec::new();
+        item.get("loss").iter().for_each(|loss| names_of(loss, &mut named));
+        let declared = |name: &&String| training.data.fields.iter().any(|field| field.name == **name);
+        let output = named.iter().find_map(|name| bound.outputs.iter().find(|(output, _)| output == name));
+        let output = output.or(bound.outputs.first()).cloned();
+        let mut predicted = Predicted {
+            graph: Graph::default(),
+            demands: Vec::new(),
+            fields: taken,
+            output: output.as_ref().map(|(name, _)| name.clone()),
+            reading: None,
+            target: named.iter().find(declared).cloned(),
+        };
+        if let (Some(loss), Some((name, value))) = (item.get("loss"), output)
+            && let Some((definition, function)) = self.reading(item, loss, &bound)
+        {
+            let given = Given { name: None, value: Meaning::Tensor(value), span: loss.span };
+            let scope = Scope::new(definition.file, String::new());
+            let Meaning::Stage(stage) = self.resolve(&scope, &function.name, function.span)? else {
+                let message = format!("`{}` is no function of the model's output", function.name);
+                return self.fail(Diagnostic::error("bad-loss", function.span, message));
+            };
+            let read = self.nested(&definition, loss.span, |this| this.apply(&stage, vec![given], loss.span))?;
+            let value = self.expect_tensor(&Given { name: None, value: read, span: loss.span })?;
+            let name = format!("predicted:{name}");
+            self.graph.outputs.push(Output { name: name.clone(), value });
+            predicted.reading = Some(name);
+        }
+        Ok(predicted)
+    }
+
+    /// The loss and how it reads the model's output, where the line is one call whose tensors are bare names: what flows
+    /// in is then the output itself.
+    fn reading(&self, item: &TrainItem, loss: &Expr, bound: &Bound) -> Option<(Definition, Ident)> {
+        let (callee, arguments): (&Expr, &[ast::Argument]) = match &loss.kind {
+            ExprKind::Call { callee, arguments } => (callee, arguments),
+            ExprKind::Name(_) => (loss, &[]),
+            _ => return None,
+        };
+        let ExprKind::Name(name) = &callee.kind else { return None };
+        let mentions_output = |argument: &ast::Argument| {
+            let mut names = Vec::new();
+            names_of(&argument.value, &mut names);
+            !matches!(argument.value.kind, ExprKind::Name(_))
+                && names.iter().any(|name| bound.outputs.iter().any(|(output, _)| output == name))
+        };
+        if arguments.iter().any(mentions_output) {
+            return None;
+        }
+        let definition = self.project.find(item.file, name)?;
+        let function = definition.ast.predicts.clone()?;
+        Some((definition, function))
+    }
+
     fn step(&mut self, item: &TrainItem, batch: usize, fields: &[BoundField]) -> Outcome<ValueId> {
         let mut bound = self.model_on_fields(item, batch, fields)?;
         for (name, value) in bound.outputs.clone() {

@@ -47,7 +47,7 @@ mod training_tests;
 use crate::graph::{DType, Graph, Precision, ValueId};
 use crate::source::Span;
 pub use expand::{ModelUse, expand, expand_use};
-pub use forward::{FieldRange, forward};
+pub use forward::{FieldRange, Predicted, forward, prediction};
 pub use optimizer::apply_optimizer;
 pub use project::{MAX_BYTES, PathRefusal, Project, below, is_hidden, is_model_file, unread};
 pub use standalone::modes_agree;

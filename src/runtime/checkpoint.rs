@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::data::Preparation;
 use super::files;
 use super::recipe::Recipe;
 
@@ -26,6 +27,9 @@ pub struct Note {
     /// What the run was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
+    /// What the run measured and settled on its training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
     /// Where the run stands; absent in a file of weights alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
@@ -343,7 +347,7 @@ mod tests {
         };
         let settings = vec![("train.batch".into(), "\"64\"".into())];
         let recipe = Recipe { model: "0badcafe".into(), seed: u64::MAX, settings, ..Recipe::default() };
-        (tensors, Note { position: Some(position), recipe: Some(recipe) })
+        (tensors, Note { position: Some(position), recipe: Some(recipe), preparation: None })
     }
 
     /// The bytes of the sample, and a place for files.

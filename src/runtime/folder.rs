@@ -218,7 +218,7 @@ mod tests {
     use crate::runtime::checkpoint::Position;
 
     fn note(step: u64) -> Note {
-        Note { position: Some(Position { step, ..Position::default() }), recipe: None }
+        Note { position: Some(Position { step, ..Position::default() }), recipe: None, preparation: None }
     }
 
     fn tensors(value: f32) -> BTreeMap<String, Tensor<'static>> {

@@ -18,7 +18,7 @@ use crate::graph::print::print;
 use crate::graph::{ClockReading, DType, Feeds, Graph, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program};
 use crate::model::{BoundField, Project, Training};
-use crate::pipeline::{self, Compiled};
+use crate::pipeline::{self, Compiled, Purpose};
 use crate::primitives::Level;
 use crate::primitives::pool::Pool;
 use crate::primitives::tuning::Tuning;
@@ -87,12 +87,8 @@ pub struct Prediction {
     pub values: Vec<f32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum StepKind {
-    Train,
-    Evaluate,
-    Predict,
-}
+/// Samples of a prediction: enough to fill a product's tiles, few enough that one alone costs little.
+const PREDICTION_ROWS: usize = 16;
 
 /// See the module's text.
 pub struct Trainer<'p> {
@@ -104,7 +100,7 @@ pub struct Trainer<'p> {
     persistent: Persistent,
     /// Where parameters and states lie, by `param:NAME` and `state:NAME`.
     places: BTreeMap<String, Buffer>,
-    compiled: BTreeMap<(StepKind, usize), Compiled>,
+    compiled: BTreeMap<(Purpose, usize), Compiled>,
     arena: Arena,
     pool: Pool,
     position: Position,
@@ -123,7 +119,25 @@ impl<'p> Trainer<'p> {
         fields: Vec<BoundField>,
         settings: Settings,
     ) -> Result<Self, TrainerError> {
-        let graph = pipeline::training_graph(project, training, training.batch, &fields, settings.gradient_norms)?;
+        Self::for_steps(Purpose::Train, project, training, fields, settings)
+    }
+
+    /// As [`Trainer::new`] with steps of this kind: without training, optimizers have no memory, and without loss the
+    /// fields that only the loss names are not needed.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn for_steps(
+        kind: Purpose,
+        project: &'p Project,
+        training: &'p Training,
+        fields: Vec<BoundField>,
+        settings: Settings,
+    ) -> Result<Self, TrainerError> {
+        let mut fields = fields;
+        let batch = if kind == Purpose::Predict { Self::prediction_rows(training) } else { training.batch };
+        fields.iter_mut().for_each(|field| field.sizes[0] = batch);
+        let graph = graph_of(kind, project, training, &fields, settings.gradient_norms)?;
         let persistent = Persistent::of(&graph);
         let pool = Pool::new(settings.threads);
         let mut trainer = Self {
@@ -142,7 +156,7 @@ impl<'p> Trainer<'p> {
         };
         let first = pipeline::compile(&trainer.graph, &trainer.persistent, &trainer.options())?;
         trainer.arena.grow(first.program.arena_bytes);
-        trainer.compiled.insert((StepKind::Train, training.batch), first);
+        trainer.compiled.insert((kind, batch), first);
         trainer.initialise();
         Ok(trainer)
     }
@@ -164,7 +178,7 @@ impl<'p> Trainer<'p> {
 
     /// The program of the training step for full batches.
     pub fn program(&self) -> &Program {
-        &self.compiled[&(StepKind::Train, self.training.batch)].program
+        &self.compiled[&(Purpose::Train, self.training.batch)].program
     }
 
     /// How many steps of whole batches ran here, and their seconds.
@@ -174,7 +188,7 @@ impl<'p> Trainer<'p> {
 
     /// Nanoseconds spent in each kernel of [`Trainer::program`] so far, if [`Settings::profile`].
     pub fn profile(&self) -> Vec<u64> {
-        self.compiled[&(StepKind::Train, self.training.batch)].executable.profile()
+        self.compiled[&(Purpose::Train, self.training.batch)].executable.profile()
     }
 
     /// Number of trained values.
@@ -206,20 +220,13 @@ impl<'p> Trainer<'p> {
     }
 
     /// Makes sure that a step for `batch` samples is compiled and fits the arena.
-    fn prepare(&mut self, kind: StepKind, batch: usize) -> Result<(), TrainerError> {
+    fn prepare(&mut self, kind: Purpose, batch: usize) -> Result<(), TrainerError> {
         if self.compiled.contains_key(&(kind, batch)) {
             return Ok(());
         }
         let mut fields = self.fields.clone();
         fields.iter_mut().for_each(|field| field.sizes[0] = batch);
-        let (project, training) = (self.project, self.training);
-        let graph = match kind {
-            StepKind::Train => {
-                pipeline::training_graph(project, training, batch, &fields, self.settings.gradient_norms)?
-            }
-            StepKind::Evaluate => pipeline::evaluation_graph(project, training, batch, &fields)?,
-            StepKind::Predict => pipeline::prediction_graph(project, training, batch, &fields)?,
-        };
+        let graph = graph_of(kind, self.project, self.training, &fields, self.settings.gradient_norms)?;
         let compiled = pipeline::compile(&graph, &self.persistent, &self.options())?;
         self.arena.grow(compiled.program.arena_bytes);
         self.compiled.insert((kind, batch), compiled);
@@ -227,7 +234,7 @@ impl<'p> Trainer<'p> {
     }
 
     /// Feeds a batch and runs a step; afterwards outputs lie in the arena.
-    fn run(&mut self, kind: StepKind, batch: &Batch) -> Result<&Compiled, TrainerError> {
+    fn run(&mut self, kind: Purpose, batch: &Batch) -> Result<&Compiled, TrainerError> {
         self.prepare(kind, batch.rows)?;
         let compiled = &self.compiled[&(kind, batch.rows)];
         for (field, rows) in self.fields.iter().zip(&batch.fields) {
@@ -237,7 +244,7 @@ impl<'p> Trainer<'p> {
                 Rows::I32(values) => self.arena.i32_mut(buffer).copy_from_slice(values),
             }
         }
-        let step = self.position.step + u64::from(kind == StepKind::Train);
+        let step = self.position.step + u64::from(kind == Purpose::Train);
         let clock = self.clock(step);
         for (buffer, expr) in &compiled.scalars {
             self.arena.f32_mut(buffer)[0] = expr.evaluate(&clock) as f32;
@@ -262,20 +269,20 @@ impl<'p> Trainer<'p> {
     /// What is wrong with the model for a batch of this size (a short last batch compiles at its first use).
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainerError> {
         let began = Instant::now();
-        self.run(StepKind::Train, batch)?;
+        self.run(Purpose::Train, batch)?;
         let seconds = began.elapsed().as_secs_f64();
         if batch.rows == self.training.batch {
             self.full_steps.0 += 1;
             self.full_steps.1 += seconds;
         }
         self.position.step += 1;
-        let loss = self.add_figures(StepKind::Train, batch.rows);
+        let loss = self.add_figures(Purpose::Train, batch.rows);
         Ok(StepReport { loss, lr: self.learning_rate(self.position.step), seconds })
     }
 
     /// Norms of the last step's gradients by parameter, if [`Settings::gradient_norms`].
     pub fn gradient_norms(&self, batch: usize) -> BTreeMap<String, f64> {
-        let buffers = &self.compiled[&(StepKind::Train, batch)].program.buffers;
+        let buffers = &self.compiled[&(Purpose::Train, batch)].program.buffers;
         let norm = |buffer: &Buffer| {
             let name = buffer.name.strip_prefix("output:grad:")?;
             Some((name.to_string(), f64::from(self.arena.f32(buffer)[0])))
@@ -284,7 +291,7 @@ impl<'p> Trainer<'p> {
     }
 
     /// Adds the last step's loss and stateless metrics to the sums of the pass; returns the loss.
-    fn add_figures(&mut self, kind: StepKind, batch: usize) -> f64 {
+    fn add_figures(&mut self, kind: Purpose, batch: usize) -> f64 {
         let weight = batch as f64;
         let mut loss = f64::NAN;
         for buffer in &self.compiled[&(kind, batch)].program.buffers {
@@ -333,8 +340,8 @@ impl<'p> Trainer<'p> {
         let (position, sums) = (self.position.clone(), self.metric_states());
         self.reset_metrics();
         for batch in batches {
-            self.run(StepKind::Evaluate, &batch)?;
-            self.add_figures(StepKind::Evaluate, batch.rows);
+            self.run(Purpose::Evaluate, &batch)?;
+            self.add_figures(Purpose::Evaluate, batch.rows);
         }
         let figures = self.figures();
         self.position = position;
@@ -350,17 +357,29 @@ impl<'p> Trainer<'p> {
         buffers.map(|buffer| (buffer.clone(), self.arena.f32(buffer).to_vec())).collect()
     }
 
-    /// The model's outputs for a batch.
+    /// How many samples a prediction takes at once.
+    pub fn prediction_rows(training: &Training) -> usize {
+        training.batch.min(PREDICTION_ROWS)
+    }
+
+    /// The model's outputs for at most [`Trainer::prediction_rows`] samples. Fewer are filled up with copies of the last
+    /// one, so that the same program runs and a sample's bits do not depend on how many come with it.
     ///
     /// # Errors
     /// As [`Trainer::step`].
     pub fn predict(&mut self, batch: &Batch) -> Result<Vec<Prediction>, TrainerError> {
-        self.run(StepKind::Predict, batch)?;
-        let program = &self.compiled[&(StepKind::Predict, batch.rows)].program;
+        let rows = Self::prediction_rows(self.training);
+        let filled = if batch.rows < rows { &batch.filled(rows) } else { batch };
+        self.run(Purpose::Predict, filled)?;
+        let program = &self.compiled[&(Purpose::Predict, filled.rows)].program;
         let outputs = program.buffers.iter().filter_map(|buffer| {
             let name = buffer.name.strip_prefix("output:")?;
-            let values = self.arena.f32(buffer).to_vec();
-            Some(Prediction { name: name.to_string(), sizes: buffer.sizes.clone(), values })
+            let (mut values, mut sizes) = (self.arena.f32(buffer).to_vec(), buffer.sizes.clone());
+            if let Some(first) = sizes.first_mut().filter(|first| **first == filled.rows) {
+                values.truncate(values.len() / filled.rows * batch.rows);
+                *first = batch.rows;
+            }
+            Some(Prediction { name: name.to_string(), sizes, values })
         });
         Ok(outputs.collect())
     }
@@ -438,6 +457,14 @@ impl<'p> Trainer<'p> {
     /// A parameter that is missing or of another shape; a tensor that the model does not have.
     pub fn load_weights(&mut self, path: &Path) -> Result<(), TrainerError> {
         let (tensors, _) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
+        self.take_weights(path, tensors)
+    }
+
+    /// As [`Trainer::load_weights`], of a file that has been read.
+    ///
+    /// # Errors
+    /// As [`Trainer::load_weights`].
+    pub fn take_weights(&mut self, path: &Path, tensors: BTreeMap<String, Tensor<'_>>) -> Result<(), TrainerError> {
         let foreign = |name: &String| {
             name.starts_with("optimizer:") || name.starts_with("metric:") || name.ends_with("num_batches_tracked")
         };
@@ -482,6 +509,22 @@ impl<'p> Trainer<'p> {
             if problems.len() > shown { format!("\n  … and {} more", problems.len() - shown) } else { String::new() };
         let list = problems[..shown].join("\n  ");
         Err(TrainerError::Problem(format!("{} does not fit the model:\n  {list}{more}", path.display())))
+    }
+}
+
+/// The step of this kind for the batch that the fields have.
+fn graph_of(
+    kind: Purpose,
+    project: &Project,
+    training: &Training,
+    fields: &[BoundField],
+    gradient_norms: bool,
+) -> Result<Graph, Vec<Diagnostic>> {
+    let batch = fields.first().and_then(|field| field.sizes.first().copied()).unwrap_or(training.batch);
+    match kind {
+        Purpose::Train => pipeline::training_graph(project, training, batch, fields, gradient_norms),
+        Purpose::Evaluate => pipeline::evaluation_graph(project, training, batch, fields),
+        Purpose::Predict => pipeline::prediction_graph(project, training, batch, fields),
     }
 }
 

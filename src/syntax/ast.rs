@@ -88,6 +88,8 @@ pub struct Definition {
     pub name: Ident,
     /// The parameters in parentheses.
     pub parameters: Vec<Parameter>,
+    /// `predicts softmax`, of a loss: the function that turns the model's output into what is predicted.
+    pub predicts: Option<Ident>,
     /// The statements. `= expression` is one [`StatementKind::Return`], with `short` set.
     pub body: Vec<Statement>,
     /// Written as `= expression`.

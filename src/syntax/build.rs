@@ -106,9 +106,11 @@ impl Builder {
         let mut parameters = Vec::new();
         let mut body = Vec::new();
         let mut short = false;
+        let mut predicts = None;
         for part in inner {
             match part.as_rule() {
                 Rule::parameters => parameters = part.into_inner().map(|inner| self.parameter(inner)).collect(),
+                Rule::reading => predicts = Some(self.reading(kind, part)),
                 Rule::short_body => {
                     short = true;
                     let value = self.expression(only(part), 0);
@@ -118,7 +120,17 @@ impl Builder {
                 _ => body = self.block(part, 0),
             }
         }
-        Definition { kind, name, parameters, body, short }
+        Definition { kind, name, parameters, predicts, body, short }
+    }
+
+    fn reading(&mut self, kind: DefinitionKind, pair: Pair<'_, Rule>) -> Ident {
+        let span = self.span(&pair);
+        if kind != DefinitionKind::Loss {
+            let message = "only a loss says how its model's output is read";
+            self.diagnostics.push(Diagnostic::error("misplaced-reading", span, message));
+        }
+        let name = pair.into_inner().last().expect("a reading names a function");
+        self.ident(&name)
     }
 
     fn parameter(&mut self, pair: Pair<'_, Rule>) -> Parameter {

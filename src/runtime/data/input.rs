@@ -4,28 +4,30 @@
 //! Invariant: the item is used for its form alone (types, sizes, how its format is read); its own files stay closed and
 //! nothing is measured.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::DataError;
+use super::demand::Provenance;
+use super::error::{DataError, FileError};
+use super::files::Budget;
 use super::preparation::Preparation;
+use super::settings::{RowStage, Settings};
 use super::source::{Context, Role};
-use super::{Column, FieldInfo, RowStage, Split, fitted, prepare, prepared_sizes, settings, table};
+use super::table::Part;
+use super::{Column, Dataset, Split, fitted, prepare, prepared_sizes, settings, table};
 use crate::diagnostics::Diagnostic;
 use crate::model::{DataSpec, Literal, LiteralKind};
 
 /// Prepared new data.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The wanted fields, in the order of the item.
-    pub fields: Vec<FieldInfo>,
-    /// All samples, in order.
-    pub samples: Arc<Split>,
+    /// The wanted fields, in the order of the item, and all samples, in order, as its first split.
+    pub dataset: Dataset,
     /// What is to be said aloud: columns that no field takes, records left out.
     pub remarks: Vec<String>,
 }
 
-/// Reads new data. `path` is absolute, or `-` for a text table on standard input; `wanted` are the fields to read.
+/// Reads new data. `path` is the user's, anywhere, or `-` for a text table on standard input; `wanted` are the fields to read.
 ///
 /// # Errors
 /// An item that changed since, a file that does not fit it, a source that nothing can stand for.
@@ -40,22 +42,58 @@ pub fn open_input(
     preparation.admit(&settings, &spec)?;
     let fields = &settings.fields;
     let (columns, words) = (preparation.columns(fields), preparation.words(fields));
-    let context =
-        Context { folder: &spec.folder, fields, seed: 0, role: Role::Input, columns: &columns, words: &words };
+    let (root, folder, budget) = (&spec.root, &spec.folder, &Budget::of_memory());
+    let (columns, words) = (&columns, &words);
+    let context = Context { root, folder, budget, fields, seed: 0, role: Role::Input, columns, words };
     let span = settings.source.span;
     let loaded = settings.source.source.read(&context).map_err(|error| error.with_span(span))?;
-    let mut part = loaded.main;
     let mut remarks = Vec::new();
+    let (part, kept) = complete(loaded.main, &settings, words, &mut remarks)?;
+    let provenance = Provenance::of(&part, kept);
+    let mut prepared = Vec::new();
+    for (index, (field, column)) in fields.iter().zip(part.columns).enumerate() {
+        let stages = preparation.field(&field.name).map_or(&[][..], |known| known.stages.as_slice());
+        let values = fitted::applied(column.values, field, stages)
+            .map_err(|message| DataError::File { span, error: FileError::new(&column.path, message) })?;
+        let sizes = prepared_sizes(field, &settings.prepare[index]);
+        prepared.push(Column { values, augment: settings.augment[index].clone(), sizes });
+    }
+    let (columns, places) = (Arc::new(prepared), Arc::new(part.places));
+    let split = |rows: Vec<u32>| {
+        let (fields, columns, places) = (settings.infos.clone(), columns.clone(), places.clone());
+        Arc::new(Split { fields, columns, places, rows })
+    };
+    let dataset = Dataset {
+        name: spec.name.clone(),
+        fields: settings.infos.clone(),
+        train: split((0..part.records as u32).collect()),
+        valid: split(Vec::new()),
+        test: split(Vec::new()),
+        preparation: preparation.clone(),
+        provenance: Arc::new(vec![provenance]),
+    };
+    Ok(Input { dataset, remarks })
+}
+
+/// The records that can be used, in the declared types, and their numbers where some were left out.
+fn complete(
+    mut part: Part,
+    settings: &Settings,
+    words: &[Vec<String>],
+    remarks: &mut Vec<String>,
+) -> Result<(Part, Option<Vec<u32>>), DataError> {
+    let (fields, span) = (settings.fields.as_slice(), settings.source.span);
     if !part.unused.is_empty() {
         let shown: Vec<&str> = part.unused.iter().take(8).map(String::as_str).collect();
         let more = if part.unused.len() > shown.len() { ", …" } else { "" };
         remarks.push(format!("not read, since the model takes none of it: {}{more}", shown.join(", ")));
     }
-    table::unify_words(&mut [&mut part], fields, &words).map_err(|error| error.with_span(span))?;
+    table::unify_words(&mut [&mut part], fields, words).map_err(|error| error.with_span(span))?;
     let mut part = part.conform(fields).map_err(|error| error.with_span(span))?;
+    let mut kept = None;
     if settings.rows.contains(&RowStage::DropMissing) {
         let before = part.records;
-        part.drop_missing();
+        kept = Some(part.drop_missing());
         if part.records < before {
             let left = before - part.records;
             remarks.push(format!("left out {left} of {before} records: a value is missing, and the item drops those"));
@@ -75,21 +113,7 @@ pub fn open_input(
     if part.records == 0 {
         return Err(super::empty(&part, "the input", span));
     }
-    let mut prepared = Vec::new();
-    for (index, (field, column)) in fields.iter().zip(part.columns).enumerate() {
-        let stages = preparation.field(&field.name).map_or(&[][..], |known| known.stages.as_slice());
-        let values = fitted::applied(column.values, field, stages)
-            .map_err(|message| DataError::File { span, error: super::FileError::new(&column.path, message) })?;
-        let sizes = prepared_sizes(field, &settings.prepare[index]);
-        prepared.push(Column { values, augment: settings.augment[index].clone(), sizes });
-    }
-    let samples = Split {
-        fields: settings.infos.clone(),
-        columns: Arc::new(prepared),
-        places: Arc::new(part.places),
-        rows: (0..part.records as u32).collect(),
-    };
-    Ok(Input { fields: settings.infos, samples: Arc::new(samples), remarks })
+    Ok((part, kept))
 }
 
 /// The item with the wanted fields alone and the path as its source.
@@ -102,16 +126,19 @@ fn redirect(spec: &DataSpec, path: &Path, wanted: &[String]) -> Result<DataSpec,
         (Some("prepare" | "augment"), 2) => is_wanted(entry.key.last()),
         _ => true,
     });
-    let (item, folder) = (spec.span, spec.folder.clone());
+    let item = spec.span;
     let numbers: Vec<(String, String)> =
         spec.fields.iter().filter(|f| f.element != "class").map(|f| (f.name.clone(), f.element.clone())).collect();
     let entry = spec.entries.iter_mut().find(|entry| entry.key == ["source"]);
     let Some(entry) = entry else { return Ok(spec) };
-    let text = LiteralKind::Text(folder.join(path).display().to_string());
-    let text = Literal {
-        span: entry.value.span,
-        kind: if path == Path::new("-") { LiteralKind::Text("-".into()) } else { text },
+    let name = if path == Path::new("-") {
+        "-".to_string()
+    } else {
+        let (root, name) = located(path).map_err(|error| DataError::File { span: entry.span, error })?;
+        (spec.root, spec.folder) = (root, PathBuf::new());
+        name
     };
+    let text = Literal { span: entry.value.span, kind: LiteralKind::Text(name) };
     let (own, given) = match &entry.value.kind {
         LiteralKind::Call { name, arguments } => (name.as_str(), arguments.as_slice()),
         _ => ("", &[][..]),
@@ -146,6 +173,15 @@ fn redirect(spec: &DataSpec, path: &Path, wanted: &[String]) -> Result<DataSpec,
     };
     entry.value.kind = LiteralKind::Call { name: format.to_string(), arguments };
     Ok(spec)
+}
+
+/// The folder and the name of what the user names, which may lie anywhere and be a link.
+fn located(path: &Path) -> Result<(PathBuf, String), FileError> {
+    let real = std::fs::canonicalize(path).map_err(|error| FileError::new(path, error.to_string()))?;
+    match (real.parent(), real.file_name().and_then(std::ffi::OsStr::to_str)) {
+        (Some(folder), Some(name)) => Ok((folder.to_path_buf(), name.to_string())),
+        (None, _) | (_, None) => Err(FileError::new(path, "has no name that is text")),
+    }
 }
 
 /// The source that reads the path: by its ending, else the item's own.

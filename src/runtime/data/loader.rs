@@ -97,6 +97,22 @@ pub struct Batch {
     pub fields: Vec<Rows>,
 }
 
+impl Batch {
+    /// The samples, and copies of the last one until there are `rows`.
+    pub fn filled(&self, rows: usize) -> Batch {
+        fn fill<T: Copy>(values: &[T], from: usize, to: usize) -> Vec<T> {
+            let width = values.len() / from.max(1);
+            let last = &values[values.len() - width..];
+            [values, &last.repeat(to.saturating_sub(from))].concat()
+        }
+        let fields = self.fields.iter().map(|values| match values {
+            Rows::F32(values) => Rows::F32(fill(values, self.rows, rows)),
+            Rows::I32(values) => Rows::I32(fill(values, self.rows, rows)),
+        });
+        Batch { rows: rows.max(self.rows), fields: fields.collect(), ..*self }
+    }
+}
+
 /// The order of the current epoch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EpochOrder {

@@ -191,12 +191,7 @@ struct Read {
 }
 
 /// Reads all sources into one table and divides its records.
-fn load(
-    settings: &Settings,
-    spec: &DataSpec,
-    seed: u64,
-    known: Option<&Preparation>,
-) -> Result<Read, DataError> {
+fn load(settings: &Settings, spec: &DataSpec, seed: u64, known: Option<&Preparation>) -> Result<Read, DataError> {
     let fields = settings.fields.as_slice();
     let budget = Budget::of_memory();
     let words = known.map_or(Vec::new(), |known| known.words(fields));

@@ -6,10 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
-use super::fitted::Fitted;
-use super::settings::{Field, Settings};
+use super::fitted::{self, Fitted};
+use super::prepare::Stage;
+use super::settings::{self, Element, Field, Settings};
+use super::table::Values;
 use crate::diagnostics::Diagnostic;
-use crate::model::DataSpec;
+use crate::model::{DataEntry, DataSpec, LiteralKind};
 
 /// The preparation of all fields of an item.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,6 +61,39 @@ pub enum Columns {
 }
 
 impl Preparation {
+    /// The preparation of an item that measures nothing, without its files; `None` where something is measured, or where
+    /// a table's columns are to be found.
+    ///
+    /// # Errors
+    /// Findings about the item.
+    pub fn given(spec: &DataSpec) -> Result<Option<Self>, DataError> {
+        let settings = settings::read(spec).map_err(DataError::Spec)?;
+        let is_table = |entry: &DataEntry| matches!(&entry.value.kind, LiteralKind::Call { name, .. } if entry.key == ["source"] && name == "csv");
+        if spec.entries.iter().any(is_table) || settings.prepare.iter().flatten().any(Stage::is_measured) {
+            return Ok(None);
+        }
+        let mut fields = Vec::new();
+        for (which, field) in settings.fields.iter().enumerate() {
+            let values = match field.element {
+                Element::F32 => Values::F32(Vec::new()),
+                Element::U8 => Values::U8(Vec::new()),
+                Element::I32 | Element::Class(_) => Values::I32(Vec::new()),
+            };
+            let fitted = fitted::measured(values, field, &settings.prepare[which], &[]);
+            let (_, stages) =
+                fitted.map_err(|words| DataError::spec(Diagnostic::error("data-value", field.span, words)))?;
+            fields.push(FieldPreparation {
+                name: field.name.clone(),
+                element: spec.fields[which].element.clone(),
+                sizes: spec.fields[which].sizes.clone(),
+                words: Vec::new(),
+                columns: Columns::None,
+                stages,
+            });
+        }
+        Ok(Some(Self { fields, division: 0 }))
+    }
+
     /// The preparation of a field.
     pub fn field(&self, name: &str) -> Option<&FieldPreparation> {
         self.fields.iter().find(|field| field.name == name)

@@ -72,6 +72,23 @@ pub(super) enum Stage {
     Cast(DType),
 }
 
+impl Stage {
+    /// Whether it needs the training records to know its numbers.
+    pub(super) fn is_measured(&self) -> bool {
+        match self {
+            Stage::Fill(Fill::Mean | Fill::Median) | Stage::ClipDeviations(..) | Stage::MinMax(_) => true,
+            Stage::Normalize(mean, std) => [mean, std].iter().any(|figure| matches!(figure, Figure::Measured(_))),
+            Stage::Fill(Fill::Constant(_))
+            | Stage::Clip(..)
+            | Stage::Scale(_)
+            | Stage::Shift(_)
+            | Stage::Log1p
+            | Stage::OneHot
+            | Stage::Cast(_) => false,
+        }
+    }
+}
+
 /// Reads the stages of a field and brings its `info` to what they give.
 pub(super) fn parse(
     stages: &[Literal],

@@ -213,14 +213,10 @@ impl Part {
         for column in &mut self.columns {
             column.values.retain(column.elements, &keep);
         }
-<<<<<<< HEAD
+        self.places.retain(&keep);
         let kept: Vec<u32> = (0..).zip(&keep).filter(|(_, keep)| **keep).map(|(row, _)| row).collect();
         self.records = kept.len();
         kept
-=======
-        self.places.retain(&keep);
-        self.records = keep.iter().filter(|keep| **keep).count();
->>>>>>> d98eeea (data: what a run measured is plain data, and new data are prepared by it)
     }
 
     /// Brings the columns to the declared element types and checks sizes and ranges.

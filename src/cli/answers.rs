@@ -1,0 +1,187 @@
+//! What a model's outputs say to a person: the class's word and its probability, or a number in the unit of the data.
+//!
+//! Input: outputs of a batch. Output: [`Cell`]s by name for a sample. Invariant: what stands for a class or a probability
+//! follows from the data item and from what the loss `predicts`, never from a name.
+
+use super::rows::Cell;
+use super::session::Session;
+use super::{Failure, open};
+use crate::graph::DType;
+use crate::model;
+use crate::runtime::check::bound_fields;
+use crate::runtime::data::{self, FieldInfo, Preparation};
+use crate::runtime::trainer::Prediction;
+
+/// How the outputs of a session's model are read.
+pub(super) struct Answers {
+    target: Option<Target>,
+    output: Option<String>,
+    reading: Option<String>,
+    preparation: Preparation,
+}
+
+/// The field that the model learned to predict.
+struct Target {
+    info: FieldInfo,
+    /// As declared, before preparation.
+    classes: Option<usize>,
+}
+
+/// What an output is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The last dim has a place for each class.
+    Classes(usize),
+    /// A probability of the second of two classes.
+    Binary,
+    /// Numbers as they are.
+    Numbers,
+}
+
+impl Answers {
+    /// Of the model and loss of a session.
+    pub(super) fn of(session: &Session) -> Result<Self, Failure> {
+        let (project, training) = (&session.project, &session.training);
+        let infos = open::unwrap(data::fields(&training.data), &project.sources)?;
+        let fields = bound_fields(&infos, training.batch);
+        let predicted = open::unwrap(model::prediction(project, training, training.batch, &fields), &project.sources)?;
+        let target = predicted.target.and_then(|name| {
+            let declared = training.data.fields.iter().find(|field| field.name == name)?;
+            let classes = (declared.element == "class").then(|| declared.sizes.first().copied()).flatten();
+            Some(Target { info: infos.iter().find(|info| info.name == name)?.clone(), classes })
+        });
+        let preparation = session.dataset.preparation.clone();
+        Ok(Self { target, output: predicted.output, reading: predicted.reading, preparation })
+    }
+
+    /// What an output of these sizes a sample is about.
+    fn form(&self, sizes: &[usize]) -> Form {
+        let Some(target) = &self.target else { return Form::Numbers };
+        let (elements, own) = (sizes.iter().product::<usize>(), target.info.elements());
+        match sizes.last() {
+            Some(&count) if count > 1 && target.info.dtype == DType::I32 && elements == own * count => {
+                Form::Classes(count)
+            }
+            Some(&count) if count > 1 && target.classes.is_some() && elements == own => Form::Classes(count),
+            _ if target.classes == Some(2) && elements == own && self.reading.is_some() => Form::Binary,
+            _ => Form::Numbers,
+        }
+    }
+
+    /// The outputs of one sample of `rows`, as the model gives them.
+    pub(super) fn raw(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<(String, Cell)> {
+        let own = outputs.iter().filter(|output| !output.name.contains(':') && output.sizes.first() == Some(&rows));
+        own.map(|output| {
+            let values = sample(output, row, rows).iter().map(|value| Cell::Single(*value)).collect();
+            (output.name.clone(), Cell::of(values))
+        })
+        .collect()
+    }
+
+    /// What the model says of one sample, with the `top` likeliest classes.
+    ///
+    /// # Errors
+    /// An output that is not finite.
+    pub(super) fn read(
+        &self,
+        outputs: &[Prediction],
+        row: usize,
+        rows: usize,
+        top: usize,
+    ) -> Result<Vec<(String, Cell)>, String> {
+        let (Some(target), Some((output, values))) = (&self.target, self.values(outputs, row, rows)) else {
+            return Ok(self.raw(outputs, row, rows));
+        };
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(format!("`{}` is {value}", output.name));
+        }
+        let likely = |value: f32| self.reading.is_some().then_some(Cell::Single(value));
+        let field = &target.info.name;
+        let mut cells = Vec::new();
+        match self.form(&output.sizes[1..]) {
+            Form::Classes(count) => {
+                let orders: Vec<Vec<usize>> = values.chunks_exact(count).map(descending).collect();
+                for place in 0..top.min(count) {
+                    let end = if place == 0 { String::new() } else { format!("_{}", place + 1) };
+                    let chosen = orders.iter().map(|order| self.class(field, order[place])).collect();
+                    cells.push((format!("class{end}"), Cell::of(chosen)));
+                    let of_chosen = orders.iter().zip(values.chunks_exact(count));
+                    let probabilities: Option<Vec<Cell>> =
+                        of_chosen.map(|(order, v)| likely(v[order[place]])).collect();
+                    cells.extend(probabilities.map(|list| (format!("probability{end}"), Cell::of(list))));
+                }
+            }
+            Form::Binary => {
+                let chosen = values.iter().map(|value| self.class(field, usize::from(*value > 0.5))).collect();
+                cells.push(("class".to_string(), Cell::of(chosen)));
+                let sure = values.iter().map(|value| Cell::Single(value.max(1.0 - value))).collect();
+                cells.push(("probability".to_string(), Cell::of(sure)));
+            }
+            Form::Numbers => {
+                let name = if values.len() == target.info.elements() { field } else { &output.name };
+                let mut restored: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+                if name == field {
+                    self.preparation.restore(field, &mut restored);
+                }
+                cells.push((name.clone(), Cell::of(restored.iter().map(|v| Cell::Single(*v as f32)).collect())));
+            }
+        }
+        Ok(cells)
+    }
+
+    /// How many classes an output of this shape tells apart, if it does.
+    pub(super) fn classes(&self, outputs: &[Prediction]) -> Option<usize> {
+        let output = outputs.iter().find(|output| Some(&output.name) == self.output.as_ref())?;
+        match self.form(output.sizes.get(1..)?) {
+            Form::Classes(count) => Some(count),
+            Form::Binary => Some(2),
+            Form::Numbers => None,
+        }
+    }
+
+    /// The classes that the model gives the places of one sample.
+    pub(super) fn chosen(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<usize> {
+        let Some((output, values)) = self.values(outputs, row, rows) else { return Vec::new() };
+        match self.form(&output.sizes[1..]) {
+            Form::Classes(count) => values.chunks_exact(count).map(|values| descending(values)[0]).collect(),
+            Form::Binary => values.iter().map(|value| usize::from(*value > 0.5)).collect(),
+            Form::Numbers => Vec::new(),
+        }
+    }
+
+    /// The field that holds the true classes.
+    pub(super) fn target(&self) -> Option<&FieldInfo> {
+        self.target.as_ref().map(|target| &target.info)
+    }
+
+    /// The words or numbers of the first classes.
+    pub(super) fn words(&self, count: usize) -> Vec<String> {
+        let field = self.target.as_ref().map_or("", |target| target.info.name.as_str());
+        (0..count).map(|class| self.preparation.class(field, class)).collect()
+    }
+
+    /// The output that flows into the loss, and what is to be read from it for one sample.
+    fn values<'o>(&self, outputs: &'o [Prediction], row: usize, rows: usize) -> Option<(&'o Prediction, &'o [f32])> {
+        let find = |name: &String| outputs.iter().find(|output| output.name == *name && output.sizes[0] == rows);
+        let output = find(self.output.as_ref()?)?;
+        let read = self.reading.as_ref().and_then(find).unwrap_or(output);
+        Some((output, sample(read, row, rows)))
+    }
+
+    fn class(&self, field: &str, class: usize) -> Cell {
+        let has_words = self.preparation.field(field).is_some_and(|field| !field.words.is_empty());
+        if has_words { Cell::Text(self.preparation.class(field, class)) } else { Cell::Whole(class as u64) }
+    }
+}
+
+fn sample(output: &Prediction, row: usize, rows: usize) -> &[f32] {
+    let length = output.values.len() / rows.max(1);
+    &output.values[row * length..(row + 1) * length]
+}
+
+/// Places by value, the largest first; of equal ones the first.
+fn descending(values: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
+    order
+}

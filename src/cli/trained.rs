@@ -1,0 +1,115 @@
+//! A file of weights with what the run that made it says: settings, seed, preparation.
+//!
+//! Input: `--weights` and the settings of the command line. Output: a session on the data as that run saw them.
+//! Invariant: nothing is measured on new data; where the command line or the model file contradicts the run, standard
+//! error says so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use super::session::{Machine, Measures, Session, data_failure};
+use crate::model;
+use crate::pipeline::Purpose;
+use crate::runtime::check::bound_fields;
+use crate::runtime::checkpoint::{self, Note, Tensor};
+use crate::runtime::data::{self, DataError, Preparation};
+use crate::runtime::trainer::Trainer;
+
+/// See the module's text.
+pub(super) struct Trained {
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor<'static>>,
+    note: Note,
+}
+
+impl Trained {
+    /// Reads the file.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let (tensors, note) = checkpoint::load(path)?;
+        Ok(Self { path: path.to_path_buf(), tensors, note })
+    }
+
+    /// The settings of the run, then those of the command line, which win.
+    fn settings(&self, given: &[(String, String)]) -> Vec<(String, String)> {
+        let Some(recipe) = &self.note.recipe else { return given.to_vec() };
+        let bare = |key: &str| key.strip_prefix("train.").unwrap_or(key).to_owned();
+        let mut settings = recipe.settings.clone();
+        if !settings.iter().any(|(key, _)| bare(key) == "seed") {
+            settings.push(("train.seed".into(), recipe.seed.to_string()));
+        }
+        let set = |(key, value): &(String, String)| format!("--set {key}={value}");
+        for setting in given {
+            let run = settings.iter().rev().find(|(key, value)| bare(key) == bare(&setting.0) && *value != setting.1);
+            if let Some(run) = run {
+                eprintln!("note: {} in place of the run's {}", set(setting), set(run));
+            }
+        }
+        settings.retain(|(key, _)| !given.iter().any(|(other, _)| bare(other) == bare(key)));
+        settings.extend_from_slice(given);
+        settings
+    }
+
+    /// The model file on its own data, prepared as in the run.
+    pub(super) fn session(&self, file: &Path, given: &[(String, String)]) -> Result<Session, Failure> {
+        let session = Session::prepared(file, &self.settings(given), self.note.preparation.as_ref())?;
+        let known = self.note.preparation.as_ref();
+        if known.is_some_and(|known| known.division != session.dataset.preparation.division) {
+            eprintln!(
+                "warning: the data are not divided as in the run that made {}: what it trained on may be among these",
+                self.path.display()
+            );
+        }
+        Ok(session)
+    }
+
+    /// The model file on new data; the item's own files are read only if the weights come without a preparation.
+    pub(super) fn session_on(&self, file: &Path, given: &[(String, String)], input: &Path) -> Result<Session, Failure> {
+        Session::with_data(file, &self.settings(given), |project, training| {
+            let failure = |error| data_failure(project, error);
+            let known = match &self.note.preparation {
+                Some(known) => known.clone(),
+                None => self.preparation_of(training).map_err(failure)?,
+            };
+            let infos = data::fields(&training.data).map_err(|found| failure(DataError::Spec(found)))?;
+            let fields = bound_fields(&infos, training.batch);
+            let predicted =
+                super::open::unwrap(model::prediction(project, training, training.batch, &fields), &project.sources)?;
+            let input = data::open_input(&training.data, &known, input, &predicted.fields);
+            let input = input.map_err(|error| match error {
+                DataError::File { error, .. } => Failure::Problem(error.to_string()),
+                DataError::Spec(_) => failure(error),
+            })?;
+            input.remarks.iter().for_each(|remark| eprintln!("note: {remark}"));
+            Ok(input.dataset)
+        })
+    }
+
+    /// For weights that say nothing of their preparation: the item's own, measured on its training split.
+    fn preparation_of(&self, training: &model::Training) -> Result<Preparation, DataError> {
+        let words = "says nothing of a preparation";
+        match (data::open(&training.data, training.seed), Preparation::given(&training.data)?) {
+            (Ok(dataset), _) => {
+                eprintln!("note: {} {words}: it is measured on the training split of the item", self.path.display());
+                Ok(dataset.preparation)
+            }
+            (Err(_), Some(given)) => Ok(given),
+            (Err(error), None) => {
+                eprintln!("note: {} {words}: the item's own data are needed", self.path.display());
+                Err(error)
+            }
+        }
+    }
+
+    /// The compiled step of a kind with these weights.
+    pub(super) fn trainer<'s>(
+        self,
+        session: &'s Session,
+        kind: Purpose,
+        machine: &Machine,
+    ) -> Result<Trainer<'s>, Failure> {
+        let mut trainer = session.trainer_for(kind, machine, Measures::default())?;
+        trainer.take_weights(&self.path, self.tensors).map_err(|error| session.trainer_failure(error))?;
+        Ok(trainer)
+    }
+}
