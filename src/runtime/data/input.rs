@@ -151,7 +151,15 @@ fn redirect(spec: &DataSpec, path: &Path, wanted: &[String]) -> Result<DataSpec,
     };
     let first = |rest: Vec<(Option<String>, Literal)>| [vec![(None, text.clone())], rest].concat();
     let arguments = match (format, numbers.as_slice()) {
-        ("csv", _) => first(kept(&["header", "missing", "delimiter"])),
+        ("csv", _) => {
+            let mut said = kept(&["header", "missing", "delimiter"]);
+            let tabs = path.to_string_lossy().trim_end_matches(".gz").ends_with(".tsv");
+            if tabs && !said.iter().any(|(name, _)| name.as_deref() == Some("delimiter")) {
+                let tab = Literal { span: entry.value.span, kind: LiteralKind::Text("\t".to_string()) };
+                said.push((Some("delimiter".to_string()), tab));
+            }
+            first(said)
+        }
         ("npz", _) => first(kept(&wanted.iter().map(String::as_str).collect::<Vec<_>>())),
         ("cifar_binary", _) => first(kept(&["labels"])),
         ("image_folder", [(field, element)]) if element != "u8" => {
