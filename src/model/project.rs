@@ -73,6 +73,7 @@ impl Loaded {
                 match &item.kind {
                     ast::ItemKind::Definition(definition) => {
                         diagnostics.extend(duplicate_parameters(definition));
+                        diagnostics.extend(misplaced_direction(definition));
                         let ast = Arc::new(definition.clone());
                         loaded.definitions.insert(name.name.clone(), Definition { ast, file });
                     }
@@ -97,6 +98,12 @@ fn duplicate_parameters(definition: &ast::Definition) -> Vec<Diagnostic> {
     let mut seen: HashMap<&str, Span> = HashMap::new();
     let names = definition.parameters.iter().map(|parameter| &parameter.name);
     names.filter_map(|name| seen.insert(&name.name, name.span).map(|first| duplicate(name, first))).collect()
+}
+
+fn misplaced_direction(definition: &ast::Definition) -> Option<Diagnostic> {
+    let better = definition.better.filter(|_| definition.kind != ast::DefinitionKind::Metric)?;
+    let message = "only a metric says which figures are better";
+    Some(Diagnostic::error("misplaced-direction", better.span, message).hint("a loss is better when it is lower"))
 }
 
 fn duplicate(name: &ast::Ident, first: Span) -> Diagnostic {

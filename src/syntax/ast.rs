@@ -90,10 +90,30 @@ pub struct Definition {
     pub parameters: Vec<Parameter>,
     /// `predicts softmax`, of a loss: the function that turns the model's output into what is predicted.
     pub predicts: Option<Ident>,
+    /// `: lower is better`, of a metric.
+    pub better: Option<Better>,
     /// The statements. `= expression` is one [`StatementKind::Return`], with `short` set.
     pub body: Vec<Statement>,
     /// Written as `= expression`.
     pub short: bool,
+}
+
+/// `: lower is better` or `: higher is better`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Better {
+    /// Which figures are better.
+    pub direction: Direction,
+    /// The whole clause.
+    pub span: Span,
+}
+
+/// Which of two figures of merit is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Direction {
+    /// An error: the lower.
+    Lower,
+    /// A score: the higher.
+    Higher,
 }
 
 /// One parameter of a definition.

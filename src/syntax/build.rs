@@ -8,8 +8,8 @@ use std::ops::Range;
 use pest::iterators::Pair;
 
 use super::ast::{
-    Assert, Data, Definition, DefinitionKind, Expr, Ident, ItemKind, Parameter, StateEntry, Statement, StatementKind,
-    TensorType, Train, Use,
+    Assert, Better, Data, Definition, DefinitionKind, Direction, Expr, Ident, ItemKind, Parameter, StateEntry,
+    Statement, StatementKind, TensorType, Train, Use,
 };
 use super::parse::{Rule, only};
 use crate::diagnostics::Diagnostic;
@@ -104,6 +104,7 @@ impl Builder {
         };
         let name = self.ident(&inner.next().expect("a definition has a name"));
         let mut parameters = Vec::new();
+        let mut better = None;
         let mut body = Vec::new();
         let mut short = false;
         let mut predicts = None;
@@ -111,6 +112,7 @@ impl Builder {
             match part.as_rule() {
                 Rule::parameters => parameters = part.into_inner().map(|inner| self.parameter(inner)).collect(),
                 Rule::reading => predicts = Some(self.reading(kind, part)),
+                Rule::better => better = Some(self.better(part)),
                 Rule::short_body => {
                     short = true;
                     let value = self.expression(only(part), 0);
@@ -120,7 +122,7 @@ impl Builder {
                 _ => body = self.block(part, 0),
             }
         }
-        Definition { kind, name, parameters, predicts, body, short }
+        Definition { kind, name, parameters, predicts, better, body, short }
     }
 
     fn reading(&mut self, kind: DefinitionKind, pair: Pair<'_, Rule>) -> Ident {
@@ -131,6 +133,12 @@ impl Builder {
         }
         let name = pair.into_inner().last().expect("a reading names a function");
         self.ident(&name)
+    }
+
+    fn better(&self, pair: Pair<'_, Rule>) -> Better {
+        let span = self.span(&pair);
+        let is_lower = pair.into_inner().any(|part| part.as_str() == "lower");
+        Better { direction: if is_lower { Direction::Lower } else { Direction::Higher }, span }
     }
 
     fn parameter(&mut self, pair: Pair<'_, Rule>) -> Parameter {

@@ -251,6 +251,9 @@ impl Failure<'_> {
                 diagnostic.hint("the names of one line share one type; declare another type on a line of its own")
             }
             "state" if self.found >= self.tokens.len() => diagnostic.hint("a state needs a start: `state m = 0`"),
+            "metric" if self.follows("lower") || self.follows("higher") => {
+                diagnostic.hint(format!("write `: {} is better`", self.word(self.found - 1)))
+            }
             _ if found == "<-" => {
                 diagnostic.hint("`<-` updates a state; a comparison with a negative number is written `< -1`")
             }

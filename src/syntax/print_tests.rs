@@ -237,3 +237,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_direction_of_a_metric_stands_close_to_its_parameters() {
+    let text = "metric mae(a, b) :lower   is better = a\n";
+    assert_eq!(check(text), "metric mae(a, b): lower is better = a\n");
+}

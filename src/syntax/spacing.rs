@@ -141,21 +141,25 @@ impl View<'_> {
         false
     }
 
-    /// `x: [N]`, `conv1: Conv(…)`, but `return y : [N]`.
+    /// `x: [N]`, `conv1: Conv(…)`, `metric mae(a, b): lower is better`, but `return y : [N]`.
     fn is_tight_colon(&self, index: usize) -> bool {
+        if self.before(index) == ")" {
+            return self.open.is_empty() && self.statement(index) == "metric";
+        }
         let Some(word) = index.checked_sub(1).filter(|word| self.kind(*word) == Some(TokenKind::Word)) else {
             return false;
         };
         match self.before(word) {
             "->" | "(" | "{" | "[" | "input" | "param" | "state" => true,
-            "," => self.open.last().is_some_and(|open| self.text(*open) != "{") || !self.in_return(word),
+            "," => self.open.last().is_some_and(|open| self.text(*open) != "{") || self.statement(word) != "return",
             _ => self.starts[word],
         }
     }
 
-    fn in_return(&self, word: usize) -> bool {
-        let first = (0..=word).rev().find(|index| self.starts[*index]);
-        first.is_some_and(|first| self.text(first) == "return")
+    /// The first word of the statement that a token belongs to.
+    fn statement(&self, index: usize) -> &str {
+        let first = (0..=index).rev().find(|index| self.starts[*index]);
+        first.map_or("", |first| self.text(first))
     }
 
     /// In square brackets a product of plain operands inside of a sum stands tight: `x[S*i + u - P]`.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::ast::{BinaryOp, Expr, ExprKind, File, ItemKind, Statement, StatementKind, Suffix};
+use super::ast::{BinaryOp, Direction, Expr, ExprKind, File, ItemKind, Statement, StatementKind, Suffix};
 use super::{parse, parse_expression};
 use crate::diagnostics::Diagnostic;
 use crate::source::FileId;
@@ -337,4 +337,18 @@ fn chains_beyond_the_limit_are_diagnosed_and_long_ones_below_it_are_not() {
     assert_eq!(diagnostics[0].code, "too-deep");
     clean(&format!("fn f(x) = {}1", "1+".repeat(100)));
     clean(&format!("fn f(x) = x{}", " -> relu".repeat(2000)));
+}
+
+#[test]
+fn a_metric_says_which_figures_are_better() {
+    let direction = |text: &str| {
+        let (file, diagnostics) = parse(FileId(0), text);
+        assert!(diagnostics.is_empty(), "{text}: {diagnostics:#?}");
+        let ItemKind::Definition(definition) = &file.items[0].kind else { panic!("{file:?}") };
+        definition.better.map(|better| (better.direction, better.span.start as usize..better.span.end as usize))
+    };
+    let text = "metric mae(y, t): lower is better {\n  return 1\n}\n";
+    assert_eq!(direction(text).map(|(which, at)| (which, &text[at])), Some((Direction::Lower, ": lower is better")));
+    assert_eq!(direction("metric a(y, t) : higher is better = 1\n").map(|found| found.0), Some(Direction::Higher));
+    assert_eq!(direction("metric a(y, t) = 1\n"), None);
 }
