@@ -209,3 +209,124 @@ fn a_short_last_batch_is_a_step_on_its_samples_alone() {
         assert!(of("both") != of("first"), "the short batch is no step");
     }
 }
+
+/// The model with another split and another `keep` line.
+fn keeping(split: &str, keep: &str) -> String {
+    let text = MODEL.replace("random(test = 0.2)", split);
+    text.replace("accuracy, recall(macro)", &format!("accuracy, confusion\n  keep      = {keep}"))
+}
+
+fn epochs(folder: &Path, run: &str) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(bytes(folder, &format!("{run}/metrics.jsonl"))).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+/// The weights of a run's file by name, whatever else it says.
+fn weights(folder: &Path, file: &str) -> Vec<(String, Vec<u8>)> {
+    let bytes = bytes(folder, file);
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let states = ["optimizer:", "metric:"];
+    let mut tensors: Vec<(String, Vec<u8>)> = file
+        .tensors()
+        .into_iter()
+        .filter(|(name, _)| !states.iter().any(|prefix| name.starts_with(prefix)))
+        .map(|(name, tensor)| (name, tensor.data().to_vec()))
+        .collect();
+    tensors.sort();
+    tensors
+}
+
+#[test]
+fn the_final_weights_and_figures_are_the_best_ones_where_the_best_is_asked_for() {
+    let folder = workspace();
+    let text = keeping("random(valid = 0.3, test = 0.2)", "best(valid.loss)").replace("3 epochs", "40 epochs");
+    std::fs::write(folder.path().join("best.ansatz"), text.replace("3e-3", "3e-2")).expect("written");
+    let shown = succeed(folder.path(), &["train", "best.ansatz", "--run", "run"]);
+    let epochs = epochs(folder.path(), "run");
+    let loss = |epoch: &serde_json::Value| epoch["valid.loss"].as_f64().expect("a loss");
+    let best = epochs.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).expect("epochs");
+    let last = epochs.last().expect("epochs");
+    assert!(loss(best) < loss(last), "noise is learned by heart, so the last epoch is not the best");
+    assert!(shown.contains(&format!("after step {}", best["step"])), "{shown}");
+    let of = |file: &str| weights(folder.path(), &format!("run/{file}.safetensors"));
+    assert!(of("weights") == of("best") && of("weights") != of("last"));
+    let file = "run/weights.safetensors";
+    let evaluated = succeed(folder.path(), &["eval", "best.ansatz", "--weights", file, "--split", "valid", "--json"]);
+    let evaluated: serde_json::Value = serde_json::from_str(&evaluated).expect("JSON");
+    assert_eq!(evaluated["loss"], best["valid.loss"]);
+    let evaluated = succeed(folder.path(), &["eval", "best.ansatz", "--weights", file]);
+    let line = evaluated.lines().find(|line| line.trim_start().starts_with("loss")).expect("a loss");
+    let loss: f64 = line.split_whitespace().last().and_then(|word| word.parse().ok()).expect("a number");
+    assert!(shown.contains(&format!("test: loss {loss:.4}")), "{shown}\n{evaluated}");
+}
+
+#[test]
+fn figures_are_flat_and_named_after_the_split_that_was_measured() {
+    let folder = workspace();
+    let keys = |split: &str, keep: &str| {
+        std::fs::write(folder.path().join("keep.ansatz"), keeping(split, keep)).expect("written");
+        let run = format!("run{}", split.len() + keep.len());
+        let output = ansatz(folder.path(), &["train", "keep.ansatz", "--epochs", "1", "--run", &run]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let epoch = epochs(folder.path(), &run).remove(0);
+        let flat = |(name, value): (&String, &serde_json::Value)| {
+            let rows = value.as_array().map(|rows| rows.iter().map(|row| row.as_array().map(Vec::len)).collect());
+            assert_eq!(rows, name.ends_with("confusion").then(|| vec![Some(4); 4]), "{name}: {value}");
+            name.clone()
+        };
+        let keys: Vec<String> = epoch.as_object().expect("an object").iter().map(flat).collect();
+        (keys, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let has = |keys: &[String], split: &str| {
+        let found = ["loss", "accuracy", "confusion", "samples"].map(|name| keys.contains(&format!("{split}.{name}")));
+        assert!(found == [true; 4] || found == [false; 4], "{keys:?}");
+        found[0]
+    };
+    let (only_test, warned) = keys("random(test = 0.2)", "best(test.accuracy)");
+    assert!(has(&only_test, "train") && !has(&only_test, "valid") && has(&only_test, "test"), "{only_test:?}");
+    assert!(warned.contains("warning[selected-on-test]"), "{warned}");
+    let (only_valid, quiet) = keys("random(valid = 0.2)", "best(accuracy)");
+    assert!(has(&only_valid, "train") && has(&only_valid, "valid") && !has(&only_valid, "test"), "{only_valid:?}");
+    assert!(!quiet.contains("warning"), "{quiet}");
+    let (both, _) = keys("random(valid = 0.2, test = 0.2)", "best(test.loss)");
+    assert!(has(&both, "valid") && has(&both, "test"), "{both:?}");
+    let (neither, _) = keys("random(valid = 0.1, test = 0.3)", "best(train.loss)");
+    assert!(has(&neither, "valid") && !has(&neither, "test"), "{neither:?}");
+}
+
+#[test]
+fn the_best_of_a_split_that_the_data_lacks_is_a_finding() {
+    let folder = workspace();
+    for keep in ["best(valid.accuracy)", "best(accuracy)"] {
+        std::fs::write(folder.path().join("keep.ansatz"), keeping("random(test = 0.2)", keep)).expect("written");
+        for command in ["train", "check"] {
+            let output = ansatz(folder.path(), &[command, "keep.ansatz"]);
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{text}");
+            assert!(text.contains("no valid split") && text.contains("best(test.accuracy)"), "{text}");
+        }
+    }
+    std::fs::write(folder.path().join("keep.ansatz"), keeping("random(valid = 0.2)", "best(test.loss)"))
+        .expect("written");
+    let output = ansatz(folder.path(), &["train", "keep.ansatz"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no test split"));
+}
+
+#[test]
+fn a_resumed_run_keeps_epochs_whose_figures_were_not_finite() {
+    let folder = workspace();
+    // On the held-out split the metric is the logarithm of a negative number.
+    let own = "metric odd(logits: [N, C], label: i32[N]): lower is better {\n  if training { return 1 }\n\
+               return log(mean[n] (f32(label[n]) - 9))\n}\n\ntrain";
+    let text = keeping("random(valid = 0.2)", "best(valid.odd)").replace("\ntrain", &format!("\n{own}"));
+    std::fs::write(folder.path().join("odd.ansatz"), text.replace("accuracy, confusion", "odd")).expect("written");
+    succeed(folder.path(), &["train", "odd.ansatz", "--run", "run", "--stop-after", "8"]);
+    assert_eq!(epochs(folder.path(), "run").len(), 1);
+    let shown = succeed(folder.path(), &["resume", "run"]);
+    let epochs = epochs(folder.path(), "run");
+    assert_eq!(epochs.iter().map(|epoch| epoch["epoch"].as_f64()).collect::<Vec<_>>(), [1.0, 2.0, 3.0].map(Some));
+    assert!(epochs.iter().all(|epoch| epoch["valid.odd"].is_null() && epoch["valid.loss"].is_number()), "{epochs:?}");
+    assert!(shown.contains("valid.odd was never finite"), "{shown}");
+    assert!(!folder.path().join("run/best.safetensors").exists());
+}

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::Failure;
 use super::answers::Answers;
 use super::confusion::{Class, Confusion};
 use super::session::{self, Machine, Session};
 use super::trained::Trained;
+use super::{Failure, progress};
+use crate::model::SplitName;
 use crate::pipeline::Purpose;
 use crate::runtime::data::{Plan, Rows, Split};
-use crate::runtime::record::Figures;
+use crate::runtime::figures::{Figures, Metric};
 use crate::runtime::train;
 use crate::runtime::trainer::Trainer;
 
@@ -47,22 +48,25 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         train::evaluate(&mut trainer, split, session.training.batch).map_err(|error| session.loop_failure(error))?;
     let confusion = confusion(&session, &mut trainer, split)?;
     if arguments.json {
+        // A key stands once: the metric's own matrix is the same one.
+        let is_metric = figures.metrics.iter().any(|metric| metric.name == "confusion");
         let report = Report {
-            split: name,
+            split: name.as_str(),
             figures: &figures,
             classes: confusion.as_ref().map(Confusion::classes),
-            confusion: confusion.as_ref().map(Confusion::rows),
+            confusion: confusion.as_ref().filter(|_| !is_metric).map(Confusion::rows),
         };
         println!("{}", serde_json::to_string(&report)?);
         return Ok(());
     }
     println!("{name}: {} samples", figures.samples);
     println!("  loss  {:.6}", figures.loss);
-    for (name, values) in &figures.metrics {
-        match values.as_slice() {
-            [value] => println!("  {name}  {value:.6}"),
-            values if confusion.is_none() => println!("  {name}  {values:?}"),
-            _ => {}
+    for metric in &figures.metrics {
+        match metric.single() {
+            Some(value) => println!("  {}  {value:.6}", metric.name),
+            // The matrix that is drawn below, with words.
+            None if confusion.is_some() && metric.sizes.len() == 2 => {}
+            None => print_table(metric),
         }
     }
     if let Some(confusion) = confusion {
@@ -122,17 +126,31 @@ fn largest(values: &[f32]) -> usize {
 }
 
 /// The split named, or the last one that the data has, with its name.
-pub(super) fn choose<'s>(session: &'s Session, name: Option<&str>) -> Result<(&'s str, &'s Arc<Split>), Failure> {
+pub(super) fn choose<'s>(session: &'s Session, name: Option<&str>) -> Result<(SplitName, &'s Arc<Split>), Failure> {
     let dataset = &session.dataset;
-    let (name, split) = match name {
-        None => train::final_split(dataset).unwrap_or(("train", &dataset.train)),
-        Some("train") => ("train", &dataset.train),
-        Some("valid") => ("valid", &dataset.valid),
-        Some("test") => ("test", &dataset.test),
-        Some(other) => return Err(Failure::Problem(format!("no split `{other}`: choose train, valid or test"))),
+    let name = match name {
+        None => train::final_split(dataset).map_or(SplitName::Train, |(name, _)| name),
+        Some(name) => SplitName::parse(name)
+            .ok_or_else(|| Failure::Problem(format!("no split `{name}`: choose train, valid or test")))?,
     };
+    let split = dataset.split(name);
     if split.is_empty() {
         return Err(Failure::Problem(format!("the data has no {name} split")));
     }
     Ok((name, split))
+}
+
+/// A confusion matrix as rows of true classes; other lists on one line.
+fn print_table(metric: &Metric) {
+    let Metric { name, sizes, values } = metric;
+    let [_, columns] = sizes[..] else {
+        println!("  {name}  {values:?}");
+        return;
+    };
+    println!("  {name}");
+    let width = values.iter().map(|value| progress::count(*value).len()).max().unwrap_or(1) + 1;
+    for row in values.chunks(columns.max(1)) {
+        let cells: Vec<String> = row.iter().map(|value| format!("{:>width$}", progress::count(*value))).collect();
+        println!("    {}", cells.concat());
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::runtime::record::{Epoch, Figures};
+use crate::runtime::figures::{Epoch, Figures};
 use crate::runtime::train::{Event, Extent};
 
 /// Shows the events of a training on standard error, and the epochs on standard output.
@@ -78,15 +78,11 @@ impl Progress {
 
     fn line(&self, epoch: &Epoch) -> String {
         let epochs = self.extent.total_steps as f64 / self.extent.steps_per_epoch as f64;
-        let held_out = epoch.valid.as_ref().map(|valid| format!("  held out: {}", figures(valid)));
-        format!(
-            "epoch {}/{}  {}{}  {:.1} s",
-            round(epoch.epoch),
-            round(epochs),
-            figures(&epoch.train),
-            held_out.unwrap_or_default(),
-            epoch.seconds
-        )
+        let mut line = format!("epoch {}/{}", round(epoch.epoch), round(epochs));
+        for (split, measured) in &epoch.splits {
+            line.push_str(&format!("  {split}: {}", figures(measured)));
+        }
+        format!("{line}  {:.1} s", epoch.seconds)
     }
 
     /// Takes the bar away.
@@ -100,9 +96,9 @@ impl Progress {
 /// `loss 0.1234  accuracy 0.9712`; metrics of many values are left to `eval`.
 pub(super) fn figures(figures: &Figures) -> String {
     let mut text = format!("loss {:.4}", figures.loss);
-    for (name, values) in &figures.metrics {
-        if let [value] = values.as_slice() {
-            text.push_str(&format!("  {name} {value:.4}"));
+    for metric in &figures.metrics {
+        if let Some(value) = metric.single() {
+            text.push_str(&format!("  {} {value:.4}", metric.name));
         }
     }
     text
@@ -125,6 +121,7 @@ pub(super) fn count(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::figures::Metric;
 
     #[test]
     fn counts_are_short() {
@@ -133,7 +130,12 @@ mod tests {
 
     #[test]
     fn single_figures_are_shown_and_matrices_are_not() {
-        let metrics = vec![("accuracy".to_string(), vec![0.5]), ("confusion".to_string(), vec![1.0, 2.0])];
+        let metric = |name: &str, sizes: &[usize], values: &[f64]| Metric {
+            name: name.into(),
+            sizes: sizes.to_vec(),
+            values: values.to_vec(),
+        };
+        let metrics = vec![metric("accuracy", &[], &[0.5]), metric("counts", &[2], &[1.0, 2.0])];
         assert_eq!(figures(&Figures { loss: 1.0, metrics, samples: 3 }), "loss 1.0000  accuracy 0.5000");
     }
 }

@@ -6,14 +6,15 @@ use clap::Args;
 
 use super::interrupt::Interrupt;
 use super::session::{self, Machine, Measures, Session};
-use super::{Failure, roofline};
+use super::{Failure, open, roofline};
 use crate::pipeline::Purpose;
 use crate::primitives::limits::Limits;
 use crate::runtime::checkpoint::Note;
 use crate::runtime::folder::RunFolder;
+use crate::runtime::keep;
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{Command, Init, Record, StepLog};
-use crate::runtime::train::{self, Ending, Loop, LoopError};
+use crate::runtime::train::{self, Ending, Loop, LoopError, Weights};
 use crate::runtime::trainer::Trainer;
 use crate::schedule;
 
@@ -63,6 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let overrides = overrides(arguments);
     let session = Session::open(&arguments.file, &overrides)?;
     session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
+    open::report(&keep::findings(&session.training, Some(&session.dataset)), &session.project.sources)?;
     let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };
     let mut trainer = session.trainer(&arguments.machine, measures)?;
     let mut init = None;
@@ -192,7 +194,7 @@ pub(super) fn go(
     progress.finish();
     interrupt.end();
     match ending {
-        Ok(Ending::Complete) => finish(session, trainer, &folder),
+        Ok(Ending::Complete(weights)) => finish(session, trainer, &folder, &weights),
         Ok(Ending::Stopped) => {
             println!("stopped after step {}; everything is saved", trainer.position().step);
             println!("go on with: ansatz resume {}", folder.display());
@@ -219,7 +221,16 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path) -> super::Outcome {
+fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path, weights: &Weights) -> super::Outcome {
+    match weights {
+        Weights::Last => {}
+        Weights::Best { figure, value, step } => {
+            println!("best: {figure} {value:.4} after step {step}; what follows is of these weights");
+        }
+        Weights::NoBest { figure } => {
+            println!("best: {figure} was never finite; what follows is of the last weights");
+        }
+    }
     if let Some((name, split)) = train::final_split(&session.dataset) {
         let figures = train::evaluate(trainer, split, session.training.batch);
         let figures = figures.map_err(|error| session.loop_failure(error))?;

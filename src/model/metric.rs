@@ -34,6 +34,11 @@ pub(super) struct MetricUse {
 }
 
 impl MetricUse {
+    fn spec(&self, finish: Option<Graph>) -> MetricSpec {
+        let direction = self.definition.ast.better.map(|better| better.direction);
+        MetricSpec { name: self.name.clone(), finish, direction }
+    }
+
     /// How many statements belong to the step; none for a metric without states.
     fn step_statements(&self) -> Option<usize> {
         let body = &self.definition.ast.body;
@@ -92,7 +97,7 @@ pub(super) fn metric_specs(
     let mut expander = Expander::new(project, Mode::Eval);
     let Ok(uses) = metric_uses(&mut expander, item) else { return Err(expander.diagnostics) };
     if uses.iter().all(|metric| metric.step_statements().is_none()) {
-        return Ok(uses.into_iter().map(|metric| MetricSpec { name: metric.name, finish: None }).collect());
+        return Ok(uses.iter().map(|metric| metric.spec(None)).collect());
     }
     let declared = declared_fields(training);
     let first = specs_from(&mut expander, &uses, |expander| expander.model_on_fields(item, training.batch, &declared));
@@ -132,7 +137,7 @@ fn specs_from(
             let message = format!("the sizes of `{}` are not known from the data item", metric.name);
             return expander.fail(Diagnostic::error("undecided", metric.span, message));
         }
-        specs.push(MetricSpec { name: metric.name.clone(), finish });
+        specs.push(metric.spec(finish));
     }
     Ok(specs)
 }

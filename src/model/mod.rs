@@ -46,6 +46,7 @@ mod training_tests;
 
 use crate::graph::{DType, Graph, Precision, ValueId};
 use crate::source::Span;
+use crate::syntax::ast::Direction;
 pub use expand::{ModelUse, expand, expand_use};
 pub use forward::{FieldRange, Predicted, forward, prediction};
 pub use optimizer::apply_optimizer;
@@ -143,10 +144,56 @@ pub enum Interval {
 /// Which checkpoints to keep beside the last.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Keep {
-    /// `best(valid.accuracy)`: the metric (or `loss`) on the held-out split.
-    pub best: Option<String>,
+    /// `best(valid.accuracy)`.
+    pub best: Option<Best>,
     /// `last(3)`: how many of the latest (default 1).
     pub last: usize,
+}
+
+/// The figure by which the best weights are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Best {
+    /// Where it is measured; `valid` unless said.
+    pub split: SplitName,
+    /// A metric of the training, or `loss`.
+    pub figure: String,
+    /// Which figures are better.
+    pub direction: Direction,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// A part of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SplitName {
+    /// What is trained on.
+    Train,
+    /// What is held out to compare and select.
+    Valid,
+    /// What is measured in the end.
+    Test,
+}
+
+impl SplitName {
+    /// The split of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Train, Self::Valid, Self::Test].into_iter().find(|split| split.as_str() == name)
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl std::fmt::Display for SplitName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// A metric of a training.
@@ -157,6 +204,17 @@ pub struct MetricSpec {
     /// A metric with state: a graph from the step graph's metric states (its inputs, named like the states)
     /// to one output `value`. Without: the step graph has an output `metric:NAME`, averaged over samples.
     pub finish: Option<Graph>,
+    /// Which figures are better, where its definition says it.
+    pub direction: Option<Direction>,
+}
+
+impl MetricSpec {
+    /// Whether its value is one number, not a table.
+    pub fn is_single(&self) -> bool {
+        self.finish
+            .as_ref()
+            .is_none_or(|graph| graph.outputs.iter().all(|output| graph.value(output.value).shape.is_empty()))
+    }
 }
 
 /// A `data` item as plain values; its meaning belongs to `runtime::data`.

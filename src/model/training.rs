@@ -10,11 +10,11 @@ use super::optimizer::apply_optimizer;
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
-use super::{Interval, Keep, Length, Mode, Training};
+use super::{Best, Interval, Keep, Length, MetricSpec, Mode, SplitName, Training};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{Graph, Precision};
 use crate::source::FileId;
-use crate::syntax::ast::{Expr, ExprKind, Suffix};
+use crate::syntax::ast::{Direction, Expr, ExprKind, Suffix};
 
 const DEFAULT_BATCH: u64 = 32;
 
@@ -73,16 +73,35 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
             return Err(problems);
         }
     }
-    if let Some(best) = &training.keep.best {
-        let figure = best.split_once('.').map_or(best.as_str(), |(_, figure)| figure);
-        if figure != "loss" && !training.metrics.iter().any(|metric| metric.name == figure) {
-            let place = item.get("keep").map_or(item.span, |keep| keep.span);
-            let diagnostic = Diagnostic::error("unknown-name", place, format!("no metric is named `{figure}`"));
-            let known: Vec<&str> = training.metrics.iter().map(|metric| metric.name.as_str()).chain(["loss"]).collect();
-            return Err(vec![train_item::suggest(diagnostic, figure, place, &known)]);
-        }
+    if let Some(best) = &mut training.keep.best {
+        best.direction = direction(&training.metrics, best).map_err(|problem| vec![problem])?;
     }
     Ok(training)
+}
+
+/// Which values of the kept figure are better: its metric says it; a loss is to be low.
+fn direction(metrics: &[MetricSpec], best: &Best) -> Result<Direction, Diagnostic> {
+    let (figure, place) = (best.figure.as_str(), best.span);
+    if figure == "loss" {
+        return Ok(Direction::Lower);
+    }
+    let Some(metric) = metrics.iter().find(|metric| metric.name == figure) else {
+        let message = format!("the `train` item computes no metric `{figure}`");
+        let diagnostic = Diagnostic::error("unknown-name", place, message);
+        let mut known: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
+        known.push("loss");
+        return Err(train_item::suggest(diagnostic, figure, place, &known));
+    };
+    if !metric.is_single() {
+        let message = format!("`{figure}` is many numbers, none of which is the best");
+        return Err(Diagnostic::error("bad-metric", place, message));
+    }
+    metric.direction.ok_or_else(|| {
+        let message = format!("nothing says whether a high or a low `{figure}` is better");
+        let name = figure.split('(').next().unwrap_or(figure);
+        Diagnostic::error("undecided", place, message)
+            .hint(format!("write `metric {name}(…): higher is better`, or `lower`, where the metric is defined"))
+    })
 }
 
 fn line<T>(
@@ -139,7 +158,7 @@ fn keep(expr: &Expr) -> Result<Keep, Diagnostic> {
             _ => ("", &[][..]),
         };
         match (name, arguments) {
-            ("best", [figure]) => keep.best = Some(figure_name(&figure.value)?),
+            ("best", [figure]) => keep.best = Some(best(&figure.value)?),
             ("last", []) => {}
             ("last", [count]) => keep.last = whole(&count.value, 1)? as usize,
             _ => {
@@ -163,6 +182,20 @@ fn save(expr: &Expr) -> Result<Vec<Interval>, Diagnostic> {
         },
     };
     items(expr).iter().map(interval).collect()
+}
+
+/// `valid.accuracy`, or `accuracy`, which is the same; its direction is known once the metrics are.
+fn best(expr: &Expr) -> Result<Best, Diagnostic> {
+    let name = figure_name(expr)?;
+    let (split, figure) = match name.split_once('.') {
+        Some((split, figure)) if !split.contains('(') => (split, figure),
+        Some(_) | None => (SplitName::Valid.as_str(), name.as_str()),
+    };
+    let Some(split) = SplitName::parse(split) else {
+        let diagnostic = Diagnostic::error("unknown-name", expr.span, format!("there is no split `{split}`"));
+        return Err(train_item::suggest(diagnostic, split, expr.span, &["train", "valid", "test"]));
+    };
+    Ok(Best { split, figure: figure.to_owned(), direction: Direction::Lower, span: expr.span })
 }
 
 /// The parts of a line with commas.

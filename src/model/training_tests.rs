@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{BoundField, Forward, Interval, Length, Mode, Project, Training, apply_optimizer, forward, training};
+use super::{
+    BoundField, Forward, Interval, Length, Mode, Project, SplitName, Training, apply_optimizer, forward, training,
+};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{self, ClockReading, DType, Feeds, Graph, Init, Input, Param, ParamId, Target, Tensor};
 use crate::source::Span;
+use crate::syntax::ast::Direction;
 
 /// A classifier of two features into three classes with these lines in its `train` item.
 fn program(lines: &str) -> String {
@@ -94,7 +97,9 @@ fn a_train_item_is_read_with_its_data() {
     let (_, training) = good(&text, &[]);
     assert_eq!((training.model.as_str(), training.batch, training.seed), ("M", 64, 0));
     assert_eq!((training.length, training.clip), (Length::Epochs(10.0), Some(1.0)));
-    assert_eq!((training.keep.best.as_deref(), training.keep.last), (Some("valid.top(2)"), 3));
+    let best = training.keep.best.as_ref().expect("asked for");
+    assert_eq!((best.split, best.figure.as_str(), best.direction), (SplitName::Valid, "top(2)", Direction::Higher));
+    assert_eq!(training.keep.last, 3);
     assert_eq!(training.save, [Interval::Steps(500), Interval::Minutes(0.5)]);
     let names: Vec<_> = training.metrics.iter().map(|metric| metric.name.as_str()).collect();
     assert_eq!(names, ["accuracy", "top(2)"]);

@@ -9,8 +9,8 @@ use std::io::Read;
 
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::data;
 use super::files::Place;
+use super::{data, keep};
 use crate::diagnostics::Diagnostic;
 use crate::graph::StateKind;
 use crate::model::check::{Hooks, bytes_text, without_duplicates};
@@ -32,7 +32,10 @@ pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
     let mut found = model::check::check(project, file, &hooks);
     let trains = project.tree(file).items.iter().any(|item| matches!(item.kind, ItemKind::Train(_)));
     if trains && !found.iter().any(Diagnostic::is_error) {
-        found.extend(step(project, file, None).err().unwrap_or_default());
+        match step(project, file, None) {
+            Ok((training, _)) => found.extend(keep::findings(&training, None)),
+            Err(findings) => found.extend(findings),
+        }
     }
     without_duplicates(found)
 }

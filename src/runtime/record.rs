@@ -6,45 +6,17 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::curve::{Curve, Point};
+use super::figures::Epoch;
 use super::folder::{RunFolder, named};
+use crate::model::SplitName;
 
-/// Loss and metrics over one pass.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
-    /// Mean loss a sample.
-    #[serde(deserialize_with = "number")]
-    pub loss: f64,
-    /// Name and value of each metric; a confusion matrix has many values.
-    pub metrics: Vec<(String, Vec<f64>)>,
-    /// Samples.
-    pub samples: u64,
-}
-
-/// One epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Epochs done, from 1; not whole when a run ends within one.
-    pub epoch: f64,
-    /// Steps done.
-    pub step: u64,
-    /// Learning rate of the last step.
-    #[serde(deserialize_with = "number")]
-    pub lr: f64,
-    /// Seconds since the run (or its resumption) began.
-    pub seconds: f64,
-    /// On the training split, while training.
-    pub train: Figures,
-    /// On the held-out split.
-    pub valid: Option<Figures>,
-}
-
-/// JSON has no NaN; `null` reads as NaN.
-fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
-}
+/// The order of the curve's lines.
+const SPLITS: [SplitName; 3] = [SplitName::Train, SplitName::Valid, SplitName::Test];
 
 /// How a run was started, so that it can be resumed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,13 +73,16 @@ pub struct Init {
     pub content: String,
 }
 
+/// Time between two pictures of a run; one more is drawn at its end.
+const REDRAW: Duration = Duration::from_secs(5);
+
 /// The open run folder.
 #[derive(Debug)]
 pub struct Record {
     /// The folder.
     pub folder: RunFolder,
-    /// The epochs so far.
-    pub epochs: Vec<Epoch>,
+    curve: Curve,
+    drawn: Option<Instant>,
 }
 
 impl Record {
@@ -117,8 +92,8 @@ impl Record {
     /// The folder cannot be written.
     pub fn create(folder: RunFolder, command: &Command) -> io::Result<Self> {
         write_command(&folder, command)?;
-        let mut record = Self { folder, epochs: Vec::new() };
-        record.write()?;
+        let record = Self { folder, curve: Curve::default(), drawn: None };
+        record.write("metrics.jsonl", "")?;
         Ok(record)
     }
 
@@ -133,11 +108,21 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read.map_err(|error| named(&path, &error))?,
         };
-        let epochs: Vec<Epoch> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let epochs: Vec<Epoch> = epochs.into_iter().filter(|epoch| epoch.step <= step).collect();
-        let mut record = Self { folder, epochs };
-        record.write()?;
-        record.epochs.shrink_to_fit();
+        let mut record = Self { folder, curve: Curve::default(), drawn: None };
+        let mut kept = String::new();
+        for line in text.lines() {
+            // A line that a killed run left unfinished is no JSON; its epoch is done again.
+            let Ok(epoch) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            if epoch["step"].as_u64().is_some_and(|done| done <= step) {
+                kept.push_str(line);
+                kept.push('\n');
+                record.curve.push(Point {
+                    epoch: epoch["epoch"].as_f64().unwrap_or(f64::NAN),
+                    losses: SPLITS.map(|split| epoch[format!("{split}.loss")].as_f64()),
+                });
+            }
+        }
+        record.write("metrics.jsonl", &kept)?;
         Ok(record)
     }
 
@@ -150,29 +135,36 @@ impl Record {
         serde_json::from_str(&text).map_err(io::Error::other)
     }
 
-    /// Adds an epoch and rewrites the curve.
+    /// Adds an epoch, and draws the curve unless that was done a moment ago.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn add(&mut self, epoch: Epoch, title: &str) -> io::Result<()> {
-        let mut line = serde_json::to_string(&epoch).expect("an epoch is plain data");
+    pub fn add(&mut self, epoch: &Epoch, title: &str) -> io::Result<()> {
+        let mut line = serde_json::to_string(epoch).expect("an epoch is plain data");
         line.push('\n');
         let path = self.folder.join("metrics.jsonl");
         let file = OpenOptions::new().append(true).create(true).open(&path);
         file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|error| named(&path, &error))?;
-        self.epochs.push(epoch);
-        let picture = super::curve::svg(title, &self.epochs).map_err(io::Error::other)?;
-        let path = self.folder.join("loss.svg");
-        super::checkpoint::write_atomically(&path, picture.as_bytes()).map_err(|error| named(&path, &error))
+        let losses = SPLITS.map(|split| epoch.split(split).map(|figures| figures.loss));
+        self.curve.push(Point { epoch: epoch.epoch, losses });
+        if self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW) {
+            return Ok(());
+        }
+        self.draw(title)
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        let mut text = String::new();
-        for epoch in &self.epochs {
-            text.push_str(&serde_json::to_string(epoch).expect("an epoch is plain data"));
-            text.push('\n');
-        }
-        let path = self.folder.join("metrics.jsonl");
+    /// Draws the curve as it is.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn draw(&mut self, title: &str) -> io::Result<()> {
+        self.drawn = Some(Instant::now());
+        let picture = self.curve.svg(title).map_err(io::Error::other)?;
+        self.write("loss.svg", &picture)
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let path = self.folder.join(name);
         super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
     }
 }

@@ -10,9 +10,11 @@ use std::time::Instant;
 use super::checkpoint::{self, Exact, Note};
 use super::data::{Batch, Plan};
 use super::data::{Dataset, Split};
-use super::record::{Epoch, Figures, Record, StepLine, StepLog};
+use super::figures::{Epoch, Figures};
+use super::keep;
+use super::record::{Record, StepLine, StepLog};
 use super::trainer::{StepReport, Trainer, TrainerError};
-use crate::model::{Interval, Keep, Length, Training};
+use crate::model::{Interval, Length, SplitName, Training};
 
 /// The clock of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +79,35 @@ pub enum Event<'a> {
     Trouble(String),
 }
 
+/// The name of the checkpoint with the best figure.
+const BEST: &str = "best";
+
+/// Which weights a complete run ends with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Weights {
+    /// Those of the last step; no others were asked for.
+    Last,
+    /// Those with the best figure.
+    Best {
+        /// `valid.accuracy`.
+        figure: String,
+        /// Its value.
+        value: f64,
+        /// The step after which it was measured.
+        step: u64,
+    },
+    /// Those of the last step, since the figure was never finite.
+    NoBest {
+        /// `valid.accuracy`.
+        figure: String,
+    },
+}
+
 /// How the loop ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
-    /// All steps are done.
-    Complete,
+    /// All steps are done; the trainer has these weights.
+    Complete(Weights),
     /// It was asked to stop; the checkpoint is saved.
     Stopped,
 }
@@ -119,8 +145,9 @@ impl From<checkpoint::CheckpointError> for LoopError {
 }
 
 /// The split of the last word: `test`, without one `valid`; none where both are empty.
-pub fn final_split(dataset: &Dataset) -> Option<(&'static str, &Arc<Split>)> {
-    [("test", &dataset.test), ("valid", &dataset.valid)].into_iter().find(|(_, split)| !split.is_empty())
+pub fn final_split(dataset: &Dataset) -> Option<(SplitName, &Arc<Split>)> {
+    let splits = [SplitName::Test, SplitName::Valid].map(|name| (name, dataset.split(name)));
+    splits.into_iter().find(|(_, split)| !split.is_empty())
 }
 
 /// Trains from the trainer's position to the end, or until asked to stop.
@@ -128,6 +155,18 @@ pub fn final_split(dataset: &Dataset) -> Option<(&'static str, &Arc<Split>)> {
 /// # Errors
 /// A loss that is not finite, a full disk.
 pub fn run(
+    trainer: &mut Trainer<'_>,
+    run: &mut Loop<'_>,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<Ending, LoopError> {
+    let ending = steps(trainer, run, events);
+    let drawn = run.record.draw(&run.title);
+    let ending = ending?;
+    drawn?;
+    Ok(ending)
+}
+
+fn steps(
     trainer: &mut Trainer<'_>,
     run: &mut Loop<'_>,
     events: &mut dyn FnMut(Event<'_>),
@@ -165,8 +204,7 @@ pub fn run(
         // All steps were done by a process that was ended among its last files; the newest checkpoint may lack its name.
         save_last(trainer, run, events)?;
     }
-    checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true), &run.note)?;
-    Ok(Ending::Complete)
+    Ok(Ending::Complete(write_weights(trainer, run)?))
 }
 
 /// One step with its line in the log.
@@ -231,23 +269,21 @@ fn finish_pass(
     began: Instant,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), LoopError> {
-    let train = trainer.figures();
-    let valid = match run.dataset.held_out() {
-        Some((_, split)) => Some(evaluate(trainer, split, run.training.batch)?),
-        None => None,
-    };
+    let mut splits = vec![(SplitName::Train, trainer.figures())];
+    for (name, split) in keep::measured(run.training, run.dataset) {
+        splits.push((name, evaluate(trainer, split, run.training.batch)?));
+    }
     let step = trainer.position().step;
     let epoch = Epoch {
         epoch: step as f64 / extent.steps_per_epoch as f64,
         step,
         lr: trainer.learning_rate(step),
         seconds: began.elapsed().as_secs_f64(),
-        train,
-        valid,
+        splits,
     };
     keep_best(trainer, run, &epoch)?;
-    run.record.add(epoch, &run.title)?;
-    events(Event::Epoch(run.record.epochs.last().expect("an epoch was just added")));
+    run.record.add(&epoch, &run.title)?;
+    events(Event::Epoch(&epoch));
     Ok(())
 }
 
@@ -262,35 +298,35 @@ pub fn evaluate(trainer: &mut Trainer<'_>, split: &Arc<Split>, batch: usize) -> 
 
 /// Saves a copy when the kept figure is the best so far.
 fn keep_best(trainer: &mut Trainer<'_>, run: &Loop<'_>, epoch: &Epoch) -> Result<(), LoopError> {
-    let Keep { best: Some(name), .. } = &run.training.keep else { return Ok(()) };
-    let Some(value) = kept_figure(name, epoch) else { return Ok(()) };
-    let better = |old: f64| if lower_is_better(name) { value < old } else { value > old };
-    if trainer.position().best.is_none_or(|best| better(best.0)) {
+    let Some(best) = &run.training.keep.best else { return Ok(()) };
+    if let Some(value) = keep::new_best(best, epoch, trainer.position().best.map(|best| best.0)) {
         trainer.position_mut().best = Some(Exact(value));
         save_best(trainer, run)?;
     }
     Ok(())
 }
 
-/// `valid.accuracy`, `train.loss`, or without a prefix the held-out split's.
-fn kept_figure(name: &str, epoch: &Epoch) -> Option<f64> {
-    let (split, figure) = name.split_once('.').unwrap_or(("valid", name));
-    let figures = if split == "train" { Some(&epoch.train) } else { epoch.valid.as_ref() }?;
-    if figure == "loss" {
-        return Some(figures.loss);
-    }
-    let (_, values) = figures.metrics.iter().find(|(metric, _)| metric == figure)?;
-    values.first().copied()
-}
-
-/// Errors shrink as a model learns; every other figure of merit grows.
-fn lower_is_better(name: &str) -> bool {
-    let figure = name.rsplit('.').next().unwrap_or(name);
-    ["loss", "mae", "rmse", "mse", "perplexity"].contains(&figure)
+/// Writes the weights that the run was for, and leaves the trainer with them.
+fn write_weights(trainer: &mut Trainer<'_>, run: &Loop<'_>) -> Result<Weights, LoopError> {
+    let path = run.record.folder.join(&format!("{BEST}.safetensors"));
+    let weights = match (&run.training.keep.best, trainer.position().best) {
+        (Some(best), Some(Exact(value))) => {
+            let step = trainer.load_weights(&path)?.position.map_or(0, |position| position.step);
+            Weights::Best { figure: format!("{}.{}", best.split, best.figure), value, step }
+        }
+        (Some(best), None) => Weights::NoBest { figure: format!("{}.{}", best.split, best.figure) },
+        (None, _) => Weights::Last,
+    };
+    checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true), &run.note)?;
+    Ok(weights)
 }
 
 fn save_best(trainer: &Trainer<'_>, run: &Loop<'_>) -> Result<(), LoopError> {
-    Ok(checkpoint::save(&run.record.folder.join("best.safetensors"), &trainer.tensors(false), &note(trainer, run))?)
+    Ok(checkpoint::save(
+        &run.record.folder.join(&format!("{BEST}.safetensors")),
+        &trainer.tensors(false),
+        &note(trainer, run),
+    )?)
 }
 
 /// Saves what resuming needs; the log then holds the lines of all steps so far.
@@ -307,18 +343,6 @@ fn note(trainer: &Trainer<'_>, run: &Loop<'_>) -> Note {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kept_figure_is_found_by_split_and_name() {
-        let figures = |loss, accuracy| Figures { loss, metrics: vec![("accuracy".into(), vec![accuracy])], samples: 1 };
-        let (train, valid) = (figures(1.0, 0.5), Some(figures(2.0, 0.25)));
-        let epoch = Epoch { epoch: 1.0, step: 1, lr: 0.1, seconds: 0.0, train, valid };
-        assert_eq!(kept_figure("valid.accuracy", &epoch), Some(0.25));
-        assert_eq!(kept_figure("accuracy", &epoch), Some(0.25));
-        assert_eq!(kept_figure("train.loss", &epoch), Some(1.0));
-        assert_eq!(kept_figure("valid.recall", &epoch), None);
-        assert!(lower_is_better("valid.loss") && !lower_is_better("valid.accuracy"));
-    }
 
     #[test]
     fn a_save_is_due_at_the_first_interval_that_is_over() {

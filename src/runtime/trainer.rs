@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::checkpoint::{self, Exact, Position, Tensor};
+use super::checkpoint::{self, Exact, Note, Position, Tensor};
 use super::data::{Batch, Rows};
+use super::figures::{Figures, Metric};
 use super::init;
-use super::record::Figures;
 use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::{Diagnostic, suggest};
 use crate::graph::print::print;
@@ -311,17 +311,18 @@ impl<'p> Trainer<'p> {
     pub fn figures(&self) -> Figures {
         let samples = self.position.samples.max(1) as f64;
         let metrics = self.training.metrics.iter().map(|metric| {
-            let value = match &metric.finish {
+            let mean = || self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum.0 / samples);
+            let (sizes, values) = match &metric.finish {
                 Some(graph) => self.finish(graph),
-                None => vec![self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum.0 / samples)],
+                None => (Vec::new(), vec![mean()]),
             };
-            (metric.name.clone(), value)
+            Metric { name: metric.name.clone(), sizes, values }
         });
         Figures { loss: self.position.loss_sum.0 / samples, metrics: metrics.collect(), samples: self.position.samples }
     }
 
-    /// The value of a metric with state.
-    fn finish(&self, graph: &Graph) -> Vec<f64> {
+    /// The shape and value of a metric with state.
+    fn finish(&self, graph: &Graph) -> (Vec<usize>, Vec<f64>) {
         let mut feeds = Feeds::default();
         for input in &graph.inputs {
             let buffer = &self.places[&format!("state:{}", input.name)];
@@ -329,7 +330,8 @@ impl<'p> Trainer<'p> {
             feeds.inputs.insert(input.name.clone(), Tensor64::new(&buffer.sizes, values));
         }
         let evaluation = evaluate(graph, &feeds);
-        evaluation.output("value").map_or_else(|| vec![f64::NAN], |tensor| tensor.data.clone())
+        let value = evaluation.output("value").expect("a finishing graph has one output");
+        (value.sizes.clone(), value.data.clone())
     }
 
     /// Loss and metrics over batches, without training; the sums of the running pass are kept.
@@ -451,13 +453,15 @@ impl<'p> Trainer<'p> {
         self.settings.level
     }
 
-    /// Takes parameters and buffers from a safetensors file; states of optimizers and metrics in it are ignored.
+    /// Takes parameters and buffers from a safetensors file; states of optimizers and metrics in it are ignored. Returns
+    /// what the file says of itself.
     ///
     /// # Errors
     /// A parameter that is missing or of another shape; a tensor that the model does not have.
-    pub fn load_weights(&mut self, path: &Path) -> Result<(), TrainerError> {
-        let (tensors, _) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
-        self.take_weights(path, tensors)
+    pub fn load_weights(&mut self, path: &Path) -> Result<Note, TrainerError> {
+        let (tensors, note) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
+        self.take_weights(path, tensors)?;
+        Ok(note)
     }
 
     /// As [`Trainer::load_weights`], of a file that has been read.

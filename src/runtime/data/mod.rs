@@ -37,7 +37,7 @@ pub use table::Place;
 
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
-use crate::model::{BoundField, DataSpec};
+use crate::model::{BoundField, DataSpec, SplitName};
 use demand::Provenance;
 use files::Budget;
 use loader::EpochOrder;
@@ -115,6 +115,12 @@ struct Column {
 /// All findings about the item.
 pub fn fields(spec: &DataSpec) -> Result<Vec<FieldInfo>, Vec<Diagnostic>> {
     settings::read(spec).map(|settings| settings.infos)
+}
+
+/// Whether an item says what is held out: a source `valid`, or a share of the split.
+pub fn declares_valid(spec: &DataSpec) -> bool {
+    let of_split = |settings: &settings::Settings| settings.split.is_some_and(|rule| rule.valid.given());
+    settings::read(spec).is_ok_and(|settings| settings.valid.is_some() || of_split(&settings))
 }
 
 /// Reads and prepares the data, measuring on the training records. `seed` divides, shuffles and makes synthetic samples.
@@ -286,10 +292,13 @@ fn assemble(
 }
 
 impl Dataset {
-    /// Where figures of merit are measured while training: the held-out split, else the test split, with its name.
-    pub fn held_out(&self) -> Option<(&'static str, &Arc<Split>)> {
-        let splits = [("valid", &self.valid), ("test", &self.test)];
-        splits.into_iter().find(|(_, split)| !split.is_empty())
+    /// The split of this name; it may be empty.
+    pub fn split(&self, name: SplitName) -> &Arc<Split> {
+        match name {
+            SplitName::Train => &self.train,
+            SplitName::Valid => &self.valid,
+            SplitName::Test => &self.test,
+        }
     }
 
     /// A hash of each field's numbers, as the splits give them in order, and of what is done to them at random.
