@@ -12,7 +12,6 @@ use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, ScalarExpr, Unary,
 use crate::kernel::{Buffer, Program};
 use crate::model::{self, BoundField, FieldRange, Mode, Project, Training};
 use crate::passes;
-use crate::schedule::{self, Persistent};
 
 /// A step as machine code, with the places where the host meets it.
 pub struct Compiled {
@@ -168,12 +167,11 @@ pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
     }
 }
 
-/// Kernels, memory plan and machine code of a graph with bound sizes.
+/// Machine code of a graph with bound sizes that is planned as `program`.
 ///
 /// # Errors
 /// What the code generator reports.
-pub fn compile(graph: &Graph, persistent: &Persistent, options: &cpu::Options) -> Result<Compiled, cpu::CodegenError> {
-    let program = schedule::plan(graph, persistent);
+pub fn compile(graph: &Graph, program: Program, options: &cpu::Options) -> Result<Compiled, cpu::CodegenError> {
     let executable = Executable::load(&program, options)?;
     let scalars = graph
         .scalars

@@ -25,7 +25,7 @@ pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, 
     let program = plan_within(graph, &Persistent::of(graph), limits);
     let executable = Executable::load(&program, &Options { level, profile: false, tuning: Default::default() })
         .expect("the program compiles");
-    let mut arena = Arena::new(&program);
+    let mut arena = Arena::new(&program).expect("memory");
     for (name, data) in fed(graph, feeds) {
         let buffer = program.buffer_named(&name).expect("declared");
         match buffer.dtype {

@@ -11,6 +11,7 @@ mod indices;
 mod levels;
 mod library;
 mod machine_code;
+mod memory;
 mod metrics;
 mod models;
 mod not_a_number;

@@ -43,7 +43,7 @@ fn figure(
     let program = plan(&graph, &Persistent::of(&graph));
     let options = Options { level, profile: false, tuning: Default::default() };
     let executable = Executable::load(&program, &options).expect("the program compiles");
-    let (mut arena, pool) = (Arena::new(&program), Pool::new(1));
+    let (mut arena, pool) = (Arena::new(&program).expect("memory"), Pool::new(1));
     let place = |name: &str| program.buffer_named(name).expect("declared").clone();
     let (x, target) = (place("input:x"), place("input:target"));
     let mut values = vec![0.0; rows * columns];

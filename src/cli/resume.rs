@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Save and stop when this many steps are done
-    #[arg(long, value_name = "STEPS")]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     stop_after: Option<u64>,
     #[command(flatten)]
     machine: Machine,
@@ -57,6 +57,9 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     if step >= recipe.steps && folder.join("weights.safetensors").exists() {
         println!("the run is complete after {step} steps; nothing is left to do");
         return Ok(());
+    }
+    if let Some(stop) = arguments.stop_after.filter(|stop| *stop <= step) {
+        return Err(Failure::Problem(format!("`--stop-after {stop}`: the run stands after step {step} already")));
     }
     eprintln!("going on after step {step}");
     interrupt.begin();

@@ -6,7 +6,7 @@
 //! The block is mapped, not allocated: the system zeroes a page when a thread first touches it, so nobody waits for
 //! the whole block and bytes that no kernel reaches never become resident. Large pages are asked for.
 
-use std::alloc::{Layout, handle_alloc_error};
+use std::io;
 use std::ptr::NonNull;
 
 use memmap2::MmapMut;
@@ -54,22 +54,27 @@ impl Element for u8 {
 
 impl Arena {
     /// The zeroed memory of a program.
-    pub fn new(program: &Program) -> Self {
+    ///
+    /// # Errors
+    /// Where the system has not so much.
+    pub fn new(program: &Program) -> io::Result<Self> {
         Self::with_bytes(program.arena_bytes)
     }
 
     /// Zeroed memory of this many bytes.
-    pub fn with_bytes(bytes: usize) -> Self {
-        let padded = bytes.next_multiple_of(PADDING) + 2 * PADDING;
-        let layout = Layout::from_size_align(padded, PADDING).expect("an arena is smaller than the address space");
-        let Ok(mut map) = MmapMut::map_anon(padded) else { handle_alloc_error(layout) };
+    ///
+    /// # Errors
+    /// As [`Arena::new`].
+    pub fn with_bytes(bytes: usize) -> io::Result<Self> {
+        let padded = bytes.checked_next_multiple_of(PADDING).and_then(|bytes| bytes.checked_add(2 * PADDING));
+        let mut map = MmapMut::map_anon(padded.ok_or(io::ErrorKind::OutOfMemory)?)?;
         #[cfg(target_os = "linux")]
-        if padded >= LARGE_PAGE {
+        if map.len() >= LARGE_PAGE {
             // Advice may be refused, by a kernel without large pages for one; small pages do as well.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         let block = NonNull::new(map.as_mut_ptr()).expect("a mapping does not lie at address 0");
-        Self { block, map, bytes, scratch: None }
+        Ok(Self { block, map, bytes, scratch: None })
     }
 
     /// Bytes of the program, without the padding.
@@ -78,15 +83,31 @@ impl Arena {
     }
 
     /// Makes room for at least this many bytes; what was there stays.
-    pub fn grow(&mut self, bytes: usize) {
+    ///
+    /// # Errors
+    /// As [`Arena::new`]; the arena is then as it was.
+    pub fn grow(&mut self, bytes: usize) -> io::Result<()> {
         if bytes <= self.bytes {
-            return;
+            return Ok(());
         }
-        let larger = Self::with_bytes(bytes);
+        let mut larger = Self::with_bytes(bytes)?;
         // SAFETY: both blocks hold the padding and `self.bytes` bytes behind it, and do not overlap.
         unsafe { larger.block.copy_from_nonoverlapping(self.block, PADDING + self.bytes) };
         debug_assert!(larger.map.len() >= self.map.len(), "an arena only grows");
+        larger.scratch = self.scratch.take();
         *self = larger;
+        Ok(())
+    }
+
+    /// Makes room for at least this many bytes of scratch, so that a run need not.
+    ///
+    /// # Errors
+    /// As [`Arena::new`].
+    pub fn grow_scratch(&mut self, bytes: usize) -> io::Result<()> {
+        if self.scratch.as_ref().is_none_or(|scratch| scratch.bytes < bytes) {
+            self.scratch = Some(Box::new(Self::with_bytes(bytes)?));
+        }
+        Ok(())
     }
 
     /// The address that buffers' offsets count from.
@@ -96,10 +117,11 @@ impl Arena {
     }
 
     /// At least this many bytes of scratch, 64-byte aligned.
+    ///
+    /// # Panics
+    /// Where the system has not so much and [`Arena::grow_scratch`] was not asked before.
     pub(super) fn scratch(&mut self, bytes: usize) -> *mut u8 {
-        if self.scratch.as_ref().is_none_or(|scratch| scratch.bytes < bytes) {
-            self.scratch = Some(Box::new(Self::with_bytes(bytes)));
-        }
+        self.grow_scratch(bytes).expect("scratch of a run fits the memory");
         self.scratch.as_mut().expect("just made").base()
     }
 
@@ -181,7 +203,7 @@ mod tests {
 
     #[test]
     fn views_are_zero_at_first_and_keep_what_is_written() {
-        let mut arena = Arena::with_bytes(200);
+        let mut arena = Arena::with_bytes(200).expect("memory");
         let (a, b) = (buffer(DType::F32, 64, 5), buffer(DType::Bool, 128, 3));
         assert_eq!(arena.f32(&a), [0.0; 5]);
         arena.f32_mut(&a)[4] = 2.5;
@@ -192,8 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn more_than_the_system_has_is_an_error_and_changes_nothing() {
+        let mut arena = Arena::with_bytes(64).expect("memory");
+        arena.f32_mut(&buffer(DType::F32, 0, 1))[0] = 1.0;
+        for bytes in [usize::MAX, 1 << 60] {
+            assert!(Arena::with_bytes(bytes).is_err() && arena.grow_scratch(bytes).is_err());
+            assert!(arena.grow(bytes).is_err());
+        }
+        assert_eq!((arena.bytes(), arena.f32(&buffer(DType::F32, 0, 1))[0]), (64, 1.0));
+    }
+
+    #[test]
     #[should_panic(expected = "lies inside the arena")]
     fn a_view_beyond_the_arena_is_refused() {
-        Arena::with_bytes(64).f32(&buffer(DType::F32, 0, 17));
+        Arena::with_bytes(64).expect("memory").f32(&buffer(DType::F32, 0, 17));
     }
 }

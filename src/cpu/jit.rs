@@ -188,9 +188,8 @@ fn compile_all(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
+        // Without a further thread, this one does all the work.
+        (1..threads).for_each(|_| drop(std::thread::Builder::new().spawn_scoped(scope, work)));
         work();
     });
     done.into_iter()

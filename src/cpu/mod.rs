@@ -259,10 +259,20 @@ impl Executable {
         })
     }
 
+    /// Bytes beside the arena that a run on so many threads takes: their own memory and their scratch.
+    pub fn scratch_bytes(&self, threads: usize) -> usize {
+        self.thread_bytes() * threads
+    }
+
+    /// Each thread has its own memory and behind it its scratch.
+    fn thread_bytes(&self) -> usize {
+        (self.local_bytes + self.scratch_bytes).next_multiple_of(4096)
+    }
+
     /// Runs one step on the threads of the pool, on the calling one alone where no kernel is worth dividing.
     ///
     /// # Panics
-    /// If the arena is not the program's.
+    /// If the arena is not the program's, or there is no memory for scratch (see [`Arena::grow_scratch`]).
     pub fn run(&self, arena: &mut Arena, pool: &Pool, run: StepInput) {
         assert!(arena.bytes() >= self.arena_bytes, "the arena holds the program");
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -273,9 +283,8 @@ impl Executable {
         } else {
             std::ptr::null_mut()
         };
-        // Each thread has its own memory and behind it its scratch.
-        let stride = (self.local_bytes + self.scratch_bytes).next_multiple_of(4096);
-        let scratch = arena.scratch(stride * pool.threads()).wrapping_add(self.local_bytes);
+        let stride = self.thread_bytes();
+        let scratch = arena.scratch(self.scratch_bytes(pool.threads())).wrapping_add(self.local_bytes);
         let context = Context {
             base: arena.base(),
             scratch,

@@ -77,7 +77,7 @@ impl Case {
         let options = Options { level, profile: false, tuning: Default::default() };
         // Small cases too are divided among threads.
         let executable = Executable::load_dividing(&self.program, &options, Thresholds::NONE).expect("it compiles");
-        let mut arena = Arena::new(&self.program);
+        let mut arena = Arena::new(&self.program).expect("memory");
         for (buffer, data) in self.program.buffers.iter().zip(&self.data) {
             match buffer.dtype {
                 DType::F32 => arena.f32_mut(buffer).iter_mut().zip(data).for_each(|(to, from)| *to = *from as f32),

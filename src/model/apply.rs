@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::declare::show;
 use super::expander::{Definition, Expander, Given, Inputs, LayerInstance, Meaning, Outcome, Scope, Stage};
-use super::{LayerCall, lint};
+use super::{LayerCall, lint, stack};
 use crate::diagnostics::{Diagnostic, Label};
 use crate::dim::Dim;
 use crate::graph::{Binary, DType, ValueId};
@@ -176,6 +176,14 @@ impl Expander<'_> {
         if self.active.len() >= MAX_DEPTH {
             let message = format!("definitions nest deeper than {MAX_DEPTH} levels");
             return self.fail(Diagnostic::error("too-deep", span, message));
+        }
+        if !stack::has_room() {
+            let message = format!(
+                "this process may not take the memory that definitions {} levels deep need",
+                self.active.len() + 1
+            );
+            let diagnostic = Diagnostic::error("too-deep", span, message);
+            return self.fail(diagnostic.hint("raise the limit on its address space (`ulimit -v`)"));
         }
         let (before, values) = (self.diagnostics.len(), self.graph.len());
         self.active.push((name.clone(), span));

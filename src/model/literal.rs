@@ -92,13 +92,26 @@ pub(super) fn number(expr: &Expr) -> Result<f64, Diagnostic> {
     }
 }
 
-/// A whole number of at least `least`.
+/// A whole number of at least `least`; plain digits are read without rounding.
 pub(super) fn whole(expr: &Expr, least: u64) -> Result<u64, Diagnostic> {
+    if let ExprKind::Number { text, suffix: None, .. } = &expr.kind
+        && let Ok(value) = text.replace('_', "").parse::<u64>()
+        && value >= least
+    {
+        return Ok(value);
+    }
     let value = number(expr)?;
     if value.fract() == 0.0 && value >= least as f64 && value < 9e15 {
         return Ok(value as u64);
     }
-    let message = format!("a whole number of at least {least} is needed here, not {value}");
+    let written = match &expr.kind {
+        ExprKind::Number { text, .. } => text.clone(),
+        _ => value.to_string(),
+    };
+    let message = match value >= 9e15 {
+        true => format!("{written} is more than the largest whole number here, {}", u64::MAX),
+        false => format!("a whole number of at least {least} is needed here, not {written}"),
+    };
     Err(Diagnostic::error("bad-value", expr.span, message))
 }
 

@@ -49,9 +49,20 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Pool {
-    /// A pool of `threads` threads (at least 1), of which the caller of [`Pool::run`] is one.
+    /// A pool of `threads` threads (at least 1), of which the caller of [`Pool::run`] is one; of fewer where the system
+    /// does not give so many.
     pub fn new(threads: usize) -> Pool {
-        let threads = threads.max(1);
+        let mut threads = threads.max(1);
+        loop {
+            match Self::of(threads) {
+                Ok(pool) => return pool,
+                // One thread is the caller's, so the last attempt asks for none.
+                Err(_) => threads /= 2,
+            }
+        }
+    }
+
+    fn of(threads: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
             runs: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
@@ -63,16 +74,13 @@ impl Pool {
             wake: Condvar::new(),
             barrier: Barrier::new(threads),
         });
-        let workers = (1..threads)
-            .map(|thread| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("ansatz-{thread}"))
-                    .spawn(move || worker(&shared, thread))
-                    .expect("the system gives a thread")
-            })
-            .collect();
-        Pool { shared, workers, running: Mutex::new(()) }
+        let mut pool = Pool { shared, workers: Vec::new(), running: Mutex::new(()) };
+        for thread in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let named = std::thread::Builder::new().name(format!("ansatz-{thread}"));
+            pool.workers.push(named.spawn(move || worker(&shared, thread))?);
+        }
+        Ok(pool)
     }
 
     /// How many threads a run has.

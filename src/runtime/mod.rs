@@ -12,6 +12,7 @@ pub mod files;
 pub mod folder;
 pub mod init;
 pub mod keep;
+pub mod memory;
 pub mod recipe;
 pub mod record;
 pub mod train;

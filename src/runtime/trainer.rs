@@ -11,19 +11,23 @@ use std::time::Instant;
 use super::checkpoint::{self, Exact, Note, Position, Tensor};
 use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
-use super::init;
+use super::{init, memory};
 use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::{Diagnostic, suggest};
 use crate::graph::print::print;
 use crate::graph::{ClockReading, DType, Feeds, Graph, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program};
+use crate::model::check::bytes_text;
 use crate::model::{BoundField, Project, Training};
 use crate::pipeline::{self, Compiled, Purpose};
 use crate::primitives::Level;
 use crate::primitives::pool::Pool;
 use crate::primitives::tuning::Tuning;
-use crate::schedule::Persistent;
+use crate::schedule::{self, Persistent};
 use crate::source::SourceMap;
+
+/// Batches that wait, are filled and are read while a step runs; see [`super::data::Batches`].
+const BATCHES_AT_ONCE: u64 = 4;
 
 /// How a trainer runs.
 #[derive(Clone, Debug)]
@@ -147,18 +151,48 @@ impl<'p> Trainer<'p> {
             places: places(&graph, &persistent),
             persistent,
             compiled: BTreeMap::new(),
-            arena: Arena::with_bytes(0),
+            arena: Arena::with_bytes(0).map_err(|error| TrainerError::Problem(error.to_string()))?,
             pool,
             position: Position::default(),
             settings,
-            graph,
+            graph: Graph::default(),
             full_steps: (0, 0.0),
         };
-        let first = pipeline::compile(&trainer.graph, &trainer.persistent, &trainer.options())?;
-        trainer.arena.grow(first.program.arena_bytes);
+        let first = trainer.compile(&graph, batch)?;
         trainer.compiled.insert((kind, batch), first);
+        trainer.graph = graph;
         trainer.initialise();
         Ok(trainer)
+    }
+
+    /// Plans a step for `batch` samples, takes its memory, and makes its code. Memory that is there is not taken again.
+    fn compile(&mut self, graph: &Graph, batch: usize) -> Result<Compiled, TrainerError> {
+        let program = schedule::plan(graph, &self.persistent);
+        let (arena, threads) = (program.arena_bytes, self.pool.threads());
+        let batches = BATCHES_AT_ONCE * self.fields.iter().map(|field| bytes_of(field, batch)).sum::<u64>();
+        let wanted = arena as u64 + (program.local_bytes * threads) as u64 + batches;
+        let what = format!("a step for {batch} samples");
+        if arena > self.arena.bytes()
+            && let Some(room) = memory::room().filter(|room| room.bytes < wanted)
+        {
+            let words = memory::refusal(wanted, &what, room) + &self.way_out(wanted, room.bytes, batch);
+            return Err(TrainerError::Problem(words));
+        }
+        let compiled = pipeline::compile(graph, program, &self.options())?;
+        let scratch = compiled.executable.scratch_bytes(threads);
+        let grown = self.arena.grow(arena).and_then(|()| self.arena.grow_scratch(scratch));
+        grown.map_err(|error| TrainerError::Problem(format!("{what} takes {}: {error}", bytes_text(wanted))))?;
+        Ok(compiled)
+    }
+
+    /// How a step that takes `wanted` bytes comes to fit into `room`.
+    fn way_out(&self, wanted: u64, room: u64, batch: usize) -> String {
+        let fixed = self.persistent.bytes as u64;
+        let sample = (wanted.saturating_sub(fixed) / batch as u64).max(1);
+        match room.saturating_sub(fixed) / sample {
+            0 => format!("; weights and states alone take {}: a smaller model is needed", bytes_text(fixed)),
+            some => format!("; about {some} samples fit: `--set train.batch={some}`"),
+        }
     }
 
     fn options(&self) -> Options {
@@ -227,8 +261,7 @@ impl<'p> Trainer<'p> {
         let mut fields = self.fields.clone();
         fields.iter_mut().for_each(|field| field.sizes[0] = batch);
         let graph = graph_of(kind, self.project, self.training, &fields, self.settings.gradient_norms)?;
-        let compiled = pipeline::compile(&graph, &self.persistent, &self.options())?;
-        self.arena.grow(compiled.program.arena_bytes);
+        let compiled = self.compile(&graph, batch)?;
         self.compiled.insert((kind, batch), compiled);
         Ok(())
     }
@@ -539,6 +572,11 @@ fn checkpoint_name(kind: &StateKind, name: &str) -> String {
         StateKind::Optimizer(_) => format!("optimizer:{name}"),
         StateKind::Metric => format!("metric:{name}"),
     }
+}
+
+/// Bytes of a field for `batch` samples.
+fn bytes_of(field: &BoundField, batch: usize) -> u64 {
+    4 * field.sizes[1..].iter().product::<usize>() as u64 * batch as u64
 }
 
 fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {

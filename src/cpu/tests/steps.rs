@@ -96,7 +96,7 @@ fn profile_counts_time_for_each_kernel() {
     let options = Options { level: crate::primitives::detect(), profile: true, tuning: Default::default() };
     let executable = Executable::load(&case.program, &options).expect("the program compiles");
     assert!(executable.profile().is_empty());
-    let (mut arena, pool) = (Arena::new(&case.program), Pool::new(2));
+    let (mut arena, pool) = (Arena::new(&case.program).expect("memory"), Pool::new(2));
     executable.run(&mut arena, &pool, INPUT);
     let profile = executable.profile();
     assert_eq!(profile.len(), case.program.kernels.len());

@@ -35,6 +35,7 @@ pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
 pub use preparation::{Columns, FieldPreparation, Preparation};
 pub use table::Place;
 
+use super::memory;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::model::{BoundField, DataSpec, SplitName};
@@ -202,6 +203,11 @@ fn load(settings: &Settings, spec: &DataSpec, seed: u64, known: Option<&Preparat
     let budget = Budget::of_memory();
     let words = known.map_or(Vec::new(), |known| known.words(fields));
     let read = |origin: &Origin, role: Role, columns: &[Columns]| {
+        let bytes = origin.source.made_up() as u64 * fields.iter().map(Field::bytes).sum::<u64>();
+        memory::check(bytes, "what is made up here").map_err(|words| {
+            let diagnostic = Diagnostic::error("out-of-memory", origin.span, words);
+            DataError::spec(diagnostic.hint("ask for fewer samples"))
+        })?;
         let (root, folder) = (&spec.root, &spec.folder);
         let context = Context { root, folder, budget: &budget, fields, seed, role, columns, words: &words };
         origin.source.read(&context).map_err(|error| error.with_span(origin.span))

@@ -127,7 +127,8 @@ pub(super) fn normals(seed: u64, purpose: Purpose, major: u32, minor: u32, count
         }
     };
     std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(work)));
+        // Without a further thread, this one does all the work.
+        (1..threads).for_each(|_| drop(std::thread::Builder::new().spawn_scoped(scope, work)));
         work();
     });
     numbers

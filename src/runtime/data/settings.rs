@@ -48,6 +48,12 @@ impl Field {
         self.sizes.iter().product()
     }
 
+    /// Bytes of a record in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let element = if self.element == Element::U8 { 1 } else { 4 };
+        element * self.elements() as u64
+    }
+
     /// True for `class[n]`.
     pub(super) fn is_class(&self) -> bool {
         matches!(self.element, Element::Class(_))

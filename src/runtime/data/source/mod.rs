@@ -87,6 +87,11 @@ impl From<Part> for Loaded {
 
 /// A source whose arguments have been checked.
 pub(super) trait Source {
+    /// How many records it makes up; 0 where files hold them.
+    fn made_up(&self) -> usize {
+        0
+    }
+
     /// Reads all samples.
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError>;
 }

@@ -148,6 +148,10 @@ fn column(sizes: Vec<usize>, values: Values) -> Column {
 }
 
 impl Source for Spirals {
+    fn made_up(&self) -> usize {
+        self.classes * self.points
+    }
+
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let seed = self.seed.unwrap_or(context.seed);
         let (mut points, mut labels) = (Vec::new(), Vec::new());
@@ -169,6 +173,10 @@ impl Source for Spirals {
 }
 
 impl Source for Regression {
+    fn made_up(&self) -> usize {
+        self.samples
+    }
+
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let seed = self.seed.unwrap_or(context.seed);
         let (inputs, target) = (&context.fields[0], &context.fields[1]);
@@ -192,6 +200,10 @@ impl Source for Regression {
 }
 
 impl Source for RandomImages {
+    fn made_up(&self) -> usize {
+        self.samples
+    }
+
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let seed = self.seed.unwrap_or(context.seed);
         let field = &context.fields[self.roles.sample];
@@ -213,6 +225,10 @@ impl Source for RandomImages {
 }
 
 impl Source for Random {
+    fn made_up(&self) -> usize {
+        self.samples
+    }
+
     fn read(&self, context: &Context<'_>) -> Result<Loaded, ReadError> {
         let seed = self.seed.unwrap_or(context.seed);
         let mut columns = Vec::new();
