@@ -23,6 +23,7 @@ mod programs;
 mod random_graphs;
 mod runs;
 mod schedule;
+mod settings;
 mod shapes;
 mod slices;
 mod stages;

@@ -117,11 +117,19 @@ impl Session {
         overrides: &[(String, String)],
         read: impl FnOnce(&Project, &Training) -> Result<Dataset, Failure>,
     ) -> Result<Self, Failure> {
-        let (project, file) = open::project(path)?;
+        let (mut project, file) = open::project(path)?;
+        project.add_settings(overrides);
         let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
         let dataset = read(&project, &training)?;
         let fields = check::bound_fields(&dataset.fields, training.batch);
         Ok(Self { path: path.to_path_buf(), project, training, dataset, fields })
+    }
+
+    /// Prints what is suspicious about the run, now that the data is known.
+    pub(super) fn warn(&self) -> super::Outcome {
+        let samples = Some(self.dataset.train.len());
+        let warnings = model::warnings(&self.project, &self.training, &self.fields, samples);
+        open::report(&warnings, &self.project.sources)
     }
 
     pub(super) fn extent(&self) -> Extent {

@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     profile: bool,
     /// Save and stop when this many steps are done; `resume` goes on
-    #[arg(long, value_name = "STEPS")]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     stop_after: Option<u64>,
     /// The run folder (a new one below `runs/` by default)
     #[arg(long, value_name = "FOLDER")]
@@ -65,6 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let session = Session::open(&arguments.file, &overrides)?;
     session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
     open::report(&keep::findings(&session.training, Some(&session.dataset)), &session.project.sources)?;
+    session.warn()?;
     let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };
     let mut trainer = session.trainer(&arguments.machine, measures)?;
     let mut init = None;

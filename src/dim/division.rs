@@ -68,7 +68,7 @@ fn by_constant(a: &Dim, divisor: i64) -> Dim {
 
 /// ⌊(⌊x / y⌋ + c) / d⌋ = ⌊(x + c·y) / (y·d)⌋ for an integer d > 0.
 fn merge_nested(numerator: &Dim, divisor: i64) -> Dim {
-    let constant = numerator.terms().iter().find(|(monomial, _)| monomial.0.is_empty()).map_or(0, |(_, c)| *c);
+    let constant = numerator.constant_term();
     let inner = numerator - Dim::constant(constant);
     if let Some(Atom::Div(x, y)) = inner.single_atom() {
         let merged = x + Dim::constant(constant) * y;

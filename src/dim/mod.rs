@@ -58,6 +58,11 @@ impl Dim {
         }
     }
 
+    /// The number that is added to the terms with names.
+    pub fn constant_term(&self) -> i64 {
+        self.terms().iter().find(|(monomial, _)| monomial.0.is_empty()).map_or(0, |(_, number)| *number)
+    }
+
     /// True where arithmetic left the range that the normal form can hold, or divided by zero.
     pub fn is_overflow(&self) -> bool {
         self.0 == Form::Overflow

@@ -6,7 +6,7 @@
 use super::arithmetic::{as_formula, as_number};
 use super::expander::{Expander, Given, Meaning, Outcome};
 use crate::diagnostics::Diagnostic;
-use crate::dim::Dim;
+use crate::dim::{Dim, Verdict};
 use crate::graph::print::shape_text;
 use crate::graph::{Affine, Binary, Contract, DType, ScalarExpr, Unary, ValueId, scalar};
 use crate::source::Span;
@@ -210,7 +210,11 @@ impl Expander<'_> {
                 Some(slot) if slot < N && slots[slot].is_none() => slots[slot] = Some(argument),
                 _ => {
                     let message = format!("`{name}` takes {}", listed(&names));
-                    return self.fail(Diagnostic::error("bad-argument", argument.span, message));
+                    let diagnostic = Diagnostic::error("bad-argument", argument.span, message);
+                    return self.fail(match names.last() {
+                        Some(&"dims") => diagnostic.hint(format!("sizes stand in a list: `{name}([N, 2, 8])`")),
+                        Some(_) | None => diagnostic,
+                    });
                 }
             }
         }
@@ -344,13 +348,28 @@ impl Expander<'_> {
         if verdict.is_proved() {
             return Ok(Meaning::Tensor(if from == shape { id } else { self.graph.reshape(id, &shape, span) }));
         }
-        let message = format!("{} cannot be reshaped to {}", shape_text(&from), shape_text(&shape));
-        let mut diagnostic = Diagnostic::error("shape-mismatch", span, message)
-            .label(x.span, format!("has {} elements", Dim::product(&from)));
-        if let Some(example) = verdict.counterexample() {
-            diagnostic = diagnostic.hint(format!("the element counts differ at {example}"));
+        let (before, after) = (Dim::product(&from), Dim::product(&shape));
+        let (from, to) = (shape_text(&from), shape_text(&shape));
+        if let Some(size) = shape.iter().filter_map(Dim::as_const).find(|size| *size < 1) {
+            let diagnostic =
+                Diagnostic::error("bad-size", span, format!("a size must be at least 1, and `{size}` is not"));
+            return self.fail(diagnostic.hint("no size is left to be found: write each, such as `size(x, 1) / 2`"));
         }
-        self.fail(diagnostic)
+        let diagnostic = match &verdict {
+            Verdict::Undecided => {
+                let message = format!("not proved: {from} has as many elements as {to}");
+                let hint = format!("add `require {before} == {after}` to the model");
+                Diagnostic::error("undecided", span, message).hint(hint)
+            }
+            Verdict::Refuted(_) | Verdict::Proved => {
+                Diagnostic::error("shape-mismatch", span, format!("{from} cannot be reshaped to {to}"))
+            }
+        };
+        let diagnostic = diagnostic.label(x.span, format!("has {before} elements"));
+        self.fail(match verdict.counterexample() {
+            Some(example) => diagnostic.hint(format!("the element counts differ at {example}")),
+            None => diagnostic,
+        })
     }
 
     fn list_of(&mut self, x: &Given) -> Outcome<Vec<Meaning>> {

@@ -89,9 +89,13 @@ pub fn without_duplicates(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
 fn check_model(project: &Project, file: FileId, model: &str) -> (Vec<Diagnostic>, Option<Expanded>) {
     let in_mode = |mode| expand(project, file, model, &[], mode, &BTreeMap::new());
     let (training, inference) = thread::scope(|scope| {
-        let training = scope.spawn(|| in_mode(Mode::Train));
+        let training = thread::Builder::new().spawn_scoped(scope, || in_mode(Mode::Train));
         let inference = in_mode(Mode::Eval);
-        (training.join().unwrap_or_else(|panic| resume_unwind(panic)), inference)
+        let training = match training {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => in_mode(Mode::Train),
+        };
+        (training, inference)
     });
     match (training, inference) {
         (Ok((trained, mut found)), Ok((expanded, more))) => {
@@ -390,7 +394,7 @@ pub fn grouped(value: i64) -> String {
 
 /// `512 MiB`, with one decimal from KiB on.
 pub fn bytes_text(bytes: u64) -> String {
-    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let units = [("TiB", 1u64 << 40), ("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
         None => format!("{bytes} B"),

@@ -195,16 +195,31 @@ impl Expander<'_> {
         let text = self.source_text(condition.span).to_owned();
         let why = message.map_or_else(|| format!("`{text}` does not hold"), str::to_owned);
         let values = self.values_text(scope, condition);
+        let way_out = match self.in_sizes(scope, condition) {
+            Some(claim) => format!("add `require {claim}` to the model, or change the sizes"),
+            None => "require it in the model in terms of its input sizes".to_string(),
+        };
         let diagnostic = match verdict {
             None => Diagnostic::error("require-failed", span, why),
             Some(verdict) => match verdict.counterexample() {
-                Some(example) => Diagnostic::error("require-failed", span, format!("{why}: fails at {example}"))
-                    .hint("require it in the model, or change the sizes"),
-                None => Diagnostic::error("undecided", span, format!("cannot prove that `{text}`"))
-                    .hint("require it in the model in terms of its input sizes"),
+                Some(example) => {
+                    Diagnostic::error("require-failed", span, format!("{why}: fails at {example}")).hint(way_out)
+                }
+                None => Diagnostic::error("undecided", span, format!("cannot prove that `{text}`")).hint(way_out),
             },
         };
         self.fail(diagnostic.at(values))
+    }
+
+    /// A comparison in terms of the model's sizes, `H >= 9`, with all numbers on the right.
+    fn in_sizes(&mut self, scope: &mut Scope, condition: &Expr) -> Option<String> {
+        let ExprKind::Binary(op, left, right) = &condition.kind else { return None };
+        relation(*op)?;
+        let left = self.expression(scope, left).ok()?.as_dim()?;
+        let right = self.expression(scope, right).ok()?.as_dim()?;
+        let number = if right.as_const().is_some() { left.constant_term() } else { 0 };
+        let number = Dim::constant(number);
+        Some(format!("{} {} {}", left - &number, super::arithmetic::symbol(*op), right - number))
     }
 
     /// A counterexample to a condition on sizes that is not decided.

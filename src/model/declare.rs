@@ -12,7 +12,7 @@ use crate::source::Span;
 use crate::syntax::ast::{Expr, ExprKind, Ident, StateEntry, TensorType};
 
 /// The largest constant element count of one tensor.
-const MAX_ELEMENTS: i64 = 1 << 40;
+pub(crate) const MAX_ELEMENTS: i64 = 1 << 40;
 
 /// `[N, 3, H]`.
 pub(crate) fn show(shape: &[Dim]) -> String {

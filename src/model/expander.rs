@@ -247,6 +247,8 @@ pub(crate) struct Expander<'p> {
     pub batch: HashSet<String>,
     /// What reads at the values of inputs ask of them.
     pub demands: Vec<Demand>,
+    /// Results of `softmax`: each row of them sums to 1 already.
+    pub probabilities: HashSet<ValueId>,
     /// Stages made and applied so far; bounds the work that a small file can ask for.
     pub work: u32,
 }
@@ -267,6 +269,7 @@ impl<'p> Expander<'p> {
             states: HashMap::new(),
             batch: HashSet::new(),
             demands: Vec::new(),
+            probabilities: HashSet::new(),
             work: 0,
         }
     }

@@ -5,6 +5,7 @@
 //! model's first output flows in first. Outputs and fields are visible by name in the loss.
 //! Invariant: the loss is one F32 number; the graph passes the verifier.
 
+use super::declare::{MAX_ELEMENTS, show};
 use super::expand::{ModelUse, used_model};
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope, Stage};
 use super::index_range::Demand;
@@ -204,12 +205,14 @@ impl Expander<'_> {
         Some((definition, function))
     }
 
-    fn step(&mut self, item: &TrainItem, batch: usize, fields: &[BoundField]) -> Outcome<ValueId> {
+    pub(super) fn step(&mut self, item: &TrainItem, batch: usize, fields: &[BoundField]) -> Outcome<ValueId> {
         let mut bound = self.model_on_fields(item, batch, fields)?;
         for (name, value) in bound.outputs.clone() {
             self.graph.outputs.push(Output { name, value });
         }
+        let before = self.diagnostics.len();
         let loss = self.loss(item, &mut bound);
+        self.explain_loss(before, item, &bound, fields);
         let uses: Outcome<Vec<MetricUse>> = metric_uses(self, item);
         for metric in uses? {
             self.step_metric(&metric, &bound)?;
@@ -217,7 +220,19 @@ impl Expander<'_> {
         let loss = loss?;
         self.graph.outputs.push(Output { name: "loss".into(), value: loss });
         self.check_classes(item, fields)?;
+        self.check_values(batch)?;
         Ok(loss)
+    }
+
+    /// Refuses values that no machine holds, so that no later count of bytes overflows.
+    fn check_values(&mut self, batch: usize) -> Outcome<()> {
+        let elements = |shape: &[Dim]| shape.iter().try_fold(1i64, |product, dim| product.checked_mul(dim.as_const()?));
+        let large = self.graph.values().find(|(_, value)| elements(&value.shape).is_none_or(|n| n > MAX_ELEMENTS));
+        let Some((_, value)) = large else { return Ok(()) };
+        let message = format!("a tensor of shape {} is too large", show(&value.shape));
+        let diagnostic = Diagnostic::error("too-large", value.span, message);
+        let by_batch = value.shape.first().and_then(Dim::as_const) == i64::try_from(batch).ok();
+        self.fail(if by_batch { diagnostic.hint("take a smaller `train.batch`") } else { diagnostic })
     }
 
     /// The model with the fields flowing into its inputs.
@@ -479,7 +494,7 @@ fn model_inputs(definition: &Definition) -> Vec<(&Ident, &ast::TensorType)> {
 }
 
 /// Where the data item declares a field.
-fn field_place(item: &TrainItem, name: &str) -> Option<Span> {
+pub(super) fn field_place(item: &TrainItem, name: &str) -> Option<Span> {
     item.data.1.body.iter().find_map(|statement| match &statement.kind {
         StatementKind::Field { name: field, .. } if field.name == name => Some(field.span),
         _ => None,

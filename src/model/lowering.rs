@@ -261,8 +261,10 @@ impl Expander<'_> {
                     let order = natural(node);
                     let value = self.lower(vars, node, &order)?;
                     if self.graph.value(value).dtype != DType::I32 {
-                        let message =
-                            format!("an index is an integer, found {}", self.describe(&Meaning::Tensor(value)));
+                        let message = format!(
+                            "an index is an integer, found floats of shape {}",
+                            shape_text(self.graph.shape(value))
+                        );
                         return self.fail(Diagnostic::error("type-mismatch", node.span, message));
                     }
                     arguments.push(value);

@@ -4,6 +4,7 @@
 //! of a `train` item. Invariant: a graph that leaves this module passes the verifier; every shape in it was proved
 //! for all sizes that the model's `require` lines admit, or, with bound sizes, for those.
 
+mod advice;
 mod apply;
 mod arguments;
 mod arithmetic;
@@ -47,6 +48,7 @@ mod training_tests;
 use crate::graph::{DType, Graph, Precision, ValueId};
 use crate::source::Span;
 use crate::syntax::ast::Direction;
+pub use advice::warnings;
 pub use expand::{ModelUse, expand, expand_use};
 pub use forward::{FieldRange, Predicted, forward, prediction};
 pub use optimizer::apply_optimizer;

@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 
+use super::advice::Rate;
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
 use super::project::Project;
 use super::stack::with_room;
@@ -76,26 +77,13 @@ impl Expander<'_> {
         };
         let (definition, given) = self.called_item(item, expr, DefinitionKind::Optimizer)?;
         let mut arguments = self.bind_arguments(&definition, given, expr.span)?;
-        let factor = item.get("schedule").map(|schedule| self.schedule(item, schedule)).transpose()?;
-        if let Some(rate) = arguments.get(LR).cloned() {
-            let Some(base) = super::arithmetic::as_formula(&rate) else {
-                let message = format!("the learning rate is a number, not {}", self.describe(&rate));
-                return self.fail(Diagnostic::error("type-mismatch", expr.span, message));
-            };
-            let rate = match factor {
-                Some(factor) => binary(Binary::Mul, base, factor),
-                None => base,
-            };
-            self.graph.scalars.push(Scalar { name: LR.into(), expr: rate.clone() });
-            let meaning = match rate {
+        if let Some(rate) = self.rate_of(item, expr, &definition, &arguments)? {
+            self.graph.scalars.push(Scalar { name: LR.into(), expr: rate.formula.clone() });
+            let meaning = match rate.formula {
                 ScalarExpr::Const(number) => Meaning::Number(number),
                 formula => Meaning::Scalar(formula),
             };
             arguments.insert(LR.into(), meaning);
-        } else if item.get("schedule").is_some() {
-            let name = &definition.ast.name.name;
-            let message = format!("`{name}` has no argument `lr` for the schedule to act on");
-            return self.fail(Diagnostic::error("unknown-argument", expr.span, message));
         }
         let mut reads: HashMap<ParamId, ValueId> = HashMap::new();
         for (id, value) in self.graph.values() {
@@ -108,6 +96,41 @@ impl Expander<'_> {
             self.update_parameter(&definition, &arguments, (*param, read), *gradient, expr.span)?;
         }
         Ok(())
+    }
+
+    /// The learning rate of an item; none where its optimizer has none.
+    pub(super) fn rate(&mut self, item: &TrainItem) -> Outcome<Option<Rate>> {
+        let Some(expr) = item.get("optimizer") else { return Ok(None) };
+        let (definition, given) = self.called_item(item, expr, DefinitionKind::Optimizer)?;
+        let arguments = self.bind_arguments(&definition, given, expr.span)?;
+        self.rate_of(item, expr, &definition, &arguments)
+    }
+
+    fn rate_of(
+        &mut self,
+        item: &TrainItem,
+        expr: &Expr,
+        definition: &Definition,
+        arguments: &HashMap<String, Meaning>,
+    ) -> Outcome<Option<Rate>> {
+        let schedule = item.get("schedule").map(|schedule| self.schedule(item, schedule)).transpose()?;
+        let Some(rate) = arguments.get(LR) else {
+            if schedule.is_none() {
+                return Ok(None);
+            }
+            let name = &definition.ast.name.name;
+            let message = format!("`{name}` has no argument `lr` for the schedule to act on");
+            return self.fail(Diagnostic::error("unknown-argument", expr.span, message));
+        };
+        let Some(base) = super::arithmetic::as_formula(rate) else {
+            let message = format!("the learning rate is a number, not {}", self.describe(rate));
+            return self.fail(Diagnostic::error("type-mismatch", expr.span, message));
+        };
+        let (formula, stages) = match schedule {
+            Some((factor, stages)) => (binary(Binary::Mul, base, factor), stages),
+            None => (base, Vec::new()),
+        };
+        Ok(Some(Rate { formula, span: expr.span, stages }))
     }
 
     pub(super) fn update_parameter(
@@ -156,8 +179,8 @@ impl Expander<'_> {
         Ok((definition, given))
     }
 
-    /// The factor on the learning rate as a formula over the clock.
-    fn schedule(&mut self, item: &TrainItem, expr: &Expr) -> Outcome<ScalarExpr> {
+    /// The factor on the learning rate as a formula over the clock, and the end of each stage.
+    fn schedule(&mut self, item: &TrainItem, expr: &Expr) -> Outcome<(ScalarExpr, Vec<(Span, ScalarExpr)>)> {
         let stages: Vec<&Expr> = match &expr.kind {
             ExprKind::Pipeline { head, stages } => {
                 head.iter().map(AsRef::as_ref).chain(stages.iter().map(|stage| &stage.value)).collect()
@@ -187,6 +210,7 @@ impl Expander<'_> {
             start = binary(Binary::Add, start, length);
             parts.push((start.clone(), value));
         }
+        let ends = stages.iter().zip(&parts).map(|(stage, (end, _))| (stage.span, end.clone())).collect();
         let Some((_, mut factor)) = parts.pop() else {
             return self.fail(Diagnostic::error("bad-value", expr.span, "this is no schedule"));
         };
@@ -194,7 +218,7 @@ impl Expander<'_> {
             let before = ScalarExpr::Compare(Compare::Lt, Box::new(done.clone()), Box::new(end));
             factor = ScalarExpr::Select(Box::new(before), Box::new(value), Box::new(factor));
         }
-        Ok(factor)
+        Ok((factor, ends))
     }
 
     pub(super) fn schedule_stage(

@@ -20,6 +20,9 @@ const MAX_FILES: usize = 1000;
 /// How long a model file may be, in bytes; readers give [`io::ErrorKind::FileTooLarge`] for a longer one.
 pub const MAX_BYTES: u64 = 8 << 20;
 
+/// What the text of a setting is called in findings.
+const COMMAND_LINE: &str = "command line";
+
 /// The files of one compilation.
 #[derive(Clone, Debug)]
 pub struct Project {
@@ -146,6 +149,23 @@ impl Project {
             if path == Path::new(name) { Ok(text.as_bytes().to_vec()) } else { Err(io::ErrorKind::NotFound.into()) }
         };
         Self::load(Path::new(name), None, &read)
+    }
+
+    /// Adds the command line's settings as texts, so that findings about them point there.
+    pub fn add_settings(&mut self, settings: &[(String, String)]) {
+        for (key, value) in settings {
+            let file = self.sources.add(COMMAND_LINE, format!("--set {key}={value}"));
+            let (loaded, _) = Loaded::parse(file, PathBuf::from(COMMAND_LINE), "");
+            self.files.push(Arc::new(loaded));
+        }
+    }
+
+    /// Where the value of a setting stands, if it was added.
+    pub(crate) fn setting_place(&self, key: &str, value: &str) -> Option<Span> {
+        let text = format!("--set {key}={value}");
+        let mut files = self.sources.files().filter(|(_, file)| file.name == COMMAND_LINE);
+        let (file, _) = files.find(|(_, file)| file.text == text)?;
+        Some(Span::new(file, text.len() - value.len(), text.len()))
     }
 
     /// The definition that `name` stands for in `file`: its own, an imported one, or the library's.

@@ -10,7 +10,7 @@ use super::lowering::{affine_over, extent, natural, shape_over};
 use super::node::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{Affine, Binary, Contract, DType, Unary, ValueId};
+use crate::graph::{Affine, Binary, Contract, DType, Op, Unary, ValueId};
 use crate::source::Span;
 use crate::syntax::ast::{BinaryOp, UnaryOp};
 
@@ -278,6 +278,11 @@ impl Expander<'_> {
         let (order, kept, places) = reduction_order(body, reduced);
         let value = self.lower(vars, body, &order)?;
         let value = self.graph.cast(value, DType::F32, span);
+        if reduction == Reduction::LogSoftmax && self.copies_probabilities(value) {
+            let message = "the logarithm of a softmax is taken of what is a softmax already";
+            let hint = "leave out the softmax before the loss, which takes the values that flow into it";
+            self.diagnostics.push(Diagnostic::warning("softmax-twice", span, message).hint(hint));
+        }
         let maximum = self.graph.reduce_max(value, &places, span);
         let maximum = self.graph.detach(maximum, span);
         let spread = self.align(vars, maximum, &kept, &order, span);
@@ -299,7 +304,24 @@ impl Expander<'_> {
             _ => {
                 let spread = self.align(vars, total, &kept, &order, span);
                 let value = self.graph.binary(Binary::Div, exponential, spread, span);
-                Ok(self.align(vars, value, &order, axes, span))
+                let value = self.align(vars, value, &order, axes, span);
+                self.probabilities.insert(value);
+                Ok(value)
+            }
+        }
+    }
+
+    /// Whether a value holds the elements of a `softmax`, in whatever shape.
+    fn copies_probabilities(&self, mut value: ValueId) -> bool {
+        loop {
+            if self.probabilities.contains(&value) {
+                return true;
+            }
+            let node = self.graph.value(value);
+            match (&node.op, node.args.as_slice()) {
+                (Op::Reshape | Op::Detach, [one]) => value = *one,
+                (Op::Contract(contract), [one]) if contract.domain.len() == contract.output.len() => value = *one,
+                (_, _) => return false,
             }
         }
     }

@@ -57,6 +57,9 @@ impl Expander<'_> {
         let candidates = candidates.chain(self.project.visible_names(scope.file)).chain(BUILTINS.iter().copied());
         let diagnostic = match nearest(name, candidates) {
             Some(other) => diagnostic.hint(format!("did you mean `{other}`?")).fix(span, other),
+            None if name.starts_with(|first: char| first.is_ascii_uppercase()) => diagnostic.hint(format!(
+                "a size is bound by an input's shape, by `let`, or by a shape that flows by: `-> [N, {name}]`"
+            )),
             None => diagnostic,
         };
         self.fail(diagnostic)

@@ -3,7 +3,8 @@
 //! Input: a project, a file, which item, and `KEY=VALUE` settings. Output: a [`TrainItem`].
 //! Keys: `train.KEY` (or `KEY` alone) sets a line of the item; `model.ARG`, `optimizer.ARG`, `loss.ARG` and
 //! `schedule.ARG` set an argument of its call; `data.KEY` sets a line of the data item; `data.folder` is the folder that the
-//! data item's paths start at and stay below; `train.item` chooses the item by its model's name. Invariant: every place in a setting's value is that of the item's head.
+//! data item's paths start at and stay below; `train.item` chooses the item by its model's name. Invariant: every place in
+//! a setting's value is that of its text on the command line, or of the item's head where the project does not know that text.
 
 use super::project::Project;
 use crate::diagnostics::{Diagnostic, suggest::nearest};
@@ -73,9 +74,9 @@ pub(super) fn find(
             problems.push(suggest(diagnostic, &name.name, name.span, &KEYS));
         }
     }
-    let place = train.model.span;
     let settings = overrides.iter().filter(|(key, _)| key != "train.item" && key != "data.folder");
     for (key, text) in settings {
+        let place = project.setting_place(key, text).unwrap_or(train.model.span);
         if let Err(words) = apply(project, &mut item, key, text, place) {
             problems.push(Diagnostic::error("bad-setting", place, format!("the setting `{key}={text}`: {words}")));
         }

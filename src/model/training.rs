@@ -70,6 +70,7 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
                     problems.push(problem);
                 }
             }
+            without_echo(project, &item, &mut problems);
             return Err(problems);
         }
     }
@@ -102,6 +103,19 @@ fn direction(metrics: &[MetricSpec], best: &Best) -> Result<Direction, Diagnosti
         Diagnostic::error("undecided", place, message)
             .hint(format!("write `metric {name}(…): higher is better`, or `lower`, where the metric is defined"))
     })
+}
+
+/// What the loss refuses, metrics refuse too: where a library's loss does not fit what the model gives, the library's
+/// metrics are left unsaid.
+fn without_echo(project: &Project, item: &TrainItem, problems: &mut Vec<Diagnostic>) {
+    let refused = |problem: &Diagnostic, key: &str| {
+        let (place, line) = (problem.span(), item.get(key).map(|line| line.span));
+        line.is_some_and(|line| line.file == place.file && (line.start..=line.end).contains(&place.start))
+            && problem.labels.get(1).is_some_and(|label| project.is_library(label.span.file))
+    };
+    if problems.iter().any(|problem| refused(problem, "loss")) {
+        problems.retain(|problem| !refused(problem, "metrics"));
+    }
 }
 
 fn line<T>(

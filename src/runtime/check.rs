@@ -33,7 +33,12 @@ pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
     let trains = project.tree(file).items.iter().any(|item| matches!(item.kind, ItemKind::Train(_)));
     if trains && !found.iter().any(Diagnostic::is_error) {
         match step(project, file, None) {
-            Ok((training, _)) => found.extend(keep::findings(&training, None)),
+            Ok((training, _)) => {
+                let fields = data::fields(&training.data).unwrap_or_default();
+                let fields = bound_fields(&fields, training.batch);
+                found.extend(keep::findings(&training, None));
+                found.extend(model::warnings(project, &training, &fields, None));
+            }
             Err(findings) => found.extend(findings),
         }
     }

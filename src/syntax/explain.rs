@@ -176,6 +176,15 @@ impl Failure<'_> {
             let message = format!("`{first}` begins an item, which stands outside of all blocks");
             return Some(self.error(0, message));
         }
+        let names = (0..).step_by(2).take_while(|index| self.kind(*index) == Some(TokenKind::Word));
+        let names = names.take_while(|index| *index == 0 || self.word(index - 1) == ",").count();
+        if names >= 2 && self.word(2 * names - 1) == "=" && self.found < 2 * names {
+            let diagnostic = self.error(1, "a statement binds one name");
+            return Some(diagnostic.hint(
+                "bind all results to one name and read them by theirs: `both = stage(x)`, then `both.first`; \
+                 a part of a tensor is an equation: `a[n, c] = x[n, c] : [N, C / 2]`",
+            ));
+        }
         let declares = STATEMENT_WORDS.contains(&first);
         if self.word(1) == ":" && self.kind(0) == Some(TokenKind::Word) && self.found >= 2 && !declares {
             let diagnostic = self.error(1, format!("`{first}:` is followed by a type such as `[N, C]` or `i32[N]`"));
@@ -237,6 +246,21 @@ impl Failure<'_> {
         Some(words)
     }
 
+    /// Whether the stop lies behind a `->`, outside of brackets opened since.
+    fn in_pipeline(&self) -> bool {
+        let mut open = 0;
+        for index in (0..self.found).rev() {
+            match self.word(index) {
+                ")" | "]" | "}" => open += 1,
+                "(" | "[" | "{" if open == 0 => return false,
+                "(" | "[" | "{" => open -= 1,
+                "->" if open == 0 => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+
     fn follows(&self, word: &str) -> bool {
         self.found > 0 && self.word(self.found - 1) == word
     }
@@ -259,6 +283,11 @@ impl Failure<'_> {
             }
             _ if found == "=" => diagnostic.hint("equality is written `==`"),
             _ if found == "->" => diagnostic.hint("put a pipeline inside of an expression in parentheses"),
+            _ if operand && self.expectation().is_none() && self.in_pipeline() => {
+                let start = self.span(self.found).start as usize;
+                let hint = format!("`->` stands between stages: `{} -> {found}`", self.word(self.found - 1));
+                diagnostic.hint(hint).fix(Span::new(self.file, start, start), "-> ")
+            }
             _ if operand && self.found > 0 && self.expectation().is_none() => {
                 diagnostic.hint("is an operator or a comma missing?")
             }

@@ -71,7 +71,7 @@ fn sizes_below_one_are_refused() {
 #[test]
 fn a_window_that_may_not_fit_asks_for_a_require() {
     let text = "model M {\n  input x: [N, 3, H, W]\n  return x -> Conv(8, 3)\n}\n";
-    assert_eq!(errors(text)[0].0, "bad-size");
+    assert_eq!(errors(text)[0].0, "require-failed");
     let text = "model M {\n  input x: [N, 3, H, W]\n  require H >= 3 and W >= 3\n  return x -> Conv(8, 3)\n}\n";
     assert_eq!(output_shape(&good(text)), "[N, 8, H - 2, W - 2]");
 }
