@@ -1,10 +1,10 @@
 """Times one training step of the reference workloads in Ansatz, PyTorch and JAX, in turn, and prints the ratios.
 
-usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--compile] [--fast]
+usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--no-compile] [--fast]
        [--tune]
 
 Needs `cargo build --release`. What `ansatz tune` has measured on this machine before does not count; with `--tune` it is
-run first, on each workload. A peer whose package is not installed is skipped, and said so. Each round runs every
+run first, on each workload. A peer whose packages are not installed, or that fails on a workload, is left out, and said so. Each round runs every
 program once in a process of its own; the table holds the median over rounds of each program's median step, the ratio
 of the fastest peer to Ansatz (above 1: Ansatz is faster) with its lowest and highest round, and peak resident memory.
 """
@@ -31,8 +31,12 @@ def run(command, env=None):
         _, status, usage = os.wait4(process.pid, 0)
         out.seek(0)
         if status != 0:
-            raise SystemExit(f"failed: {' '.join(map(str, command))}")
+            raise Failed(" ".join(map(str, command)))
         return out.read(), usage.ru_maxrss / 1024
+
+
+class Failed(Exception):
+    """A program did not exit with success."""
 
 
 def ours(name, threads, seconds, mode):
@@ -76,12 +80,26 @@ def peer(script):
 def programs(compiled, fast):
     found = [("ansatz", ours, ["--set", "train.precision=fast"] * fast)]
     torch = [("torch", [])] + [("torch compiled", ["--compile"])] * compiled
-    for package, script, modes in [("torch", "torch_steps", torch), ("jax", "jax_steps", [("jax", [])])]:
-        if importlib.util.find_spec(package) is None:
-            print(f"{package} is not installed: skipped", file=sys.stderr)
+    peers = [(["torch"], "torch_steps", torch), (["jax", "optax"], "jax_steps", [("jax", [])])]
+    for packages, script, modes in peers:
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            names = ", ".join(name for name, _ in modes)
+            print(f"{', '.join(missing)} is not installed: {names} left out", file=sys.stderr)
             continue
         found += [(name, peer(script), mode) for name, mode in modes]
     return found
+
+
+def measured(name, measure, *arguments):
+    """What a program measures; nothing, and a word, where a peer fails. Ansatz may not."""
+    try:
+        return measure(*arguments)
+    except Failed as failure:
+        if name == "ansatz":
+            raise SystemExit(f"failed: {failure}")
+        print(f"{name} left out: failed: {failure}", file=sys.stderr)
+        return None
 
 
 def main():
@@ -90,7 +108,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--only", default=",".join(WORKLOADS))
-    parser.add_argument("--compile", action="store_true", help="run torch.compile too (slow to start)")
+    parser.add_argument("--no-compile", dest="compile", action="store_false",
+                        help="leave torch.compile out (it is slow to start)")
     parser.add_argument("--fast", action="store_true", help="Ansatz with `precision = fast`")
     parser.add_argument("--tune", action="store_true", help="measure Ansatz's products first")
     options = parser.parse_args()
@@ -108,7 +127,7 @@ def compare(options):
             tune(workload, options.threads, candidates[0][2])
         rounds = []
         for _ in range(options.rounds):
-            rounds.append({name: measure(workload, options.threads, options.seconds, mode)
+            rounds.append({name: measured(name, measure, workload, options.threads, options.seconds, mode)
                            for name, measure, mode in candidates})
         cells = []
         for name, _, _ in candidates:

@@ -107,3 +107,36 @@ fn the_gradient_of_a_linear_layer_reads_like_a_textbook() {
 "
     );
 }
+
+/// Windows of a maximum give their indices no range by a plain read.
+#[test]
+fn gradients_of_pools_and_reductions_read_back() {
+    for body in [
+        "max_pool(2)",
+        "max_pool(3, stride = 2, pad = 1)",
+        "avg_pool(2)",
+        "avg_pool(3, stride = 2, pad = 1)",
+        "adaptive_max_pool(2)",
+        "relu -> max_pool(2) -> max_pool(2)",
+        "mean_over(H, W)",
+        "softmax",
+    ] {
+        let text = format!(
+            "model M {{\n  input x: [2, 3, 4, 4]\n  param w: [4] ~ zeros\n  \
+             a[n, c, i, j] = x[n, c, i, j] * w[j]\n  y = a -> [N, C, H, W] -> {body} -> flatten\n  \
+             loss[] = sum[n, k] y[n, k] * y[n, k]\n  return loss\n}}\n"
+        );
+        let mut graph = expanded(&text, "M").graph;
+        let loss = graph.outputs[0].value;
+        let reads = graph.values().find(|(_, value)| matches!(value.op, Op::Param(_)));
+        let (param, _) = reads.expect("the model has a parameter");
+        let value = ansatz::grad::differentiate(&mut graph, loss, &[param])[0];
+        graph.outputs.push(Output { name: "grad.w".into(), value });
+        ansatz::passes::for_reading(&mut graph);
+        let values = |count: usize| (0..count).map(|i| ((i * 37 + 11) % 101) as f64 / 50.0 - 1.0).collect();
+        let mut feeds = Feeds::default();
+        feeds.inputs.insert("x".into(), Tensor::new(&[2, 3, 4, 4], values(96)));
+        feeds.params.insert("w".into(), Tensor::new(&[4], vec![0.5, -1.5, 2.0, 0.75]));
+        check(&graph, &feeds);
+    }
+}

@@ -92,14 +92,11 @@ fn every_seed_of_64_bits_is_taken_as_it_is() {
 }
 
 #[test]
-fn stopping_after_no_step_or_behind_a_run_is_refused() {
+fn stopping_behind_a_run_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write(folder.path(), "16", "64", "8");
-    let output = ansatz(folder.path(), &["train", "m.ansatz", "--run", "run", "--stop-after", "0"]);
-    assert_eq!(output.status.code(), Some(2), "{}", words(&output));
-    assert!(!folder.path().join("run").exists());
-    let output = ansatz(folder.path(), &["train", "m.ansatz", "--run", "run", "--stop-after", "2"]);
-    assert_eq!(output.status.code().map(|_| folder.path().join("run/last.safetensors").exists()), Some(true));
+    ansatz(folder.path(), &["train", "m.ansatz", "--run", "run", "--stop-after", "2"]);
+    assert!(folder.path().join("run/last.safetensors").exists());
     let output = ansatz(folder.path(), &["resume", "run", "--stop-after", "2"]);
     assert_eq!(output.status.code(), Some(2), "{}", words(&output));
     assert!(words(&output).contains("stands after step 2"), "{}", words(&output));

@@ -47,3 +47,39 @@ fn what_is_suspicious_about_a_run_is_told_when_the_data_is_known() {
     assert_eq!(denied.status.code(), Some(1), "{}", text(&denied.stderr));
     assert!(text(&denied.stderr).contains("warning[schedule-longer-than-run]"), "{}", text(&denied.stderr));
 }
+#[test]
+fn plans_and_derivatives_need_the_declared_sizes_and_no_data() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let lines = "  length = 2 epochs\n  batch = 16\n";
+    let absent = training(lines)
+        .replace("random(samples = 64)", "csv(\"absent.csv\")")
+        .replace("x: f32[8]", "x: f32[8] = columns(0, 7)");
+    std::fs::write(folder.path().join("absent.ansatz"), absent).expect("written");
+    std::fs::write(folder.path().join("present.ansatz"), training(lines)).expect("written");
+    for command in [&["plan"][..], &["plan", "--inference"], &["grad"], &["dump", "--stage", "kernel"]] {
+        let output = |file: &str| {
+            let output = ansatz(folder.path(), &[command, &[file]].concat());
+            assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+            text(&output.stdout).replace(file, "FILE")
+        };
+        let lines = |text: String| {
+            text.lines().map(|line| line.split("  #").next().map(str::trim_end).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let (absent, present) = (lines(output("absent.ansatz")), lines(output("present.ansatz")));
+        assert_eq!(absent, present, "{command:?}");
+    }
+    let output = ansatz(folder.path(), &["train", "absent.ansatz"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_derivative_of_every_shipped_model_checks_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for model in ["mnist_cnn", "cifar_cnn", "digits", "spirals", "text_mlp", "linear_regression"] {
+        let derivative = ansatz(Path::new(env!("CARGO_MANIFEST_DIR")), &["grad", &format!("models/{model}.ansatz")]);
+        assert!(derivative.status.success(), "{model}: {}", text(&derivative.stderr));
+        std::fs::write(folder.path().join("g.ansatz"), &derivative.stdout).expect("written");
+        let output = ansatz(folder.path(), &["check", "g.ansatz"]);
+        assert!(output.status.success(), "{model}: {}", text(&output.stderr));
+    }
+}

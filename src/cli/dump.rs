@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::session::{self, Session};
+use super::outline::Outline;
+use super::session;
 use super::{Failure, open};
 use crate::kernel::Program;
 use crate::schedule::Persistent;
@@ -46,8 +47,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     if arguments.stage == Stage::Ast {
         return ast(arguments);
     }
-    let session = Session::open(&arguments.file, &arguments.set)?;
-    let (project, training, fields) = (&session.project, &session.training, &session.fields);
+    let outline = Outline::open(&arguments.file, &arguments.set)?;
+    let (project, training, fields) = (&outline.project, &outline.training, &outline.fields);
     if arguments.stage == Stage::Model {
         println!("{training:#?}");
         return Ok(());

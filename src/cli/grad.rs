@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::open;
-use super::session::{self, Session};
+use super::outline::Outline;
+use super::session;
 use crate::{model, passes, pipeline};
 
 #[derive(Debug, Args)]
@@ -18,15 +19,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let session = Session::open(&arguments.file, &arguments.set)?;
-    let training = &session.training;
-    let forward = model::forward(&session.project, training, training.batch, model::Mode::Train, &session.fields);
-    let forward = open::unwrap(forward, &session.project.sources)?;
+    let outline = Outline::open(&arguments.file, &arguments.set)?;
+    let training = &outline.training;
+    let forward = model::forward(&outline.project, training, training.batch, model::Mode::Train, &outline.fields);
+    let forward = open::unwrap(forward, &outline.project.sources)?;
     let mut graph = forward.graph;
     graph.updates.clear();
     graph.outputs.retain(|output| output.name == "loss");
     pipeline::add_gradient_outputs(&mut graph, forward.loss);
     passes::run(&mut graph);
-    print!("{}", crate::grad::print::equations(&graph, &session.project.sources));
+    print!("{}", crate::grad::print::equations(&graph, &outline.project.sources));
     Ok(())
 }

@@ -29,6 +29,7 @@ mod grad;
 mod interrupt;
 mod new;
 mod open;
+mod outline;
 mod output;
 mod plan;
 mod predict;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::session::{self, Machine, Session};
+use super::outline::Outline;
+use super::session::{self, Machine};
 use super::{Failure, roofline};
 use crate::primitives::limits::Limits;
 use crate::schedule;
@@ -27,9 +28,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let session = Session::open(&arguments.file, &arguments.set)?;
-    let program = session.program(arguments.inference)?;
-    let report = schedule::report(&program, &session.project.sources);
+    let outline = Outline::open(&arguments.file, &arguments.set)?;
+    let program = outline.program(arguments.inference)?;
+    let report = schedule::report(&program, &outline.project.sources);
     if arguments.roofline {
         let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
         print!("{}", roofline::table(&report, &limits));

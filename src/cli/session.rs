@@ -1,4 +1,4 @@
-//! What `train`, `resume`, `eval`, `predict` and `plan` share: a model file with its data, ready to run.
+//! What `train`, `resume`, `eval` and `predict` share: a model file with its data, ready to run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::{Failure, open};
-use crate::kernel::Program;
 use crate::model::{self, BoundField, Project, Training};
 use crate::pipeline::{self, Purpose};
 use crate::primitives::{self, Level};
@@ -17,7 +16,6 @@ use crate::runtime::recipe::Recipe;
 use crate::runtime::train::{Extent, LoopError};
 use crate::runtime::trainer::{Settings, Trainer, TrainerError};
 use crate::runtime::tuning::Cache;
-use crate::schedule::{self, Persistent};
 
 /// Options about the machine; none of them changes results beyond rounding.
 #[derive(Clone, Debug, Args)]
@@ -141,19 +139,6 @@ impl Session {
         let ranges = pipeline::data_ranges(&self.project, &self.training, &self.fields, purposes);
         let ranges = open::unwrap(ranges, &self.project.sources)?;
         self.dataset.hold(&self.training.data, &ranges).map_err(|error| data_failure(&self.project, error))
-    }
-
-    /// The training step for full batches, or inference on one, planned.
-    pub(super) fn program(&self, inference: bool) -> Result<Program, Failure> {
-        let (project, training) = (&self.project, &self.training);
-        let train = pipeline::training_graph(project, training, training.batch, &self.fields, false);
-        let train = open::unwrap(train, &project.sources)?;
-        let persistent = Persistent::of(&train);
-        if !inference {
-            return Ok(schedule::plan(&train, &persistent));
-        }
-        let graph = pipeline::prediction_graph(project, training, training.batch, &self.fields);
-        Ok(schedule::plan(&open::unwrap(graph, &project.sources)?, &persistent))
     }
 
     /// The compiled training step with first values.

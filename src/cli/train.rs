@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     profile: bool,
     /// Save and stop when this many steps are done; `resume` goes on
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEPS")]
     stop_after: Option<u64>,
     /// The run folder (a new one below `runs/` by default)
     #[arg(long, value_name = "FOLDER")]

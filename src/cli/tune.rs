@@ -7,7 +7,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;
-use super::session::{self, Machine, Session};
+use super::outline::Outline;
+use super::session::{self, Machine};
 use crate::cpu;
 use crate::kernel::{Product, Program};
 use crate::primitives::pool::Pool;
@@ -29,12 +30,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let session = Session::open(&arguments.file, &arguments.set)?;
+    let outline = Outline::open(&arguments.file, &arguments.set)?;
     let (level, threads) = (arguments.machine.level()?, arguments.machine.threads());
     let cache = Cache::of_user()
         .ok_or_else(|| Failure::Problem("no folder for measurements: set ANSATZ_CACHE to one".to_string()))?;
     let mut known = cache.load(level, threads);
-    let programs = [session.program(false)?, session.program(true)?];
+    let programs = [outline.program(false)?, outline.program(true)?];
     let mut todo: Vec<(&Program, usize, &Product, usize)> = Vec::new();
     for program in &programs {
         for (kernel, product, kept) in cpu::products(program) {
@@ -56,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
             known.insert(product, *kept, level, found.cut);
             let (estimated, tuned) = (found.estimated * 1e3, found.tuned * 1e3);
             let cut = if found.tuned < found.estimated { found.cut.to_string() } else { "as estimated".to_string() };
-            let place = session.project.sources.location(kernel.span);
+            let place = outline.project.sources.location(kernel.span);
             bar.suspend(|| println!("{estimated:>12.4}  {tuned:>12.4}  {cut:<16}  {}  {place}", kernel.name));
         }
         bar.inc(1);

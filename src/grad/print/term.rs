@@ -240,7 +240,33 @@ pub(super) fn read_by_name(graph: &Graph, id: ValueId) -> Vec<ValueId> {
         Op::Input(_) | Op::Param(_) | Op::State(_) | Op::Scalar(_) => Vec::new(),
         Op::Const(_) | Op::Size(_) | Op::Index { .. } | Op::Random { .. } => Vec::new(),
         Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast => Vec::new(),
-        Op::ReduceMax { .. } | Op::ArgMax { .. } => Vec::new(),
+        // Where nothing written in place gives the reduced indices a range, a line of its own does.
+        Op::ReduceMax { .. } | Op::ArgMax { .. } if gives_ranges(graph, value.args[0]) => Vec::new(),
+        Op::ReduceMax { .. } | Op::ArgMax { .. } => value.args.clone(),
+    }
+}
+
+/// Whether a value, written in place, reads some tensor at plain indices over all of its own dims.
+fn gives_ranges(graph: &Graph, id: ValueId) -> bool {
+    let value = graph.value(id);
+    match &value.op {
+        Op::Input(_) | Op::Param(_) | Op::State(_) | Op::Scalar(_) => true,
+        // These have a line.
+        Op::Random { .. } | Op::Detach | Op::Reshape | Op::Scatter(_) => true,
+        Op::ReduceMax { .. } | Op::ArgMax { .. } => true,
+        Op::Contract(_) if !super::is_move(graph, id) => true,
+        Op::Contract(contract) => {
+            let shape = graph.shape(value.args[0]);
+            let whole = |index: usize| {
+                let mut reads = contract.operands[0].iter().zip(shape);
+                reads.any(|(entry, extent)| entry.as_index() == Some(index) && contract.domain[index] == *extent)
+            };
+            (0..contract.domain.len()).all(whole) && gives_ranges(graph, value.args[0])
+        }
+        Op::Const(_) | Op::Size(_) | Op::Index { .. } | Op::Gather(_) => false,
+        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast => {
+            value.args.iter().any(|arg| gives_ranges(graph, *arg))
+        }
     }
 }
 

@@ -1,0 +1,48 @@
+//! What `plan`, `tune`, `grad` and `dump` share: a model file with its settings and the sizes that its data item declares.
+//!
+//! Input: a path and settings of the command line. Output: an [`Outline`]. Invariant: no file of the data is opened; only
+//! the number of samples is unknown.
+
+use std::path::Path;
+
+use super::{Failure, open};
+use crate::kernel::Program;
+use crate::model::{self, BoundField, Project, Training};
+use crate::pipeline;
+use crate::runtime::{check, data};
+use crate::schedule::{self, Persistent};
+
+/// A model file without its data.
+pub(super) struct Outline {
+    /// The file and all it uses.
+    pub project: Project,
+    /// The settings of the `train` item.
+    pub training: Training,
+    /// The data's fields as declared, with the batch first.
+    pub fields: Vec<BoundField>,
+}
+
+impl Outline {
+    /// Reads the file and its `train` item.
+    pub(super) fn open(path: &Path, overrides: &[(String, String)]) -> Result<Self, Failure> {
+        let (mut project, file) = open::project(path)?;
+        project.add_settings(overrides);
+        let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
+        let fields = open::unwrap(data::fields(&training.data), &project.sources)?;
+        let fields = check::bound_fields(&fields, training.batch);
+        Ok(Self { project, training, fields })
+    }
+
+    /// The training step for full batches, or inference on one, planned.
+    pub(super) fn program(&self, inference: bool) -> Result<Program, Failure> {
+        let (project, training) = (&self.project, &self.training);
+        let train = pipeline::training_graph(project, training, training.batch, &self.fields, false);
+        let train = open::unwrap(train, &project.sources)?;
+        let persistent = Persistent::of(&train);
+        if !inference {
+            return Ok(schedule::plan(&train, &persistent));
+        }
+        let graph = pipeline::prediction_graph(project, training, training.batch, &self.fields);
+        Ok(schedule::plan(&open::unwrap(graph, &project.sources)?, &persistent))
+    }
+}
