@@ -13,6 +13,7 @@ pub mod folder;
 pub mod init;
 pub mod keep;
 pub mod memory;
+mod places;
 pub mod recipe;
 pub mod record;
 pub mod train;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::checkpoint::{self, Exact, Note, Position, Tensor};
 use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
+use super::places::{checkpoint_name, fill, places, sizes};
 use super::{init, memory};
 use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::{Diagnostic, suggest};
@@ -565,39 +566,7 @@ fn graph_of(
     }
 }
 
-/// Weights and buffers stand under their own names, other states under a prefix.
-fn checkpoint_name(kind: &StateKind, name: &str) -> String {
-    match kind {
-        StateKind::Buffer => name.to_string(),
-        StateKind::Optimizer(_) => format!("optimizer:{name}"),
-        StateKind::Metric => format!("metric:{name}"),
-    }
-}
-
 /// Bytes of a field for `batch` samples.
 fn bytes_of(field: &BoundField, batch: usize) -> u64 {
     4 * field.sizes[1..].iter().product::<usize>() as u64 * batch as u64
-}
-
-fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
-    shape.iter().map(|dim| dim.as_const().expect("sizes are bound in training") as usize).collect()
-}
-
-/// The place of each parameter and state of the training step.
-fn places(graph: &Graph, persistent: &Persistent) -> BTreeMap<String, Buffer> {
-    let params = graph.params.iter().map(|p| (format!("param:{}", p.name), DType::F32, sizes(&p.shape)));
-    let states = graph.states.iter().map(|s| (format!("state:{}", s.name), s.dtype, sizes(&s.shape)));
-    let place = |(name, dtype, sizes): (String, DType, Vec<usize>)| {
-        let offset = persistent.offset(&name).expect("the graph's own parameters and states have places");
-        (name.clone(), Buffer { name, dtype, sizes, offset })
-    };
-    params.chain(states).map(place).collect()
-}
-
-fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
-    match buffer.dtype {
-        DType::F32 => arena.f32_mut(buffer).fill(value as f32),
-        DType::I32 => arena.i32_mut(buffer).fill(value as i32),
-        DType::Bool => arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
-    }
 }

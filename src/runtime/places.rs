@@ -1,0 +1,45 @@
+//! Where parameters and states lie in the arena, and what they are called in a checkpoint.
+//!
+//! Input: the graph of a step and the plan of what persists. Output: a buffer for each parameter and state, by
+//! `param:NAME` and `state:NAME`. Invariant: every step of a run finds them at the same places.
+
+use std::collections::BTreeMap;
+
+use crate::cpu::Arena;
+use crate::graph::{DType, Graph, StateKind};
+use crate::kernel::Buffer;
+use crate::schedule::Persistent;
+
+/// Weights and buffers stand under their own names, other states under a prefix.
+pub(super) fn checkpoint_name(kind: &StateKind, name: &str) -> String {
+    match kind {
+        StateKind::Buffer => name.to_string(),
+        StateKind::Optimizer(_) => format!("optimizer:{name}"),
+        StateKind::Metric => format!("metric:{name}"),
+    }
+}
+
+/// The numbers of a shape whose sizes are bound.
+pub(super) fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
+    shape.iter().map(|dim| dim.as_const().expect("sizes are bound in training") as usize).collect()
+}
+
+/// The place of each parameter and state of the training step.
+pub(super) fn places(graph: &Graph, persistent: &Persistent) -> BTreeMap<String, Buffer> {
+    let params = graph.params.iter().map(|p| (format!("param:{}", p.name), DType::F32, sizes(&p.shape)));
+    let states = graph.states.iter().map(|s| (format!("state:{}", s.name), s.dtype, sizes(&s.shape)));
+    let place = |(name, dtype, sizes): (String, DType, Vec<usize>)| {
+        let offset = persistent.offset(&name).expect("the graph's own parameters and states have places");
+        (name.clone(), Buffer { name, dtype, sizes, offset })
+    };
+    params.chain(states).map(place).collect()
+}
+
+/// Sets all elements to a value.
+pub(super) fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
+    match buffer.dtype {
+        DType::F32 => arena.f32_mut(buffer).fill(value as f32),
+        DType::I32 => arena.i32_mut(buffer).fill(value as i32),
+        DType::Bool => arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
+    }
+}
