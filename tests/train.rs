@@ -330,3 +330,54 @@ fn a_resumed_run_keeps_epochs_whose_figures_were_not_finite() {
     assert!(shown.contains("valid.odd was never finite"), "{shown}");
     assert!(!folder.path().join("run/best.safetensors").exists());
 }
+
+#[test]
+fn weights_that_are_not_finite_are_never_saved() {
+    let folder = workspace();
+    // The root of a square has no slope at 0: the loss of the first step is finite, its gradient is not.
+    let rough = "model Net {\n  input image: [N, 2, 8, 8]\n  param rough: [4] ~ zeros\n  z = image -> flatten -> fc: Linear(4)\n  \
+                 y[n, c] = z[n, c] + sqrt(rough[c] * rough[c])\n  return y\n}\n";
+    let text = format!("{rough}{}", &MODEL[MODEL.find("\ndata").expect("a data item")..]);
+    std::fs::write(folder.path().join("rough.ansatz"), text).expect("written");
+    for end in ["steps", "stop-after"] {
+        let option = format!("--{end}");
+        let output = ansatz(folder.path(), &["train", "rough.ansatz", "--run", end, &option, "1"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("`rough` (rough.ansatz:3:") && text.contains("not finite at step 1"), "{text}");
+        for file in ["last", "weights"] {
+            assert!(!folder.path().join(end).join(format!("{file}.safetensors")).exists(), "{file}");
+        }
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named_by_what_loads_them() {
+    let folder = workspace();
+    succeed(folder.path(), &["train", "net.ansatz", "--run", "run", "--steps", "1"]);
+    let bytes = bytes(folder.path(), "run/weights.safetensors");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let broken: Vec<(String, Vec<usize>, Vec<u8>)> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, tensor)| {
+            let mut data = tensor.data().to_vec();
+            if name == "fc.bias" {
+                data[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+            }
+            (name, tensor.shape().to_vec(), data)
+        })
+        .collect();
+    let views = broken.iter().map(|(name, shape, data)| {
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data);
+        (name, view.expect("a view"))
+    });
+    let written = safetensors::serialize(views, None).expect("serialised");
+    std::fs::write(folder.path().join("nan.safetensors"), written).expect("written");
+    for command in [["eval", "--weights"], ["predict", "--weights"], ["train", "--init"]] {
+        let output = ansatz(folder.path(), &[command[0], "net.ansatz", command[1], "nan.safetensors"]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("nan.safetensors: `fc.bias`") && text.contains("not finite"), "{text}");
+    }
+}

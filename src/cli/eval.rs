@@ -16,7 +16,7 @@ use crate::pipeline::Purpose;
 use crate::runtime::data::{Plan, Rows, Split};
 use crate::runtime::figures::{Figures, Metric};
 use crate::runtime::train;
-use crate::runtime::trainer::Trainer;
+use crate::runtime::trainer::{NOT_A_NUMBER, Trainer};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -46,6 +46,9 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut trainer = trained.trainer(&session, Purpose::Evaluate, &arguments.machine)?;
     let figures =
         train::evaluate(&mut trainer, split, session.training.batch).map_err(|error| session.loop_failure(error))?;
+    if !figures.loss.is_finite() {
+        return Err(Failure::Problem(format!("the loss is not finite, though the weights are; {NOT_A_NUMBER}")));
+    }
     let confusion = confusion(&session, &mut trainer, split)?;
     if arguments.json {
         // A key stands once: the metric's own matrix is the same one.

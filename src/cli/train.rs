@@ -15,7 +15,7 @@ use crate::runtime::keep;
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{Command, Init, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError, Weights};
-use crate::runtime::trainer::Trainer;
+use crate::runtime::trainer::{NOT_A_NUMBER, Trainer};
 use crate::schedule;
 
 #[derive(Debug, Args)]
@@ -203,11 +203,7 @@ pub(super) fn go(
         }
         Err(LoopError::Trainer(error)) => Err(session.trainer_failure(error)),
         Err(LoopError::Problem(words)) => Err(Failure::Problem(words)),
-        Err(LoopError::Diverged { step }) => Err(Failure::Problem(format!(
-            "the loss is not finite at step {step}; a smaller learning rate or `clip = 1.0` may help \
-             (the last whole epoch, if any, is in {})",
-            folder.join("last.safetensors").display()
-        ))),
+        Err(LoopError::Diverged { step, what }) => Err(diverged(session, &folder, step, &what)),
     }
 }
 
@@ -220,6 +216,23 @@ fn quoted(path: &Path) -> String {
         false if text.starts_with('-') => format!("'./{}'", text.replace('\'', "'\\''")),
         false => format!("'{}'", text.replace('\'', "'\\''")),
     }
+}
+
+/// What is not finite, what may help, and from where to go on.
+fn diverged(session: &Session, folder: &Path, step: u64, what: &str) -> Failure {
+    let last = folder.join("last.safetensors");
+    let way = match last.exists() {
+        true => format!(
+            "{0} is from before and finite: `ansatz train {1} --init {0}` starts from its weights",
+            quoted(&last),
+            quoted(&session.path)
+        ),
+        false => "nothing was saved before".to_string(),
+    };
+    Failure::Problem(format!(
+        "{what} is not finite at step {step}\n  where values grow, a smaller learning rate or `clip = 1.0` may help; \
+         {NOT_A_NUMBER}\n  {way}"
+    ))
 }
 
 fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path, weights: &Weights) -> super::Outcome {

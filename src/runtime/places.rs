@@ -9,6 +9,7 @@ use crate::cpu::Arena;
 use crate::graph::{DType, Graph, StateKind};
 use crate::kernel::Buffer;
 use crate::schedule::Persistent;
+use crate::source::Span;
 
 /// Weights and buffers stand under their own names, other states under a prefix.
 pub(super) fn checkpoint_name(kind: &StateKind, name: &str) -> String {
@@ -42,4 +43,19 @@ pub(super) fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
         DType::I32 => arena.i32_mut(buffer).fill(value as i32),
         DType::Bool => arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
     }
+}
+
+/// The first parameter or buffer that holds a value that is not finite, and where it is declared.
+pub(super) fn not_finite<'g>(
+    graph: &'g Graph,
+    places: &BTreeMap<String, Buffer>,
+    arena: &Arena,
+) -> Option<(&'g str, Span)> {
+    let params = graph.params.iter().map(|param| ("param", param.name.as_str(), param.span));
+    let buffers = graph.states.iter().filter(|state| state.kind == StateKind::Buffer && state.dtype == DType::F32);
+    let buffers = buffers.map(|state| ("state", state.name.as_str(), state.span));
+    let is_broken = |(kind, name, _): &(&str, &str, Span)| {
+        !arena.f32(&places[&format!("{kind}:{name}")]).iter().all(|value| value.is_finite())
+    };
+    params.chain(buffers).find(is_broken).map(|(_, name, span)| (name, span))
 }

@@ -119,10 +119,12 @@ pub enum LoopError {
     Trainer(TrainerError),
     /// Files of the run.
     Problem(String),
-    /// The loss is not finite; the last checkpoint is untouched.
+    /// Something is not finite; the last checkpoint is untouched.
     Diverged {
-        /// The step whose loss is not finite.
+        /// The step after which it was found.
         step: u64,
+        /// The loss, a metric, or a parameter with its line.
+        what: String,
     },
 }
 
@@ -225,7 +227,7 @@ fn step(
     }
     if !report.loss.is_finite() {
         flush(run, events);
-        return Err(LoopError::Diverged { step });
+        return Err(LoopError::Diverged { step, what: "the loss".into() });
     }
     events(Event::Step { step, report: &report, samples: batch.rows });
     Ok(())
@@ -322,6 +324,7 @@ fn write_weights(trainer: &mut Trainer<'_>, run: &Loop<'_>) -> Result<Weights, L
 }
 
 fn save_best(trainer: &Trainer<'_>, run: &Loop<'_>) -> Result<(), LoopError> {
+    hold_finite(trainer)?;
     Ok(checkpoint::save(
         &run.record.folder.join(&format!("{BEST}.safetensors")),
         &trainer.tensors(false),
@@ -332,8 +335,17 @@ fn save_best(trainer: &Trainer<'_>, run: &Loop<'_>) -> Result<(), LoopError> {
 /// Saves what resuming needs; the log then holds the lines of all steps so far.
 fn save_last(trainer: &Trainer<'_>, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<(), LoopError> {
     flush(run, events);
+    hold_finite(trainer)?;
     let folder = &run.record.folder;
     Ok(folder.save_last(run.training.keep.last, &trainer.tensors(false), &note(trainer, run))?)
+}
+
+/// Weights that are not finite are not saved: the older file stays.
+fn hold_finite(trainer: &Trainer<'_>) -> Result<(), LoopError> {
+    match trainer.not_finite() {
+        Some(what) => Err(LoopError::Diverged { step: trainer.position().step, what }),
+        None => Ok(()),
+    }
 }
 
 fn note(trainer: &Trainer<'_>, run: &Loop<'_>) -> Note {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::checkpoint::{self, Exact, Note, Position, Tensor};
 use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
-use super::places::{checkpoint_name, fill, places, sizes};
+use super::places::{checkpoint_name, fill, not_finite, places, sizes};
 use super::{init, memory};
 use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::{Diagnostic, suggest};
@@ -94,6 +94,10 @@ pub struct Prediction {
 
 /// Samples of a prediction: enough to fill a product's tiles, few enough that one alone costs little.
 const PREDICTION_ROWS: usize = 16;
+
+/// The way out where finite weights give what is not a number.
+pub const NOT_A_NUMBER: &str = "a logarithm or root of a negative number, or a division by zero, needs its argument kept \
+                                away from there, such as by `log(max(x, 1e-6))`";
 
 /// See the module's text.
 pub struct Trainer<'p> {
@@ -417,7 +421,21 @@ impl<'p> Trainer<'p> {
             }
             Some(Prediction { name: name.to_string(), sizes, values })
         });
-        Ok(outputs.collect())
+        let outputs: Vec<Prediction> = outputs.collect();
+        // Infinity may be meant, as that of a mask.
+        match outputs.iter().find(|output| output.values.iter().any(|value| value.is_nan())) {
+            Some(output) => Err(TrainerError::Problem(format!(
+                "the output `{}` holds values that are not numbers, though the weights are finite; {NOT_A_NUMBER}",
+                output.name
+            ))),
+            None => Ok(outputs),
+        }
+    }
+
+    /// The first parameter or buffer that holds a value that is not finite: its name, and the line that declares it.
+    pub fn not_finite(&self) -> Option<String> {
+        let (name, span) = not_finite(&self.graph, &self.places, &self.arena)?;
+        Some(format!("`{name}` ({})", self.project.sources.location(span)))
     }
 
     /// A hash of what a training step computes, wherever and however the model file says it.
@@ -506,7 +524,14 @@ impl<'p> Trainer<'p> {
         let foreign = |name: &String| {
             name.starts_with("optimizer:") || name.starts_with("metric:") || name.ends_with("num_batches_tracked")
         };
-        self.load(path, tensors.into_iter().filter(|(name, _)| !foreign(name)).collect(), true)
+        self.load(path, tensors.into_iter().filter(|(name, _)| !foreign(name)).collect(), true)?;
+        match self.not_finite() {
+            Some(tensor) => {
+                let words = format!("{}: {tensor} holds values that are not finite", path.display());
+                Err(TrainerError::Problem(words))
+            }
+            None => Ok(()),
+        }
     }
 
     fn load(
