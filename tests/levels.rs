@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use ansatz::graph::{DType, Feeds, Graph, Tensor, evaluate};
+use ansatz::graph::{DType, Feeds, Graph, evaluate};
 use ansatz::model::{BoundField, Mode, Project, Training, expand, training};
 use ansatz::pipeline::{evaluation_graph, prediction_graph, training_graph};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
 
-use crate::library::CASES;
+use crate::library::{self, CASES};
 use crate::machine_code::compiled;
 use crate::support::lowered::difference;
 use crate::support::random_graph::Random;
@@ -94,29 +94,10 @@ impl Task {
     }
 }
 
+/// Numbers for everything that the graph reads; states are counts.
 fn feeds(graph: &Graph, classes: Option<usize>) -> Feeds {
-    let mut random = Random::new(31);
-    let mut feeds = Feeds { seed: 9, ..Feeds::default() };
-    let sizes = |shape: &[ansatz::dim::Dim]| -> Vec<usize> {
-        shape.iter().map(|dim| dim.as_const().expect("sizes are bound") as usize).collect()
-    };
-    let mut tensor = |sizes: &[usize], low: f64, high: f64| {
-        Tensor::new(sizes, (0..sizes.iter().product()).map(|_| random.real(low, high)).collect())
-    };
-    for param in &graph.params {
-        feeds.params.insert(param.name.clone(), tensor(&sizes(&param.shape), -1.5, 1.5));
-    }
-    for state in &graph.states {
-        let counts = Tensor::full(&sizes(&state.shape), 2.0);
-        feeds.states.insert(state.name.clone(), counts);
-    }
-    for input in &graph.inputs {
-        let mut fed = tensor(&sizes(&input.shape), 0.0, 1.0);
-        if input.dtype == DType::I32 {
-            fed.data.iter_mut().for_each(|x| *x = (*x * classes.unwrap_or(3) as f64).floor());
-        }
-        feeds.inputs.insert(input.name.clone(), fed);
-    }
+    let mut feeds = library::feeds(graph, classes.unwrap_or(3), &mut Random::new(31));
+    feeds.states.values_mut().for_each(|counts| counts.data.fill(2.0));
     feeds
 }
 

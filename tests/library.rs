@@ -94,8 +94,9 @@ fn report(found: &[ansatz::diagnostics::Diagnostic]) -> String {
     found.iter().map(|diagnostic| format!("{}: {}\n", diagnostic.code, diagnostic.message)).collect()
 }
 
-/// Numbers for everything that the graph reads, exact in f32: integers below 3, positive states, the rest around 0.
-fn feeds(graph: &Graph, random: &mut Random) -> Feeds {
+/// Numbers for everything that the graph reads, exact in f32: integers below `classes`, positive states, the rest
+/// around 0.
+pub fn feeds(graph: &Graph, classes: usize, random: &mut Random) -> Feeds {
     let mut feeds = Feeds { seed: 9, ..Feeds::default() };
     let sizes = |shape: &[ansatz::dim::Dim]| -> Vec<usize> {
         shape.iter().map(|dim| dim.as_const().expect("sizes are bound") as usize).collect()
@@ -112,7 +113,7 @@ fn feeds(graph: &Graph, random: &mut Random) -> Feeds {
     for input in &graph.inputs {
         let mut fed = tensor(&sizes(&input.shape), 0.0, 1.0);
         if input.dtype == DType::I32 {
-            fed.data.iter_mut().for_each(|x| *x = (*x * 3.0).floor());
+            fed.data.iter_mut().for_each(|x| *x = (*x * classes as f64).floor());
         }
         feeds.inputs.insert(input.name.clone(), fed);
     }
@@ -135,7 +136,7 @@ pub fn prepared(name: &str, body: &str) -> (Graph, Feeds, ValueId, Vec<ValueId>)
     let bent = graph.unary(Unary::Sin, product, span());
     let axes: Vec<usize> = (0..sizes.len()).collect();
     let loss = graph.sum(bent, &axes, span());
-    let feeds = feeds(&graph, &mut Random::new(17));
+    let feeds = feeds(&graph, 3, &mut Random::new(17));
     let params = graph.values().filter(|(_, value)| matches!(value.op, Op::Param(_))).map(|(id, _)| id).collect();
     (graph, feeds, loss, params)
 }
@@ -244,7 +245,7 @@ fn five_compiled_steps_of_each_optimizer_agree_with_the_evaluator() {
     let pool = Pool::new(1);
     for optimizer in OPTIMIZERS {
         let graph = step(optimizer);
-        let mut feeds = feeds(&graph, &mut Random::new(23));
+        let mut feeds = feeds(&graph, 3, &mut Random::new(23));
         let starts: Vec<(String, f64)> = graph.states.iter().map(|state| (state.name.clone(), state.init)).collect();
         for (name, start) in starts {
             feeds.states.get_mut(&name).expect("every state is fed").data.fill(start);
