@@ -1,7 +1,7 @@
 //! Machine code against the reference evaluator: the same random graphs, in f32 and on several threads.
 
 use ansatz::cpu::{Arena, Executable, Options, StepInput};
-use ansatz::graph::{DType, Evaluation, Feeds, Graph, evaluate};
+use ansatz::graph::{DType, Evaluation, Feeds, Graph, Op, evaluate};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
 use ansatz::schedule::{Limits, Persistent, plan_within};
@@ -34,8 +34,8 @@ pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, 
             DType::Bool => arena.bool_mut(buffer).iter_mut().zip(&data).for_each(|(to, from)| *to = *from as u8),
         }
     }
-    executable.run(&mut arena, pool, StepInput { seed: feeds.seed, step: feeds.clock.step });
-    collected(graph, |name| {
+    let noticed = executable.run(&mut arena, pool, StepInput { seed: feeds.seed, step: feeds.clock.step });
+    let found = collected(graph, |name| {
         let buffer = program.buffer_named(name).expect("declared");
         let data = match buffer.dtype {
             DType::F32 => arena.f32(buffer).iter().map(|x| f64::from(*x)).collect(),
@@ -43,7 +43,15 @@ pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, 
             DType::Bool => arena.bool(buffer).iter().map(|x| f64::from(*x)).collect(),
         };
         (buffer.sizes.clone(), data)
-    })
+    });
+    let is_finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
+    let is_fed_finite = fed(graph, feeds).iter().all(|(_, data)| is_finite(data))
+        && graph.values().all(|(_, value)| !matches!(value.op, Op::Const(number) if !number.is_finite()));
+    let results = found.outputs.iter().map(|(_, tensor)| tensor).chain(found.updates.iter().map(|(_, tensor)| tensor));
+    if is_fed_finite && !results.into_iter().all(|tensor| is_finite(&tensor.data)) {
+        assert!(noticed, "at {level}, numbers give what is not finite, and the run does not say so");
+    }
+    found
 }
 
 #[test]

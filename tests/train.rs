@@ -345,6 +345,7 @@ fn weights_that_are_not_finite_are_never_saved() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("`rough` (rough.ansatz:3:") && text.contains("not finite at step 1"), "{text}");
+        assert!(text.contains("a division by zero") && text.contains("at rough.ansatz:5:23\n"), "{text}");
         for file in ["last", "weights"] {
             assert!(!folder.path().join(end).join(format!("{file}.safetensors")).exists(), "{file}");
         }
@@ -380,4 +381,58 @@ fn weights_that_are_not_finite_are_named_by_what_loads_them() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("nan.safetensors: `fc.bias`") && text.contains("not finite"), "{text}");
     }
+}
+
+/// A step makes something that is not finite long before the next save: it is told of that step, with its operation.
+#[test]
+fn what_is_not_finite_is_found_in_its_step_and_its_operation_named() {
+    let folder = workspace();
+    let file = |name: &str, hidden: &str, settings: &str| {
+        let text = format!(
+            "model Net {{\n  input x: [N, 8]\n  h = x -> fc1: Linear(16) -> tanh\n  z[n, k] = {hidden}\n  return z -> fc2: \
+             Linear(3)\n}}\n\ndata noise {{\n  source = random(samples = 64)\n  x: f32[8]\n  label: class[3]\n}}\n\n\
+             loss bent(y: [N, C], label: i32[N]) = mean[n, c] 1e5 * y[n, c]\n\nmetric odd(y: [N, C], label: i32[N]) = \
+             mean[n] log(y[n, 0] + 2)\n\ntrain Net on noise {{\n  batch = 8\n  seed = 1\n{settings}\n}}\n"
+        );
+        std::fs::write(folder.path().join(name), text).expect("written");
+    };
+    let plain = "  loss = cross_entropy(label)\n  optimizer = sgd(lr = 2.0)";
+    let warmed = "  loss = cross_entropy(label)\n  optimizer = sgd(lr = 4.0)\n  schedule = warmup(100 steps)";
+    let run = |name: &str, code: i32, arguments: &[&str]| {
+        let output = ansatz(folder.path(), &[&["train", name], arguments].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        text
+    };
+    // The step in which it happens, measured without saving.
+    file("log.ansatz", "log(h[n, k] + 0.97)", &format!("{warmed}\n  length = 90 epochs"));
+    let text = run("log.ansatz", 2, &["--run", "log"]);
+    let operation = "it comes from a logarithm of zero or of a negative number at log.ansatz:4:13\n";
+    assert!(text.contains("the loss is not finite at step") && text.contains(operation), "{text}");
+    assert!(text.contains("`log(max(x, 1e-6))`") && !text.contains("clip"), "{text}");
+    let step: u64 =
+        text.split("at step ").nth(1).expect("a step").lines().next().expect("a line").parse().expect("a number");
+    assert!(step > 10, "the network is to be on its way: {step}");
+    // The same behind a checkpoint, of which the way back is short, and behind weights to begin from.
+    let save = format!("train.save={} steps", step - 3);
+    let text = run("log.ansatz", 2, &["--run", "saved", "--set", &save]);
+    assert!(text.contains(&format!("not finite at step {step}\n")) && text.contains(operation), "{text}");
+    assert!(text.contains("saved/last.safetensors is from before and finite"), "{text}");
+    let text = run("log.ansatz", 2, &["--run", "begun", "--init", "saved/last.safetensors"]);
+    assert!(text.contains(operation), "{text}");
+    // Values that grow, in the loss and in the memory of the optimizer alone.
+    file("grown.ansatz", "h[n, k]", "  loss = cross_entropy(label)\n  optimizer = sgd(lr = 1e38)\n  length = 9 epochs");
+    let text = run("grown.ansatz", 2, &["--run", "grown"]);
+    assert!(
+        text.contains("it comes from a sum of products at grown.ansatz:5:") && text.contains("clip = 1.0"),
+        "{text}"
+    );
+    file("memory.ansatz", "h[n, k] * 1e15", "  loss = bent(label)\n  optimizer = adam(lr = 1e-3)\n  length = 9 epochs");
+    let text = run("memory.ansatz", 2, &["--run", "memory"]);
+    assert!(text.contains("error: `optimizer:fc2.weight.v` (library/optimizers.ansatz:"), "{text}");
+    assert!(text.contains("it comes from a product at memory.ansatz:"), "{text}");
+    // A metric costs its own figure, not the run, and is told once.
+    file("metric.ansatz", "h[n, k] * 9", &format!("{plain}\n  metrics = odd\n  length = 9 epochs"));
+    let text = run("metric.ansatz", 0, &["--run", "metric"]);
+    assert_eq!(text.matches("warning: the metric `odd` is not finite at step").count(), 1, "{text}");
 }

@@ -21,6 +21,9 @@ pub(super) struct Progress {
 /// Seconds between two plain lines within an epoch.
 const QUIET_SECONDS: u64 = 10;
 
+/// From so many repeated steps on, somebody may wonder what is going on.
+const LONG_SEARCH: u64 = 100;
+
 impl Progress {
     /// Progress from `done` steps to the end.
     pub(super) fn new(extent: Extent, done: u64) -> Self {
@@ -56,6 +59,10 @@ impl Progress {
                     eprintln!("step {step}/{total}  loss {:.4}  {} samples/s", report.loss, count(rate));
                 }
             }
+            Event::Search { steps } if *steps < LONG_SEARCH => {}
+            Event::Search { steps } => self.say(&format!(
+                "something is not finite: {steps} steps are repeated to see where it comes from (Ctrl-C: without that)"
+            )),
             Event::Trouble(words) => self.say(&format!("warning: {words}")),
             Event::Epoch(epoch) => {
                 self.shown = Instant::now();

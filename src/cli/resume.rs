@@ -74,6 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         log,
         log_gradients: false,
         no_shuffle: command.no_shuffle,
+        init: command.init.as_ref().map(|init| init.path.clone()),
         stop_after: arguments.stop_after,
     };
     train::go(&session, &mut trainer, &mut record, options, &interrupt)

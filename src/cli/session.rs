@@ -209,7 +209,7 @@ impl Session {
         match error {
             LoopError::Trainer(error) => self.trainer_failure(error),
             LoopError::Problem(words) => Failure::Problem(words),
-            LoopError::Diverged { step, what } => Failure::Problem(format!("{what} is not finite at step {step}")),
+            LoopError::Diverged { step, what, .. } => Failure::Problem(format!("{what} is not finite at step {step}")),
         }
     }
 }

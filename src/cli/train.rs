@@ -15,7 +15,7 @@ use crate::runtime::keep;
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{Command, Init, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError, Weights};
-use crate::runtime::trainer::{NOT_A_NUMBER, Trainer};
+use crate::runtime::trainer::{NOT_A_NUMBER, Origin, Trainer};
 use crate::schedule;
 
 #[derive(Debug, Args)]
@@ -90,6 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         log,
         log_gradients: arguments.log_grads,
         no_shuffle: command.no_shuffle,
+        init: command.init.as_ref().map(|init| init.path.clone()),
         stop_after: arguments.stop_after,
     };
     go(&session, &mut trainer, &mut record, options, &interrupt)?;
@@ -161,6 +162,8 @@ pub(super) struct Options {
     pub log_gradients: bool,
     /// Samples in their order.
     pub no_shuffle: bool,
+    /// The weights that the run began from, if not from first values.
+    pub init: Option<PathBuf>,
     /// Stop when this many steps are done.
     pub stop_after: Option<u64>,
 }
@@ -188,6 +191,7 @@ pub(super) fn go(
         log: options.log,
         log_gradients: options.log_gradients,
         no_shuffle: options.no_shuffle,
+        init: options.init,
         stop: interrupt.flag(),
         stop_after: options.stop_after,
     };
@@ -203,7 +207,9 @@ pub(super) fn go(
         }
         Err(LoopError::Trainer(error)) => Err(session.trainer_failure(error)),
         Err(LoopError::Problem(words)) => Err(Failure::Problem(words)),
-        Err(LoopError::Diverged { step, what }) => Err(diverged(session, &folder, step, &what)),
+        Err(LoopError::Diverged { step, what, origin }) => {
+            Err(diverged(session, &folder, &format!("{what} is not finite at step {step}"), origin.as_ref()))
+        }
     }
 }
 
@@ -218,8 +224,8 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-/// What is not finite, what may help, and from where to go on.
-fn diverged(session: &Session, folder: &Path, step: u64, what: &str) -> Failure {
+/// What is not finite and why, what may help, and from where to go on.
+fn diverged(session: &Session, folder: &Path, what: &str, origin: Option<&Origin>) -> Failure {
     let last = folder.join("last.safetensors");
     let way = match last.exists() {
         true => format!(
@@ -229,10 +235,13 @@ fn diverged(session: &Session, folder: &Path, step: u64, what: &str) -> Failure 
         ),
         false => "nothing was saved before".to_string(),
     };
-    Failure::Problem(format!(
-        "{what} is not finite at step {step}\n  where values grow, a smaller learning rate or `clip = 1.0` may help; \
-         {NOT_A_NUMBER}\n  {way}"
-    ))
+    let reason = match origin {
+        Some(Origin { operation, advice }) => format!("it comes from {operation}\n  {advice}"),
+        None => {
+            format!("where values grow, a smaller learning rate or `clip = 1.0` may help; {NOT_A_NUMBER}")
+        }
+    };
+    Failure::Problem(format!("{what}\n  {reason}\n  {way}"))
 }
 
 fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path, weights: &Weights) -> super::Outcome {

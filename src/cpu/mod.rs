@@ -26,6 +26,7 @@ mod tests;
 mod wide;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -37,7 +38,7 @@ pub use arena::Arena;
 use crate::kernel::{BufferId, KernelKind, Nest, Product, Program};
 use crate::primitives::Level;
 use crate::primitives::contraction::Contraction;
-use crate::primitives::flush;
+use crate::primitives::float_mode;
 use crate::primitives::pool::Pool;
 use crate::primitives::product::{Place, ProductPlan};
 use crate::primitives::tuning::Tuning;
@@ -269,11 +270,12 @@ impl Executable {
         (self.local_bytes + self.scratch_bytes).next_multiple_of(4096)
     }
 
-    /// Runs one step on the threads of the pool, on the calling one alone where no kernel is worth dividing.
+    /// Runs one step on the threads of the pool, on the calling one alone where no kernel is worth dividing. False if no
+    /// operation made an infinity or what is not a number out of finite numbers, see [`float_mode::Guard::is_exceptional`].
     ///
     /// # Panics
     /// If the arena is not the program's, or there is no memory for scratch (see [`Arena::grow_scratch`]).
-    pub fn run(&self, arena: &mut Arena, pool: &Pool, run: StepInput) {
+    pub fn run(&self, arena: &mut Arena, pool: &Pool, run: StepInput) -> bool {
         assert!(arena.bytes() >= self.arena_bytes, "the arena holds the program");
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = if self.options.profile {
@@ -299,15 +301,23 @@ impl Executable {
             functions: context::functions(self.options.level),
         };
         let context = &context;
+        let exceptional = AtomicBool::new(false);
         let job = |thread: usize| {
-            flush::with_flush_to_zero(|| {
-                // SAFETY: the code was compiled for this level, whose instructions the machine has; the arena is as
-                // large as the program asks and borrowed mutably for the whole run; the context outlives the run.
-                unsafe { (self.step)(context, thread) }
-            });
+            let mode = float_mode::Guard::new();
+            // SAFETY: the code was compiled for this level, whose instructions the machine has; the arena is as
+            // large as the program asks and borrowed mutably for the whole run; the context outlives the run.
+            unsafe { (self.step)(context, thread) }
+            if mode.is_exceptional() {
+                exceptional.store(true, Ordering::Relaxed);
+            }
         };
         // A small step runs whole on thread 0, without barriers: the other threads may sleep on.
-        if self.divided || self.options.profile { pool.run(&job) } else { job(0) }
+        if self.divided || self.options.profile {
+            pool.run(&job)
+        } else {
+            job(0)
+        }
+        exceptional.into_inner()
     }
 
     /// Nanoseconds per kernel, summed over the runs since loading; empty without [`Options::profile`].

@@ -7,7 +7,7 @@
 pub(crate) mod axis;
 mod band;
 pub mod contraction;
-pub mod flush;
+pub mod float_mode;
 pub(crate) mod lanes;
 pub mod limits;
 pub mod normal;

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use super::Level;
-use super::flush::Guard;
+use super::float_mode::Guard;
 use super::pool::Pool;
 use super::product::{Place, ProductPlan};
 use super::shape::{Cut, Orientation, cuts, is_cut};

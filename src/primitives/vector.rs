@@ -1,11 +1,13 @@
 //! Transcendental functions over strips of f32, in place.
 //!
 //! Input: a strip. Output: the function of each element. Invariants: an element's result depends on its value and the
-//! level alone, not on its position; a level's results stay within the errors of [`VectorFunction::max_error`].
+//! level alone, not on its position; a level's results stay within the errors of [`VectorFunction::max_error`]; where a
+//! finite argument gives an infinity or NaN, the thread's [`super::float_mode`] notices.
 //! Denormal arguments and results may be taken for zero, as the calling thread's flush mode asks.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::Level;
+use super::float_mode::note_exception;
 use super::lanes::{Lanes, Portable};
 
 /// `x[i] = f(x[i])` for `i < n`.
@@ -163,10 +165,11 @@ unsafe fn exp<V: Lanes>(x: V) -> V {
 /// ln x after Cephes `logf`: x = 2ᵉ·m with m in [√½, √2).
 #[inline(always)]
 unsafe fn log<V: Lanes>(x: V) -> V {
-    // Denormals are scaled to normals first.
+    // The bits below are of the magnitude. Denormals are scaled to normals first.
+    let magnitude = abs(x);
     let small = V::splat(f32::MIN_POSITIVE);
-    let scaled = x.select_less(small, x.mul(V::splat(8_388_608.0)), x);
-    let shift = x.select_less(small, V::splat(-23.0), V::splat(0.0));
+    let scaled = magnitude.select_less(small, magnitude.mul(V::splat(8_388_608.0)), magnitude);
+    let shift = magnitude.select_less(small, V::splat(-23.0), V::splat(0.0));
     let above = scaled.int_sub(V::splat(std::f32::consts::FRAC_1_SQRT_2));
     let exponent = above.shift_right::<23>();
     let mantissa = scaled.int_sub(exponent.shift_left::<23>());
@@ -191,10 +194,11 @@ unsafe fn log<V: Lanes>(x: V) -> V {
     let tail = e.mul_add(V::splat(-2.121_944_4e-4), tail);
     let tail = square.mul_add(V::splat(-0.5), tail);
     let value = e.mul_add(V::splat(0.693_359_4), f.add(tail));
-    // +∞ and NaN give themselves, 0 gives −∞, below is NaN.
+    // +∞ and NaN give themselves. 0 gives −∞ and what is below NaN, both by arithmetic, which leaves its flags.
     let value = x.select_less(V::splat(f32::INFINITY), value, x);
-    let value = x.select_less(V::splat(0.0), V::splat(f32::NAN), value);
-    x.select_equal(V::splat(0.0), V::splat(f32::NEG_INFINITY), value)
+    let value = x.select_equal(V::splat(0.0), V::splat(f32::MAX), V::splat(1.0)).mul(value);
+    let value = x.select_less(V::splat(0.0), V::splat(f32::INFINITY), V::splat(0.0)).add(value);
+    x.select_less(V::splat(0.0), V::splat(f32::NEG_INFINITY), V::splat(0.0)).add(value)
 }
 
 /// tanh x after Cephes `tanhf`: an odd polynomial near 0, 1 − 2/(e²ˣ + 1) beyond.
@@ -385,7 +389,11 @@ fn scalar_power(x: f32, y: f32) -> f32 {
     if x == 0.0 && y > 0.0 && y.fract() != 0.0 {
         return 0.0;
     }
-    libm::powf(x, y)
+    let value = libm::powf(x, y);
+    if !value.is_finite() {
+        note_exception();
+    }
+    value
 }
 
 macro_rules! entry_points {

@@ -149,3 +149,40 @@ fn pow_results_do_not_depend_on_position_or_length() {
         }
     }
 }
+
+#[test]
+fn infinities_and_nan_out_of_numbers_are_noticed() {
+    use crate::primitives::float_mode::Guard;
+    let noticed = |run: &mut dyn FnMut()| {
+        let guard = Guard::new();
+        run();
+        guard.is_exceptional()
+    };
+    // Rows are whole vectors, and tails.
+    for (level, count) in Level::available().flat_map(|level| [(level, 16), (level, 3)]) {
+        let of = |f: VectorFunction, argument: f32| {
+            let mut x = vec![1.5f32; count];
+            x[count / 2] = argument;
+            // SAFETY: the strip is `x`, the level is available.
+            noticed(&mut || unsafe { function(level, f)(x.as_mut_ptr(), count) })
+        };
+        let power = |base: f32, exponent: f32| {
+            let (mut x, mut y) = (vec![1.5f32; count], vec![1.5f32; count]);
+            (x[count / 2], y[count / 2]) = (base, exponent);
+            // SAFETY: as above.
+            noticed(&mut || unsafe { pow(level)(x.as_mut_ptr(), y.as_ptr(), count) })
+        };
+        assert!(of(VectorFunction::Exp, 88.8) && of(VectorFunction::Exp, f32::MAX), "exp at {level}");
+        for argument in [0.0, -0.0, -1.0, f32::MIN, -f32::MIN_POSITIVE] {
+            assert!(of(VectorFunction::Log, argument), "log {argument} at {level}");
+        }
+        assert!(power(0.0, -1.0) && power(-1.0, 0.5) && power(1e20, 2.0) && power(1e20, 2.5), "pow at {level}");
+        for f in VectorFunction::ALL {
+            assert!(!of(f, 2.0) && !of(f, 1e-30), "{f:?} at {level}");
+        }
+        let small = [VectorFunction::Exp, VectorFunction::Log, VectorFunction::Tanh, VectorFunction::Erf];
+        assert!(small.into_iter().all(|f| !of(f, 40.0)), "{level}");
+        assert!(!of(VectorFunction::Exp, -1e30) && !of(VectorFunction::Sigmoid, -40.0), "{level}");
+        assert!(!power(2.0, 2.0) && !power(1e-3, -1.5), "pow at {level}");
+    }
+}

@@ -45,17 +45,23 @@ pub(super) fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
     }
 }
 
-/// The first parameter or buffer that holds a value that is not finite, and where it is declared.
-pub(super) fn not_finite<'g>(
-    graph: &'g Graph,
-    places: &BTreeMap<String, Buffer>,
-    arena: &Arena,
-) -> Option<(&'g str, Span)> {
-    let params = graph.params.iter().map(|param| ("param", param.name.as_str(), param.span));
-    let buffers = graph.states.iter().filter(|state| state.kind == StateKind::Buffer && state.dtype == DType::F32);
-    let buffers = buffers.map(|state| ("state", state.name.as_str(), state.span));
-    let is_broken = |(kind, name, _): &(&str, &str, Span)| {
-        !arena.f32(&places[&format!("{kind}:{name}")]).iter().all(|value| value.is_finite())
-    };
-    params.chain(buffers).find(is_broken).map(|(_, name, span)| (name, span))
+/// Whether no value is infinite or not a number.
+pub(super) fn all_finite(values: &[f32]) -> bool {
+    // Both have all bits of the exponent. Without branches, so that it runs in vectors.
+    const EXPONENT: u32 = f32::INFINITY.to_bits();
+    values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT))
+}
+
+/// The first parameter, buffer or optimizer state that holds a value that is not finite, and where it is declared.
+/// States that begin infinite may stay so.
+pub(super) fn not_finite(graph: &Graph, places: &BTreeMap<String, Buffer>, arena: &Arena) -> Option<(String, Span)> {
+    let is_broken = |place: String| !all_finite(arena.f32(&places[&place]));
+    let param = graph.params.iter().find(|param| is_broken(format!("param:{}", param.name)));
+    if let Some(param) = param {
+        return Some((param.name.clone(), param.span));
+    }
+    let held = |kind: &StateKind| matches!(kind, StateKind::Buffer | StateKind::Optimizer(_));
+    let states = graph.states.iter().filter(|s| s.dtype == DType::F32 && held(&s.kind) && s.init.is_finite());
+    let mut broken = states.filter(|state| is_broken(format!("state:{}", state.name)));
+    broken.next().map(|state| (checkpoint_name(&state.kind, &state.name), state.span))
 }

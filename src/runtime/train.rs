@@ -3,6 +3,7 @@
 //! Input: a trainer, a dataset, a run folder. Output: events for whoever shows progress, files in the folder.
 //! Invariant: a run that stops after any step and is resumed ends with the same bits as one that did not stop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use super::data::{Dataset, Split};
 use super::figures::{Epoch, Figures};
 use super::keep;
 use super::record::{Record, StepLine, StepLog};
-use super::trainer::{StepReport, Trainer, TrainerError};
+use super::trainer::{Origin, StepReport, Trainer, TrainerError};
 use crate::model::{Interval, Length, SplitName, Training};
 
 /// The clock of a run.
@@ -55,6 +56,8 @@ pub struct Loop<'a> {
     pub log_gradients: bool,
     /// Keep the samples' order.
     pub no_shuffle: bool,
+    /// The weights that it began from, if not from first values.
+    pub init: Option<PathBuf>,
     /// Not zero to stop after the running step.
     pub stop: &'a AtomicUsize,
     /// Stop when this many steps are done, as if interrupted.
@@ -77,6 +80,11 @@ pub enum Event<'a> {
     Epoch(&'a Epoch),
     /// Something beside the run went wrong; the run goes on.
     Trouble(String),
+    /// So many steps are repeated to see where the loss or a tensor ceased to be finite.
+    Search {
+        /// Steps from the last checkpoint, or from the start.
+        steps: u64,
+    },
 }
 
 /// The name of the checkpoint with the best figure.
@@ -123,8 +131,10 @@ pub enum LoopError {
     Diverged {
         /// The step after which it was found.
         step: u64,
-        /// The loss, a metric, or a parameter with its line.
+        /// The loss, or a tensor with its line.
         what: String,
+        /// What made it so, if that was found.
+        origin: Option<Origin>,
     },
 }
 
@@ -155,7 +165,7 @@ pub fn final_split(dataset: &Dataset) -> Option<(SplitName, &Arc<Split>)> {
 /// Trains from the trainer's position to the end, or until asked to stop.
 ///
 /// # Errors
-/// A loss that is not finite, a full disk.
+/// A loss or a tensor that is not finite, a full disk.
 pub fn run(
     trainer: &mut Trainer<'_>,
     run: &mut Loop<'_>,
@@ -175,14 +185,12 @@ fn steps(
 ) -> Result<Ending, LoopError> {
     let extent = Extent::of(run.training, run.dataset.train.len());
     let began = Instant::now();
-    let plan = Plan::training(run.training.batch, run.training.seed);
-    let plan = if run.no_shuffle { plan.in_order() } else { plan };
     let (first, mut saved) = (trainer.position().step, Instant::now());
     if run.is_stopped(trainer) && first < extent.total_steps {
         save_last(trainer, run, events)?;
         return Ok(Ending::Stopped);
     }
-    let mut batches = run.dataset.train.batches(plan, first, extent.total_steps)?;
+    let mut batches = run.dataset.train.batches(run.plan(), first, extent.total_steps)?;
     while let Some(batch) = batches.next() {
         if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
             trainer.reset_metrics();
@@ -225,12 +233,41 @@ fn step(
             give_up_log(run, &error, events);
         }
     }
-    if !report.loss.is_finite() {
+    let what = if report.loss.is_finite() { report.not_finite.clone() } else { Some("the loss".into()) };
+    if let Some(what) = what {
         flush(run, events);
-        return Err(LoopError::Diverged { step, what: "the loss".into() });
+        return Err(LoopError::Diverged { step, what, origin: origin(trainer, run, events) });
+    }
+    for metric in &report.lost_metrics {
+        let words =
+            format!("the metric `{metric}` is not finite at step {step}; a pass with such a step has no figure of it");
+        events(Event::Trouble(words));
     }
     events(Event::Step { step, report: &report, samples: batch.rows });
     Ok(())
+}
+
+/// What made the last step's loss or tensors not finite: the steps since the last checkpoint give the same bits again, and
+/// the last one is then looked at value by value. None if somebody does not want to wait, or there is no memory for it.
+/// The trainer is left where it was looked at.
+fn origin(trainer: &mut Trainer<'_>, run: &Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Option<Origin> {
+    let step = trainer.position().step;
+    match run.record.folder.newest().ok()?.0 {
+        Some(found) => trainer.restore(&found.path, found.tensors, found.note.position?).ok()?,
+        None => {
+            trainer.restart();
+            run.init.as_ref().map_or(Ok(()), |path| trainer.load_weights(path).map(drop)).ok()?;
+        }
+    }
+    let first = trainer.position().step;
+    events(Event::Search { steps: step - first });
+    for batch in run.dataset.train.batches(run.plan(), first, step).ok()? {
+        if trainer.position().step + 1 == step {
+            return trainer.origin(&batch).ok()?;
+        }
+        trainer.step(&batch).ok().filter(|_| run.stop.load(Ordering::Relaxed) == 0)?;
+    }
+    None
 }
 
 fn flush(run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) {
@@ -246,6 +283,11 @@ fn give_up_log(run: &mut Loop<'_>, error: &std::io::Error, events: &mut dyn FnMu
 }
 
 impl Loop<'_> {
+    fn plan(&self) -> Plan {
+        let plan = Plan::training(self.training.batch, self.training.seed);
+        if self.no_shuffle { plan.in_order() } else { plan }
+    }
+
     /// Whether somebody asked the run to stop, or it was to stop here.
     fn is_stopped(&self, trainer: &Trainer<'_>) -> bool {
         self.stop.load(Ordering::Relaxed) != 0 || self.stop_after.is_some_and(|step| trainer.position().step >= step)
@@ -343,7 +385,7 @@ fn save_last(trainer: &Trainer<'_>, run: &mut Loop<'_>, events: &mut dyn FnMut(E
 /// Weights that are not finite are not saved: the older file stays.
 fn hold_finite(trainer: &Trainer<'_>) -> Result<(), LoopError> {
     match trainer.not_finite() {
-        Some(what) => Err(LoopError::Diverged { step: trainer.position().step, what }),
+        Some(what) => Err(LoopError::Diverged { step: trainer.position().step, what, origin: None }),
         None => Ok(()),
     }
 }

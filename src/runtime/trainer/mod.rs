@@ -3,20 +3,22 @@
 //! Input: a `train` item and its data. Output: losses, figures and checkpoints. Invariant: all that a later step
 //! depends on is in the tensors of [`Trainer::tensors`] and in [`Trainer::position`].
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod origin;
+mod weights;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::checkpoint::{self, Exact, Note, Position, Tensor};
+use super::checkpoint::{self, Exact, Position};
 use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
-use super::places::{checkpoint_name, fill, not_finite, places, sizes};
+use super::places::{all_finite, fill, not_finite, places, sizes};
 use super::{init, memory};
 use crate::cpu::{Arena, Options, StepInput};
-use crate::diagnostics::{Diagnostic, suggest};
+use crate::diagnostics::Diagnostic;
 use crate::graph::print::print;
-use crate::graph::{ClockReading, DType, Feeds, Graph, StateKind, Tensor as Tensor64, evaluate};
+use crate::graph::{ClockReading, DType, Feeds, Graph, Op, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program};
 use crate::model::check::bytes_text;
 use crate::model::{BoundField, Project, Training};
@@ -26,6 +28,7 @@ use crate::primitives::pool::Pool;
 use crate::primitives::tuning::Tuning;
 use crate::schedule::{self, Persistent};
 use crate::source::SourceMap;
+pub use origin::Origin;
 
 /// Batches that wait, are filled and are read while a step runs; see [`super::data::Batches`].
 const BATCHES_AT_ONCE: u64 = 4;
@@ -79,6 +82,10 @@ pub struct StepReport {
     pub lr: f64,
     /// How long it took, feeding included.
     pub seconds: f64,
+    /// The first tensor that is not finite after the update: its name, and the line that declares it.
+    pub not_finite: Option<String>,
+    /// Metrics that are not finite, each told once in a run.
+    pub lost_metrics: Vec<String>,
 }
 
 /// One output of the model for a batch.
@@ -109,7 +116,11 @@ pub struct Trainer<'p> {
     persistent: Persistent,
     /// Where parameters and states lie, by `param:NAME` and `state:NAME`.
     places: BTreeMap<String, Buffer>,
-    compiled: BTreeMap<(Purpose, usize), Compiled>,
+    compiled: BTreeMap<(Purpose, usize), Arc<Compiled>>,
+    /// The model itself holds infinities, so that none need be made for one to reach a parameter.
+    has_infinities: bool,
+    /// Metrics that were told not to be finite.
+    lost_metrics: BTreeSet<String>,
     arena: Arena,
     pool: Pool,
     position: Position,
@@ -156,6 +167,8 @@ impl<'p> Trainer<'p> {
             places: places(&graph, &persistent),
             persistent,
             compiled: BTreeMap::new(),
+            has_infinities: graph.values().any(|(_, v)| matches!(v.op, Op::Const(number) if !number.is_finite())),
+            lost_metrics: BTreeSet::new(),
             arena: Arena::with_bytes(0).map_err(|error| TrainerError::Problem(error.to_string()))?,
             pool,
             position: Position::default(),
@@ -164,7 +177,7 @@ impl<'p> Trainer<'p> {
             full_steps: (0, 0.0),
         };
         let first = trainer.compile(&graph, batch)?;
-        trainer.compiled.insert((kind, batch), first);
+        trainer.compiled.insert((kind, batch), Arc::new(first));
         trainer.graph = graph;
         trainer.initialise();
         Ok(trainer)
@@ -235,6 +248,15 @@ impl<'p> Trainer<'p> {
         self.graph.params.iter().map(|p| sizes(&p.shape).iter().product::<usize>()).sum()
     }
 
+    /// Back to the first values of all parameters and states, at the start of the run.
+    pub fn restart(&mut self) {
+        for state in &self.graph.states {
+            fill(&mut self.arena, &self.places[&format!("state:{}", state.name)], state.init);
+        }
+        self.position = Position::default();
+        self.initialise();
+    }
+
     fn initialise(&mut self) {
         for (position, param) in self.graph.params.iter().enumerate() {
             let values = self.arena.f32_mut(&self.places[&format!("param:{}", param.name)]);
@@ -267,28 +289,39 @@ impl<'p> Trainer<'p> {
         fields.iter_mut().for_each(|field| field.sizes[0] = batch);
         let graph = graph_of(kind, self.project, self.training, &fields, self.settings.gradient_norms)?;
         let compiled = self.compile(&graph, batch)?;
-        self.compiled.insert((kind, batch), compiled);
+        self.compiled.insert((kind, batch), Arc::new(compiled));
         Ok(())
     }
 
-    /// Feeds a batch and runs a step; afterwards outputs lie in the arena.
-    fn run(&mut self, kind: Purpose, batch: &Batch) -> Result<&Compiled, TrainerError> {
+    /// Feeds a batch and runs a step; afterwards outputs lie in the arena. False if nothing that the step wrote can have
+    /// become infinite or not a number by it.
+    fn run(&mut self, kind: Purpose, batch: &Batch) -> Result<bool, TrainerError> {
         self.prepare(kind, batch.rows)?;
-        let compiled = &self.compiled[&(kind, batch.rows)];
+        let compiled = self.compiled[&(kind, batch.rows)].clone();
+        let step = self.position.step + u64::from(kind == Purpose::Train);
+        Ok(self.run_compiled(&compiled, batch, step))
+    }
+
+    fn run_compiled(&mut self, compiled: &Compiled, batch: &Batch, step: u64) -> bool {
+        let mut suspect = self.has_infinities;
         for (field, rows) in self.fields.iter().zip(&batch.fields) {
             let Some((_, buffer)) = compiled.inputs.iter().find(|(name, _)| *name == field.name) else { continue };
             match rows {
-                Rows::F32(values) => self.arena.f32_mut(buffer).copy_from_slice(values),
+                Rows::F32(values) => {
+                    self.arena.f32_mut(buffer).copy_from_slice(values);
+                    suspect |= !all_finite(values);
+                }
                 Rows::I32(values) => self.arena.i32_mut(buffer).copy_from_slice(values),
             }
         }
-        let step = self.position.step + u64::from(kind == Purpose::Train);
         let clock = self.clock(step);
         for (buffer, expr) in &compiled.scalars {
-            self.arena.f32_mut(buffer)[0] = expr.evaluate(&clock) as f32;
+            let value = expr.evaluate(&clock) as f32;
+            self.arena.f32_mut(buffer)[0] = value;
+            suspect |= !value.is_finite();
         }
-        compiled.executable.run(&mut self.arena, &self.pool, StepInput { seed: self.training.seed, step });
-        Ok(compiled)
+        let input = StepInput { seed: self.training.seed, step };
+        suspect | compiled.executable.run(&mut self.arena, &self.pool, input)
     }
 
     fn clock(&self, step: u64) -> ClockReading {
@@ -307,7 +340,7 @@ impl<'p> Trainer<'p> {
     /// What is wrong with the model for a batch of this size (a short last batch compiles at its first use).
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainerError> {
         let began = Instant::now();
-        self.run(Purpose::Train, batch)?;
+        let suspect = self.run(Purpose::Train, batch)?;
         let seconds = began.elapsed().as_secs_f64();
         if batch.rows == self.training.batch {
             self.full_steps.0 += 1;
@@ -315,7 +348,21 @@ impl<'p> Trainer<'p> {
         }
         self.position.step += 1;
         let loss = self.add_figures(Purpose::Train, batch.rows);
-        Ok(StepReport { loss, lr: self.learning_rate(self.position.step), seconds })
+        let not_finite = if suspect { self.not_finite() } else { None };
+        let lost_metrics = if suspect { self.newly_lost_metrics() } else { Vec::new() };
+        Ok(StepReport { loss, lr: self.learning_rate(self.position.step), seconds, not_finite, lost_metrics })
+    }
+
+    /// Metrics whose sums are not finite, each once.
+    fn newly_lost_metrics(&mut self) -> Vec<String> {
+        let sums = self.position.metric_sums.iter().filter(|(_, sum)| !sum.0.is_finite()).map(|(name, _)| name);
+        let states = self.graph.states.iter().filter(|state| state.kind == StateKind::Metric && state.init.is_finite());
+        let states = states
+            .map(|state| &self.places[&format!("state:{}", state.name)])
+            .filter(|buffer| buffer.dtype == DType::F32 && !all_finite(self.arena.f32(buffer)));
+        let states = states.filter_map(|buffer| buffer.name.strip_prefix("state:")?.split('.').next());
+        let lost: Vec<String> = sums.map(String::as_str).chain(states).map(str::to_string).collect();
+        lost.into_iter().filter(|name| self.lost_metrics.insert(name.clone())).collect()
     }
 
     /// Norms of the last step's gradients by parameter, if [`Settings::gradient_norms`].
@@ -432,7 +479,8 @@ impl<'p> Trainer<'p> {
         }
     }
 
-    /// The first parameter or buffer that holds a value that is not finite: its name, and the line that declares it.
+    /// The first parameter, buffer or optimizer state that holds a value that is not finite: its name, and the line that
+    /// declares it.
     pub fn not_finite(&self) -> Option<String> {
         let (name, span) = not_finite(&self.graph, &self.places, &self.arena)?;
         Some(format!("`{name}` ({})", self.project.sources.location(span)))
@@ -458,120 +506,9 @@ impl<'p> Trainer<'p> {
         Ok(checkpoint::checksum([text.as_bytes(), precision.as_bytes()].into_iter()))
     }
 
-    /// A hash of the parameters and buffers.
-    pub fn content(&self) -> String {
-        let tensors = self.tensors(true);
-        checkpoint::checksum(tensors.values().map(|tensor| tensor.bytes.as_ref()))
-    }
-
-    /// All parameters and states by checkpoint name; with `weights_only`, parameters and buffers.
-    pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor<'_>> {
-        let mut tensors = BTreeMap::new();
-        for param in &self.graph.params {
-            tensors.insert(param.name.clone(), self.read(&format!("param:{}", param.name)));
-        }
-        for state in &self.graph.states {
-            if weights_only && state.kind != StateKind::Buffer {
-                continue;
-            }
-            tensors.insert(checkpoint_name(&state.kind, &state.name), self.read(&format!("state:{}", state.name)));
-        }
-        tensors
-    }
-
-    fn read(&self, name: &str) -> Tensor<'_> {
-        let buffer = &self.places[name];
-        let integer = buffer.dtype != DType::F32;
-        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).into() }
-    }
-
-    /// Goes on from a checkpoint of this very run, which the caller has made sure of.
-    ///
-    /// # Errors
-    /// A tensor that is missing, too many, or of another shape.
-    pub fn restore(
-        &mut self,
-        path: &Path,
-        tensors: BTreeMap<String, Tensor<'_>>,
-        position: Position,
-    ) -> Result<(), TrainerError> {
-        self.load(path, tensors, false)?;
-        self.position = position;
-        Ok(())
-    }
-
     /// The instruction set.
     pub fn level(&self) -> Level {
         self.settings.level
-    }
-
-    /// Takes parameters and buffers from a safetensors file; states of optimizers and metrics in it are ignored. Returns
-    /// what the file says of itself.
-    ///
-    /// # Errors
-    /// A parameter that is missing or of another shape; a tensor that the model does not have.
-    pub fn load_weights(&mut self, path: &Path) -> Result<Note, TrainerError> {
-        let (tensors, note) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
-        self.take_weights(path, tensors)?;
-        Ok(note)
-    }
-
-    /// As [`Trainer::load_weights`], of a file that has been read.
-    ///
-    /// # Errors
-    /// As [`Trainer::load_weights`].
-    pub fn take_weights(&mut self, path: &Path, tensors: BTreeMap<String, Tensor<'_>>) -> Result<(), TrainerError> {
-        let foreign = |name: &String| {
-            name.starts_with("optimizer:") || name.starts_with("metric:") || name.ends_with("num_batches_tracked")
-        };
-        self.load(path, tensors.into_iter().filter(|(name, _)| !foreign(name)).collect(), true)?;
-        match self.not_finite() {
-            Some(tensor) => {
-                let words = format!("{}: {tensor} holds values that are not finite", path.display());
-                Err(TrainerError::Problem(words))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn load(
-        &mut self,
-        path: &Path,
-        mut tensors: BTreeMap<String, Tensor<'_>>,
-        weights_only: bool,
-    ) -> Result<(), TrainerError> {
-        let params = self.graph.params.iter().map(|p| (p.name.clone(), format!("param:{}", p.name)));
-        let states = self.graph.states.iter().filter(|state| !weights_only || state.kind == StateKind::Buffer);
-        let states = states.map(|state| (checkpoint_name(&state.kind, &state.name), format!("state:{}", state.name)));
-        let wanted: Vec<(String, String)> = params.chain(states).collect();
-        let mut problems = Vec::new();
-        for (name, buffer) in &wanted {
-            let buffer = &self.places[buffer];
-            let Some(tensor) = tensors.remove(name) else {
-                problems.push(format!("`{name}` {:?} is missing", buffer.sizes));
-                continue;
-            };
-            if tensor.sizes != buffer.sizes {
-                problems.push(format!("`{name}` is {:?}, the model wants {:?}", tensor.sizes, buffer.sizes));
-            } else if tensor.integer != (buffer.dtype != DType::F32) {
-                problems.push(format!("`{name}` has another element type than the model"));
-            } else {
-                self.arena.raw_mut(buffer).copy_from_slice(&tensor.bytes);
-            }
-        }
-        for name in tensors.keys() {
-            let near = suggest::nearest(name, wanted.iter().map(|(name, _)| name.as_str()));
-            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            problems.push(format!("the model has no `{name}`{hint}"));
-        }
-        if problems.is_empty() {
-            return Ok(());
-        }
-        let shown = problems.len().min(8);
-        let more =
-            if problems.len() > shown { format!("\n  … and {} more", problems.len() - shown) } else { String::new() };
-        let list = problems[..shown].join("\n  ");
-        Err(TrainerError::Problem(format!("{} does not fit the model:\n  {list}{more}", path.display())))
     }
 }
 

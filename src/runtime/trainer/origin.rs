@@ -1,0 +1,139 @@
+//! Where a step's first value that is not finite comes from.
+//!
+//! Input: the state before the step, and its batch. Output: an operation and its place in the model file. Invariant: all
+//! arguments of the operation named were finite, or it is where such a value enters the step.
+
+use super::{Trainer, TrainerError, graph_of};
+use crate::graph::{Binary, DType, Graph, Op, Output, Unary, Value, ValueId};
+use crate::pipeline::Purpose;
+use crate::runtime::data::Batch;
+
+/// Names of outputs that tell of a value by its number.
+const WATCH: &str = "watch:";
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Origin {
+    /// `a division at net.ansatz:7:12`
+    pub operation: String,
+    /// What may help.
+    pub advice: &'static str,
+}
+
+impl Trainer<'_> {
+    /// Computes the next step for this batch without its updates, and looks at every value of it. None if all are finite.
+    ///
+    /// # Errors
+    /// No memory for a step that keeps so many values.
+    pub fn origin(&mut self, batch: &Batch) -> Result<Option<Origin>, TrainerError> {
+        let mut fields = self.fields.clone();
+        fields.iter_mut().for_each(|field| field.sizes[0] = batch.rows);
+        let mut graph = graph_of(Purpose::Train, self.project, self.training, &fields, false)?;
+        let loss = graph.outputs.iter().filter(|output| output.name == "loss").map(|output| output.value);
+        let roots: Vec<ValueId> = loss.chain(graph.updates.iter().map(|update| update.value)).collect();
+        watch(&mut graph);
+        let compiled = self.compile(&graph, batch.rows)?;
+        self.run_compiled(&compiled, batch, self.position.step + 1);
+        let mut is_broken = vec![false; graph.len()];
+        for buffer in &compiled.program.buffers {
+            let watched = buffer.name.strip_prefix("output:").and_then(|name| name.strip_prefix(WATCH));
+            if let Some(value) = watched.and_then(|number| number.parse::<usize>().ok()) {
+                is_broken[value] = !self.arena.f32(buffer)[0].is_finite();
+            }
+        }
+        let root = roots.into_iter().find(|root| is_broken[root.0 as usize]);
+        Ok(root.map(|root| self.told(&graph, first_broken(&graph, &is_broken, root))))
+    }
+
+    fn told(&self, graph: &Graph, id: ValueId) -> Origin {
+        let value = graph.value(id);
+        let (operation, advice) = words(graph, value);
+        Origin { operation: format!("{operation} at {}", self.project.sources.location(value.span)), advice }
+    }
+}
+
+/// In place of what the graph computes, for each of its values an output that is finite if all elements are: the sum of
+/// `x - x`, which is 0 or not a number.
+fn watch(graph: &mut Graph) {
+    graph.updates.clear();
+    graph.outputs.clear();
+    for number in 0..graph.len() {
+        let id = ValueId(number as u32);
+        let Value { dtype: DType::F32, span, .. } = *graph.value(id) else { continue };
+        let difference = graph.binary(Binary::Sub, id, id, span);
+        let axes: Vec<usize> = (0..graph.shape(id).len()).collect();
+        let value = graph.sum(difference, &axes, span);
+        graph.outputs.push(Output { name: format!("{WATCH}{number}"), value });
+    }
+}
+
+/// From a broken value to one none of whose arguments is. Infinite constants are meant, such as those of masks, and are
+/// followed only where nothing else explains the value.
+fn first_broken(graph: &Graph, is_broken: &[bool], root: ValueId) -> ValueId {
+    let mut value = root;
+    loop {
+        let broken = graph.value(value).args.iter().filter(|arg| is_broken[arg.0 as usize]);
+        match broken.min_by_key(|arg| matches!(graph.value(**arg).op, Op::Const(_))) {
+            Some(arg) => value = *arg,
+            None => return value,
+        }
+    }
+}
+
+const TOO_LARGE: &str = "values grew beyond the largest f32, 3.4e38: a smaller learning rate or `clip = 1.0` may help";
+
+/// What the operation is called, and what may help.
+fn words(graph: &Graph, value: &Value) -> (String, &'static str) {
+    let plain = |words: &str, advice| (words.to_string(), advice);
+    match &value.op {
+        Op::Unary(Unary::Log) => plain(
+            "a logarithm of zero or of a negative number",
+            "keep its argument away from there, such as by `log(max(x, 1e-6))`",
+        ),
+        Op::Unary(Unary::Sqrt) => {
+            plain("a root of a negative number", "keep its argument away from there, such as by `sqrt(max(x, 0))`")
+        }
+        Op::Binary(Binary::Div) => plain(
+            "a division by zero, or by nearly zero (the slope of a root or a logarithm is one too),",
+            "keep what it divides by away from zero, such as by `x / (y + 1e-6)`, `sqrt(x + 1e-12)`, `log(max(x, 1e-6))`",
+        ),
+        Op::Binary(Binary::Pow) => plain(
+            "a power",
+            "a negative number has no broken power, and zero no negative one: keep its base above zero, such as by `max(x, 1e-6)`",
+        ),
+        Op::Unary(Unary::Exp) => plain(
+            "an exponential of more than 88.7",
+            "subtract the largest argument first, as `softmax` does, or keep it below, such as by `exp(min(x, 80))`",
+        ),
+        Op::Input(id) => (
+            format!(
+                "the data's field `{}`, which holds what is not finite and is read",
+                graph.inputs[id.0 as usize].name
+            ),
+            "clean the data, such as by `fill`",
+        ),
+        Op::Scalar(id) => (
+            format!("the number `{}`", graph.scalars[id.0 as usize].name),
+            "look at its formula and the settings of the optimizer and the schedule",
+        ),
+        Op::Const(number) => (format!("the constant {number}"), "a large finite number may do in its place"),
+        Op::Param(_) | Op::State(_) => plain("a weight or a buffer", "start from others"),
+        Op::Unary(Unary::Neg | Unary::Abs | Unary::Sin | Unary::Cos | Unary::Tanh | Unary::Sigmoid)
+        | Op::Unary(Unary::Erf | Unary::Floor | Unary::Not)
+        | Op::Binary(Binary::Rem | Binary::Max | Binary::Min | Binary::And | Binary::Or)
+        | Op::Size(_)
+        | Op::Index { .. }
+        | Op::Random { .. }
+        | Op::Compare(_)
+        | Op::Select
+        | Op::Cast
+        | Op::Detach
+        | Op::Reshape
+        | Op::ReduceMax { .. }
+        | Op::ArgMax { .. }
+        | Op::Gather(_) => plain("an operation", TOO_LARGE),
+        Op::Binary(Binary::Add | Binary::Sub) => plain("a sum", TOO_LARGE),
+        Op::Binary(Binary::Mul) => plain("a product", TOO_LARGE),
+        Op::Contract(_) | Op::Scatter(_) => plain("a sum of products", TOO_LARGE),
+    }
+}

@@ -1,0 +1,126 @@
+//! The tensors of a trainer, out to a checkpoint and in from one.
+//!
+//! Input: named tensors. Output: parameters and states in the arena. Invariant: tensors are taken only where names, shapes
+//! and types are the model's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Trainer, TrainerError};
+use crate::diagnostics::suggest;
+use crate::graph::{DType, StateKind};
+use crate::runtime::checkpoint::{self, Note, Position, Tensor};
+use crate::runtime::places::checkpoint_name;
+
+impl Trainer<'_> {
+    /// A hash of the parameters and buffers.
+    pub fn content(&self) -> String {
+        let tensors = self.tensors(true);
+        checkpoint::checksum(tensors.values().map(|tensor| tensor.bytes.as_ref()))
+    }
+
+    /// All parameters and states by checkpoint name; with `weights_only`, parameters and buffers.
+    pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor<'_>> {
+        let mut tensors = BTreeMap::new();
+        for param in &self.graph.params {
+            tensors.insert(param.name.clone(), self.read(&format!("param:{}", param.name)));
+        }
+        for state in &self.graph.states {
+            if weights_only && state.kind != StateKind::Buffer {
+                continue;
+            }
+            tensors.insert(checkpoint_name(&state.kind, &state.name), self.read(&format!("state:{}", state.name)));
+        }
+        tensors
+    }
+
+    fn read(&self, name: &str) -> Tensor<'_> {
+        let buffer = &self.places[name];
+        let integer = buffer.dtype != DType::F32;
+        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).into() }
+    }
+
+    /// Goes on from a checkpoint of this very run, which the caller has made sure of.
+    ///
+    /// # Errors
+    /// A tensor that is missing, too many, or of another shape.
+    pub fn restore(
+        &mut self,
+        path: &Path,
+        tensors: BTreeMap<String, Tensor<'_>>,
+        position: Position,
+    ) -> Result<(), TrainerError> {
+        self.load(path, tensors, false)?;
+        self.position = position;
+        Ok(())
+    }
+
+    /// Takes parameters and buffers from a safetensors file; states of optimizers and metrics in it are ignored. Returns
+    /// what the file says of itself.
+    ///
+    /// # Errors
+    /// A parameter that is missing or of another shape; a tensor that the model does not have.
+    pub fn load_weights(&mut self, path: &Path) -> Result<Note, TrainerError> {
+        let (tensors, note) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
+        self.take_weights(path, tensors)?;
+        Ok(note)
+    }
+
+    /// As [`Trainer::load_weights`], of a file that has been read.
+    ///
+    /// # Errors
+    /// As [`Trainer::load_weights`].
+    pub fn take_weights(&mut self, path: &Path, tensors: BTreeMap<String, Tensor<'_>>) -> Result<(), TrainerError> {
+        let foreign = |name: &String| {
+            name.starts_with("optimizer:") || name.starts_with("metric:") || name.ends_with("num_batches_tracked")
+        };
+        self.load(path, tensors.into_iter().filter(|(name, _)| !foreign(name)).collect(), true)?;
+        match self.not_finite() {
+            Some(tensor) => {
+                let words = format!("{}: {tensor} holds values that are not finite", path.display());
+                Err(TrainerError::Problem(words))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn load(
+        &mut self,
+        path: &Path,
+        mut tensors: BTreeMap<String, Tensor<'_>>,
+        weights_only: bool,
+    ) -> Result<(), TrainerError> {
+        let params = self.graph.params.iter().map(|p| (p.name.clone(), format!("param:{}", p.name)));
+        let states = self.graph.states.iter().filter(|state| !weights_only || state.kind == StateKind::Buffer);
+        let states = states.map(|state| (checkpoint_name(&state.kind, &state.name), format!("state:{}", state.name)));
+        let wanted: Vec<(String, String)> = params.chain(states).collect();
+        let mut problems = Vec::new();
+        for (name, buffer) in &wanted {
+            let buffer = &self.places[buffer];
+            let Some(tensor) = tensors.remove(name) else {
+                problems.push(format!("`{name}` {:?} is missing", buffer.sizes));
+                continue;
+            };
+            if tensor.sizes != buffer.sizes {
+                problems.push(format!("`{name}` is {:?}, the model wants {:?}", tensor.sizes, buffer.sizes));
+            } else if tensor.integer != (buffer.dtype != DType::F32) {
+                problems.push(format!("`{name}` has another element type than the model"));
+            } else {
+                self.arena.raw_mut(buffer).copy_from_slice(&tensor.bytes);
+            }
+        }
+        for name in tensors.keys() {
+            let near = suggest::nearest(name, wanted.iter().map(|(name, _)| name.as_str()));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            problems.push(format!("the model has no `{name}`{hint}"));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let shown = problems.len().min(8);
+        let more =
+            if problems.len() > shown { format!("\n  … and {} more", problems.len() - shown) } else { String::new() };
+        let list = problems[..shown].join("\n  ");
+        Err(TrainerError::Problem(format!("{} does not fit the model:\n  {list}{more}", path.display())))
+    }
+}
