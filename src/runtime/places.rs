@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::cpu::Arena;
 use crate::graph::{DType, Graph, StateKind};
 use crate::kernel::Buffer;
+use crate::primitives::float_mode::all_finite;
 use crate::schedule::Persistent;
 use crate::source::Span;
 
@@ -43,13 +44,6 @@ pub(super) fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
         DType::I32 => arena.i32_mut(buffer).fill(value as i32),
         DType::Bool => arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
     }
-}
-
-/// Whether no value is infinite or not a number.
-pub(super) fn all_finite(values: &[f32]) -> bool {
-    // Both have all bits of the exponent. Without branches, so that it runs in vectors.
-    const EXPONENT: u32 = f32::INFINITY.to_bits();
-    values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT))
 }
 
 /// The first parameter, buffer or optimizer state that holds a value that is not finite, and where it is declared.

@@ -95,6 +95,8 @@ pub struct Batch {
     pub rows: usize,
     /// The values, in the order of [`super::Dataset::fields`].
     pub fields: Vec<Rows>,
+    /// Whether none of them is infinite or not a number.
+    pub is_finite: bool,
 }
 
 impl Batch {

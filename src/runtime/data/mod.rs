@@ -39,6 +39,7 @@ use super::memory;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::model::{BoundField, DataSpec, SplitName};
+use crate::primitives::float_mode::all_finite;
 use demand::Provenance;
 use files::Budget;
 use loader::EpochOrder;
@@ -415,6 +416,7 @@ impl Split {
         let order = order.of(plan, self.len(), epoch);
         let chosen = &order[within * plan.batch..self.len().min((within + 1) * plan.batch)];
         (batch.step, batch.epoch, batch.rows) = (step, epoch, chosen.len());
+        batch.is_finite = true;
         batch.fields.resize_with(self.fields.len(), || Rows::F32(Vec::new()));
         let columns = self.fields.iter().zip(self.columns.iter()).zip(&mut batch.fields);
         for (which, ((info, column), rows)) in columns.enumerate() {
@@ -433,6 +435,7 @@ impl Split {
                         let sample = self.rows[*position as usize];
                         column.write(sample, which, epoch, plan, &mut picture, out);
                     }
+                    batch.is_finite &= all_finite(out);
                 }
             }
         }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::checkpoint::{self, Exact, Position};
 use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
-use super::places::{all_finite, fill, not_finite, places, sizes};
+use super::places::{fill, not_finite, places, sizes};
 use super::{init, memory};
 use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::Diagnostic;
@@ -24,6 +24,7 @@ use crate::model::check::bytes_text;
 use crate::model::{BoundField, Project, Training};
 use crate::pipeline::{self, Compiled, Purpose};
 use crate::primitives::Level;
+use crate::primitives::float_mode::all_finite;
 use crate::primitives::pool::Pool;
 use crate::primitives::tuning::Tuning;
 use crate::schedule::{self, Persistent};
@@ -303,14 +304,11 @@ impl<'p> Trainer<'p> {
     }
 
     fn run_compiled(&mut self, compiled: &Compiled, batch: &Batch, step: u64) -> bool {
-        let mut suspect = self.has_infinities;
+        let mut suspect = self.has_infinities || !batch.is_finite;
         for (field, rows) in self.fields.iter().zip(&batch.fields) {
             let Some((_, buffer)) = compiled.inputs.iter().find(|(name, _)| *name == field.name) else { continue };
             match rows {
-                Rows::F32(values) => {
-                    self.arena.f32_mut(buffer).copy_from_slice(values);
-                    suspect |= !all_finite(values);
-                }
+                Rows::F32(values) => self.arena.f32_mut(buffer).copy_from_slice(values),
                 Rows::I32(values) => self.arena.i32_mut(buffer).copy_from_slice(values),
             }
         }
