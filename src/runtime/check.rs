@@ -3,6 +3,7 @@
 //! Input: a loaded project and a file of it. Output: diagnostics. Invariant: no file is opened but the weights that a
 //! `loads` promise names, of which the description is read; those lie below the project's folder.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -28,11 +29,15 @@ const NAME_SHOWN: usize = 80;
 
 /// Checks all items of a file: models for all sizes, promises, and the training step for the data's sizes.
 pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
+    let steps = Steps::default();
+    let train_memory = |project: &Project, used: &ModelUse<'_>, sizes: &BTreeMap<String, i64>| {
+        train_memory(&steps, project, used, sizes)
+    };
     let hooks = Hooks { train_memory: Some(&train_memory), loads: Some(&loads) };
     let mut found = model::check::check(project, file, &hooks);
     let trains = project.tree(file).items.iter().any(|item| matches!(item.kind, ItemKind::Train(_)));
     if trains && !found.iter().any(Diagnostic::is_error) {
-        match step(project, file, None) {
+        match steps.step(project, file, None) {
             Ok((training, _)) => {
                 let fields = data::fields(&training.data).unwrap_or_default();
                 let fields = bound_fields(&fields, training.batch);
@@ -45,15 +50,29 @@ pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
     without_duplicates(found)
 }
 
-/// The bytes of the training step of the file's `train` item, for `batch` samples or the item's own number.
-fn step(project: &Project, file: FileId, batch: Option<usize>) -> Result<(Training, u64), Vec<Diagnostic>> {
-    let mut training = model::training(project, file, &[])?;
-    training.batch = batch.unwrap_or(training.batch);
+/// The bytes of the training steps that have been compiled, or why one cannot be, for each file and batch: a promise
+/// and the file itself mostly ask for the same step.
+#[derive(Default)]
+struct Steps(RefCell<BTreeMap<(FileId, usize), StepBytes>>);
+
+type StepBytes = Result<u64, Vec<Diagnostic>>;
+
+impl Steps {
+    /// The bytes of the training step of the file's `train` item, for `batch` samples or the item's own number.
+    fn step(&self, project: &Project, file: FileId, batch: Option<usize>) -> Result<(Training, u64), Vec<Diagnostic>> {
+        let mut training = model::training(project, file, &[])?;
+        training.batch = batch.unwrap_or(training.batch);
+        let mut known = self.0.borrow_mut();
+        let bytes = known.entry((file, training.batch)).or_insert_with(|| step_bytes(project, &training)).clone()?;
+        Ok((training, bytes))
+    }
+}
+
+fn step_bytes(project: &Project, training: &Training) -> StepBytes {
     let fields = bound_fields(&data::fields(&training.data)?, training.batch);
-    pipeline::data_ranges(project, &training, &fields, &[])?;
-    let graph = pipeline::training_graph(project, &training, training.batch, &fields, false)?;
-    let bytes = schedule::plan(&graph, &Persistent::of(&graph)).arena_bytes as u64;
-    Ok((training, bytes))
+    pipeline::data_ranges(project, training, &fields, &[])?;
+    let graph = pipeline::training_graph(project, training, training.batch, &fields, false)?;
+    Ok(schedule::plan(&graph, &Persistent::of(&graph)).arena_bytes as u64)
 }
 
 /// Data fields with the batch as their first size.
@@ -62,14 +81,19 @@ pub fn bound_fields(fields: &[data::FieldInfo], batch: usize) -> Vec<BoundField>
 }
 
 /// Bytes of all tensors of the training step: what `train_memory(N = 100)` means.
-fn train_memory(project: &Project, used: &ModelUse<'_>, sizes: &BTreeMap<String, i64>) -> Result<u64, String> {
+fn train_memory(
+    steps: &Steps,
+    project: &Project,
+    used: &ModelUse<'_>,
+    sizes: &BTreeMap<String, i64>,
+) -> Result<u64, String> {
     let batch = match sizes.iter().next() {
         None => None,
         Some((_, size)) if sizes.len() == 1 => Some(usize::try_from(*size).map_err(|_| "the batch is negative")?),
         Some(_) => return Err("`train_memory` takes one size, the batch; the others come from the data".into()),
     };
     let words = |findings: Vec<Diagnostic>| findings.into_iter().map(|finding| finding.message).next();
-    match step(project, used.file, batch) {
+    match steps.step(project, used.file, batch) {
         Ok((training, bytes)) if Some(training.model.as_str()) == model_name(used.model) => Ok(bytes),
         Ok((training, _)) => Err(format!("the file trains `{}`, not this model", training.model)),
         Err(findings) => Err(words(findings).unwrap_or_else(|| "the training step cannot be compiled".into())),
@@ -132,5 +156,27 @@ fn shapes(mut file: File) -> Result<BTreeMap<String, Vec<usize>>, String> {
     match described.tensors().values().find(|info| !readable.contains(&info.dtype)) {
         Some(info) => Err(format!("holds elements of type {:?}, which are not supported", info.dtype)),
         None => Ok(described.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_promise_about_the_items_own_batch_takes_the_step_that_is_compiled_anyway() {
+        let text = "model M {\n  input x: [N, 4]\n  return x -> Linear(3)\n}\n\
+                    data d {\n  source = random(samples = 16)\n  x: f32[4]\n  label: class[3]\n}\n\
+                    train M on d {\n  loss = cross_entropy(label)\n  batch = 8\n  length = 3 steps\n  optimizer = sgd(lr = 0.1)\n}\n";
+        let (project, file, found) = Project::load(Path::new("m.ansatz"), None, &|_| Ok(text.as_bytes().to_vec()));
+        assert!(found.is_empty(), "{found:#?}");
+        let steps = Steps::default();
+        let bytes = |batch| steps.step(&project, file, batch).map(|(_, bytes)| bytes).expect("a step");
+        assert_eq!(bytes(None), bytes(Some(8)));
+        assert_eq!(steps.0.borrow().len(), 1);
+        assert!(bytes(Some(800)) > bytes(None));
+        assert_eq!(steps.0.borrow().len(), 2);
     }
 }

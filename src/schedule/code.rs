@@ -4,6 +4,7 @@
 //! Invariant: equal nodes of one [`Code`] exist once; loop indices are numbered outer loops first.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::form::{Guard, Id};
 use crate::graph::{Binary, Compare, DType, Unary};
@@ -122,18 +123,46 @@ pub(super) struct Code {
 
 impl Code {
     pub fn push(&mut self, op: CodeOp, dtype: DType) -> NodeId {
-        if let Some(&node) = self.known.get(&(op.clone(), dtype)) {
-            return node;
+        match self.known.entry((op, dtype)) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                self.nodes.push(entry.key().clone());
+                *entry.insert(NodeId(self.nodes.len() as u32 - 1))
+            }
         }
-        let node = NodeId(self.nodes.len() as u32);
-        self.nodes.push((op.clone(), dtype));
-        self.known.insert((op, dtype), node);
-        node
+    }
+
+    /// Forgets all nodes but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        for node in self.nodes.drain(count..) {
+            self.known.remove(&node);
+        }
+    }
+
+    /// Every element that is loaded.
+    pub fn loads(&self) -> impl Iterator<Item = &Element> {
+        loads(&self.nodes)
     }
 
     pub fn dtype(&self, node: NodeId) -> DType {
         self.nodes[node.0 as usize].1
     }
+}
+
+/// Every element that some of the nodes load.
+pub(super) fn loads(nodes: &[(CodeOp, DType)]) -> impl Iterator<Item = &Element> {
+    nodes.iter().filter_map(|(op, _)| match op {
+        CodeOp::Load(element) => Some(element),
+        CodeOp::Const(_)
+        | CodeOp::Index(_)
+        | CodeOp::Random { .. }
+        | CodeOp::Reduced(_)
+        | CodeOp::Unary(..)
+        | CodeOp::Binary(..)
+        | CodeOp::Compare(..)
+        | CodeOp::Select(..)
+        | CodeOp::Cast(_) => None,
+    })
 }
 
 /// Where a store goes.
@@ -191,18 +220,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Every element that is loaded.
     pub fn loads(&self) -> impl Iterator<Item = &Element> {
-        self.stages.iter().flat_map(|stage| &stage.code.nodes).filter_map(|(op, _)| match op {
-            CodeOp::Load(element) => Some(element),
-            CodeOp::Const(_)
-            | CodeOp::Index(_)
-            | CodeOp::Random { .. }
-            | CodeOp::Reduced(_)
-            | CodeOp::Unary(..)
-            | CodeOp::Binary(..)
-            | CodeOp::Compare(..)
-            | CodeOp::Select(..)
-            | CodeOp::Cast(_) => None,
-        })
+        self.stages.iter().flat_map(|stage| stage.code.loads())
     }
 
     /// Every store.

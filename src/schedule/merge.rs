@@ -8,14 +8,14 @@
 //! maximum, the sum of exponentials and the result of a softmax, or statistics and normalisation, are one nest.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::align::align;
-use super::code::{At, CodeOp, CodeReduction, Dest, Draft, Element, Stage};
+use super::code::{At, CodeOp, CodeReduction, CodeStore, Dest, Draft, Element, Stage, loads};
 use super::draft::{Item, output_places};
 use super::form::{Form, FormOp, Id};
-use super::order::{keeps_old, overwritten, same_outer_point, try_order};
-use super::precedence::{Free, Precedence};
+use super::order::{overwritten, same_outer_point, too_early, try_order};
+use super::precedence::{Edges, Free, Precedence};
 use crate::graph::DType;
 use crate::kernel::{NodeId, ReductionKind};
 
@@ -62,7 +62,7 @@ struct Groups<'a> {
     writer: BTreeMap<Id, usize>,
     readers: BTreeMap<Id, BTreeSet<usize>>,
     /// The nests that load an element of a large value.
-    loaders: HashMap<(Id, At), BTreeSet<usize>>,
+    loaders: HashMap<Id, HashMap<At, BTreeSet<usize>>>,
     /// The item of each update.
     updater: BTreeMap<usize, usize>,
     /// What each update overwrites.
@@ -94,37 +94,58 @@ impl<'a> Groups<'a> {
             overwriters,
             precedence: Precedence::new(order),
         };
-        (0..groups.items.len()).for_each(|position| groups.register(position));
+        (0..groups.items.len()).for_each(|position| groups.register(position, &Marks::default()));
+        let mut precedence = std::mem::replace(&mut groups.precedence, Precedence::new(None));
+        precedence.note_paths(|position| groups.successors(position));
+        groups.precedence = precedence;
         groups
     }
 
-    fn register(&mut self, position: usize) {
+    /// Notes what an item reads and writes, or of a nest only what is behind the marks.
+    fn register(&mut self, position: usize, marks: &Marks) {
         let Some(item) = &self.items[position] else { return };
-        self.reads[position] = item.reads();
-        for id in &self.reads[position] {
-            self.readers.entry(*id).or_default().insert(position);
+        let (reads, dests): (Vec<Id>, Vec<Dest>) = match item {
+            Item::Nest(draft) => {
+                if draft.scatter.is_none() {
+                    for element in marks.loads(draft).filter(|element| is_large(self.form, draft, element)) {
+                        let places = self.loaders.entry(element.value).or_default();
+                        places.entry(element.at.clone()).or_default().insert(position);
+                    }
+                }
+                let stores = marks.stores(draft).map(|store| store.dest);
+                (marks.loads(draft).map(|element| element.value).collect(), stores.collect())
+            }
+            Item::Product(_) => (item.reads().into_iter().collect(), item.writes().into_iter().collect()),
+        };
+        for id in reads {
+            if self.reads[position].insert(id) {
+                self.readers.entry(id).or_default().insert(position);
+            }
         }
-        for dest in item.writes() {
+        for dest in dests {
             match dest {
                 Dest::Value(id) => {
-                    self.writes[position].push(id);
+                    insert_sorted(&mut self.writes[position], id);
                     self.writer.insert(id, position);
                 }
                 Dest::Update(update) => {
-                    self.updates[position].push(update);
+                    insert_sorted(&mut self.updates[position], update);
                     self.updater.insert(update, position);
                 }
                 Dest::Output(_) => {}
             }
         }
-        for element in self.elements(position) {
-            self.loaders.entry(element).or_default().insert(position);
-        }
     }
 
     fn unregister(&mut self, position: usize) {
-        for element in self.elements(position) {
-            self.loaders.entry(element).or_default().remove(&position);
+        if let Some(Item::Nest(draft)) = &self.items[position] {
+            for element in draft.loads() {
+                if let Some(places) = self.loaders.get_mut(&element.value)
+                    && let Some(loaders) = places.get_mut(&element.at)
+                {
+                    loaders.remove(&position);
+                }
+            }
         }
         self.writes[position].clear();
         self.updates[position].clear();
@@ -140,22 +161,15 @@ impl<'a> Groups<'a> {
         }
     }
 
-    /// The elements of large values that a nest loads.
-    fn elements(&self, position: usize) -> HashSet<(Id, At)> {
-        let Some(draft) = self.nest(position) else { return HashSet::new() };
-        large_loads(self.form, draft).map(|(id, at)| (id, at.clone())).collect()
-    }
-
     /// Earlier nests that may take this one in: those that it reads from, then those that read the same elements;
     /// the latest first.
     fn candidates(&self, position: usize) -> Vec<usize> {
-        if self.nest(position).is_none() {
-            return Vec::new();
-        }
+        let Some(draft) = self.nest(position) else { return Vec::new() };
         let producers: BTreeSet<usize> =
             self.reads[position].iter().filter_map(|id| self.writer.get(id)).copied().collect();
         let mut siblings: BTreeSet<usize> = BTreeSet::new();
-        for loaders in self.elements(position).iter().filter_map(|element| self.loaders.get(element)) {
+        let elements = draft.loads().filter(|element| is_large(self.form, draft, element));
+        for loaders in elements.filter_map(|element| self.loaders.get(&element.value)?.get(&element.at)) {
             let others = loaders.range(..position).rev().filter(|other| !producers.contains(other));
             siblings.extend(others.take(MOST_SIBLINGS));
         }
@@ -178,22 +192,44 @@ impl<'a> Groups<'a> {
         if split && !is_worthwhile(&a, &b) {
             return false;
         }
-        let (before, after) = self.precedence.sorted(first, second);
-        let Some(free) = self.free(before, after) else { return false };
-        super::count_work(nodes(&a) + nodes(&b));
-        let Some(joined) = join(self.form, a, &b) else { return false };
-        let in_place = joined.stores().all(|store| match store.dest {
-            Dest::Update(update) => self.overwritten[update].is_none_or(|old| keeps_old(&joined, update, old)),
-            Dest::Value(_) | Dest::Output(_) => true,
-        });
-        if !in_place {
+        let stored = |store: &CodeStore| matches!(store.dest, Dest::Value(id) if self.reads[first].contains(&id));
+        if b.stores().any(stored) {
             return false;
         }
-        self.unregister(first);
+        let (before, after) = self.precedence.sorted(first, second);
+        let Some(free) = self.free(before, after) else { return false };
+        super::count_work(nodes(&b));
+        let [new_a, new_b] = [a, b].map(|draft| match draft {
+            Cow::Owned(draft) => Some(draft),
+            Cow::Borrowed(_) => None,
+        });
+        let moved = new_a.is_some();
+        // Out of its place, so that it can grow while the other one is read.
+        let old_a = self.items[first].take();
+        let (mut joined, old_a) = match (new_a, old_a) {
+            (Some(draft), old_a) => (draft, old_a),
+            (None, Some(Item::Nest(draft))) => (draft, None),
+            (None, Some(Item::Product(_)) | None) => unreachable!("both are nests"),
+        };
+        let Some(b) = new_b.as_ref().or_else(|| self.nest(second)) else { unreachable!("both are nests") };
+        let marks = Marks::of(&joined);
+        if !join(self.form, &mut joined, b) || !too_early(&joined, &self.overwritten).is_empty() {
+            self.items[first] = old_a.or_else(|| {
+                marks.rewind(&mut joined);
+                Some(Item::Nest(joined))
+            });
+            return false;
+        }
         self.unregister(second);
         self.items[second] = None;
+        if moved {
+            self.items[first] = old_a;
+            self.unregister(first);
+        }
+        let known = if moved { Marks::default() } else { marks };
+        super::count_work(known.loads(&joined).count());
         self.items[first] = Some(Item::Nest(joined));
-        self.register(first);
+        self.register(first, &known);
         self.precedence.join(first, second, &free);
         true
     }
@@ -210,20 +246,20 @@ impl<'a> Groups<'a> {
     }
 
     /// Items that must run after this one, possibly more than once: readers of its results, and updates of what it reads.
-    fn successors(&self, position: usize) -> Vec<usize> {
+    fn successors(&self, position: usize) -> Edges<'_> {
         let readers = self.writes[position].iter().filter_map(|id| self.readers.get(id)).flatten();
         let replaced = self.reads[position].iter().filter_map(|id| self.overwriters.get(id)).flatten();
         let updaters = replaced.filter_map(|update| self.updater.get(update));
-        readers.chain(updaters).copied().filter(|&next| next != position).collect()
+        Box::new(readers.chain(updaters).copied().filter(move |&next| next != position))
     }
 
     /// Items that must run before this one, possibly more than once: writers of what it reads, and readers of what it
     /// overwrites.
-    fn predecessors(&self, position: usize) -> Vec<usize> {
+    fn predecessors(&self, position: usize) -> Edges<'_> {
         let writers = self.reads[position].iter().filter_map(|id| self.writer.get(id));
         let replaced = self.updates[position].iter().filter_map(|&update| self.overwritten[update]);
         let readers = replaced.filter_map(|old| self.readers.get(&old)).flatten();
-        writers.chain(readers).copied().filter(|&next| next != position).collect()
+        Box::new(writers.chain(readers).copied().filter(move |&next| next != position))
     }
 }
 
@@ -232,13 +268,53 @@ fn nodes(draft: &Draft) -> usize {
     draft.stages.iter().map(|stage| stage.code.nodes.len()).sum()
 }
 
-/// Loads of values with as many elements as the nest has points, or of whole rows.
-fn large_loads<'a>(form: &'a Form, draft: &'a Draft) -> impl Iterator<Item = (Id, &'a At)> {
+/// True if a value has as many elements as the nest that loads it has points, or whole rows.
+fn is_large(form: &Form, draft: &Draft, element: &Element) -> bool {
     let points: usize = draft.outer.iter().product();
-    draft
-        .loads()
-        .filter(move |element| form.value(element.value).elements() >= points.max(2))
-        .map(|element| (element.value, &element.at))
+    form.value(element.value).elements() >= points.max(2)
+}
+
+fn insert_sorted<T: Ord>(sorted: &mut Vec<T>, new: T) {
+    if let Err(place) = sorted.binary_search(&new) {
+        sorted.insert(place, new);
+    }
+}
+
+/// How much there was of each stage of a nest before another one joined it: nodes, reductions and stores. A join only
+/// adds, so what it copies and notes is as much as joins, not as much as the nest has become.
+#[derive(Default)]
+struct Marks(Vec<[usize; 3]>);
+
+impl Marks {
+    fn of(draft: &Draft) -> Self {
+        let lengths = |stage: &Stage| [stage.code.nodes.len(), stage.reductions.len(), stage.stores.len()];
+        Self(draft.stages.iter().map(lengths).collect())
+    }
+
+    /// The lengths of a stage; 0 where there was none.
+    fn stage(&self, number: usize) -> [usize; 3] {
+        self.0.get(number).copied().unwrap_or_default()
+    }
+
+    /// What has been loaded since.
+    fn loads<'a>(&self, draft: &'a Draft) -> impl Iterator<Item = &'a Element> {
+        draft.stages.iter().enumerate().flat_map(|(number, stage)| loads(&stage.code.nodes[self.stage(number)[0]..]))
+    }
+
+    /// The stores since.
+    fn stores<'a>(&self, draft: &'a Draft) -> impl Iterator<Item = &'a CodeStore> {
+        draft.stages.iter().enumerate().flat_map(|(number, stage)| &stage.stores[self.stage(number)[2]..])
+    }
+
+    /// Takes everything since out again.
+    fn rewind(&self, draft: &mut Draft) {
+        draft.stages.truncate(self.0.len());
+        for (stage, [nodes, reductions, stores]) in draft.stages.iter_mut().zip(&self.0) {
+            stage.code.truncate(*nodes);
+            stage.reductions.truncate(*reductions);
+            stage.stores.truncate(*stores);
+        }
+    }
 }
 
 fn points(draft: &Draft) -> (usize, usize, usize) {
@@ -254,22 +330,15 @@ fn is_worthwhile(a: &Draft, b: &Draft) -> bool {
     work_a + work_b <= SMALL_WORK || (rows >= MANY_ROWS && longest_a.max(longest_b) <= LONG_ROW)
 }
 
-/// `b` after `a` in one nest; none where `b` needs more of `a` than its own outer point.
-fn join(form: &Form, a: Cow<'_, Draft>, b: &Draft) -> Option<Draft> {
-    let backwards = |element: &Element| b.stores().any(|store| store.dest == Dest::Value(element.value));
-    if a.loads().any(backwards) {
-        return None;
-    }
-    let mut joined = a.into_owned();
-    for stage in &b.stages {
-        place(form, &mut joined, stage)?;
-    }
-    let too_long = joined.stages.iter().any(|stage| stage.code.nodes.len() > MOST_NODES);
-    (!too_long).then_some(joined)
+/// Adds `b` to a nest; false, with a part of `b` added, where `b` needs more of the nest than its own outer point or the
+/// code grows too long.
+fn join(form: &Form, joined: &mut Draft, b: &Draft) -> bool {
+    b.stages.iter().all(|stage| place(form, joined, stage).is_some())
+        && joined.stages.iter().all(|stage| stage.code.nodes.len() <= MOST_NODES)
 }
 
 /// Where a value of the nest is stored or reduced.
-fn made_in(draft: &Draft, value: Id) -> Option<(usize, &super::code::CodeStore)> {
+fn made_in(draft: &Draft, value: Id) -> Option<(usize, &CodeStore)> {
     draft.stages.iter().enumerate().find_map(|(number, stage)| {
         stage.stores.iter().find(|store| store.dest == Dest::Value(value)).map(|store| (number, store))
     })

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::code::{At, CodeOp, CodeStore, Coord, Dest, Draft};
+use super::code::{At, CodeStore, Coord, Dest, Draft};
 use super::draft::Item;
 use super::form::{Form, FormOp, Id, Source};
 use crate::graph::Target;
@@ -37,9 +37,7 @@ pub(super) fn order(form: &Form, items: Vec<Item>) -> Ordered {
     let mut copied: BTreeSet<usize> = BTreeSet::new();
     for item in &items {
         let Item::Nest(draft) = item else { continue };
-        copied.extend(
-            updates(item).filter(|&update| overwritten[update].is_some_and(|id| !keeps_old(draft, update, id))),
-        );
+        copied.extend(too_early(draft, &overwritten));
     }
     loop {
         match try_order(form, &items, &overwritten, &copied) {
@@ -60,31 +58,36 @@ fn updates(item: &Item) -> impl Iterator<Item = usize> + use<> {
     })
 }
 
-/// True if the nest may store the update in place: every load of the old value comes before the store that replaces it.
-pub(super) fn keeps_old(draft: &Draft, update: usize, old: Id) -> bool {
-    let stores = draft.stages.iter().enumerate().flat_map(|(number, stage)| {
-        stage.stores.iter().filter(|store| store.dest == Dest::Update(update)).map(move |store| (number, store))
-    });
-    stores.into_iter().all(|(written, store)| {
-        draft.stages.iter().enumerate().all(|(read, stage)| {
-            stage.code.nodes.iter().all(|(op, _)| match op {
-                CodeOp::Load(element) if element.value == old => {
-                    (read == written && element.at == store.at && element.guards.is_empty())
-                        || (read < written && same_outer_point(draft.outer.len(), store, &element.at))
+/// The updates of a nest that must not be stored in place: some load of the old value comes after the store that
+/// replaces it.
+pub(super) fn too_early(draft: &Draft, overwritten: &[Option<Id>]) -> BTreeSet<usize> {
+    let mut replaced: BTreeMap<Id, Vec<(usize, usize, &CodeStore)>> = BTreeMap::new();
+    for (written, stage) in draft.stages.iter().enumerate() {
+        for store in &stage.stores {
+            if let Dest::Update(update) = store.dest
+                && let Some(old) = overwritten[update]
+            {
+                replaced.entry(old).or_default().push((update, written, store));
+            }
+        }
+    }
+    let mut early = BTreeSet::new();
+    if replaced.is_empty() {
+        return early;
+    }
+    for (read, stage) in draft.stages.iter().enumerate() {
+        super::count_work(stage.code.nodes.len());
+        for element in stage.code.loads() {
+            for &(update, written, store) in replaced.get(&element.value).into_iter().flatten() {
+                let keeps_old = (read == written && element.at == store.at && element.guards.is_empty())
+                    || (read < written && same_outer_point(draft.outer.len(), store, &element.at));
+                if !keeps_old {
+                    early.insert(update);
                 }
-                CodeOp::Load(_)
-                | CodeOp::Const(_)
-                | CodeOp::Index(_)
-                | CodeOp::Random { .. }
-                | CodeOp::Reduced(_)
-                | CodeOp::Unary(..)
-                | CodeOp::Binary(..)
-                | CodeOp::Compare(..)
-                | CodeOp::Select(..)
-                | CodeOp::Cast(_) => true,
-            })
-        })
-    })
+            }
+        }
+    }
+    early
 }
 
 /// True if an element read belongs to the same outer point as the store of its buffer: it has the store's coordinate in

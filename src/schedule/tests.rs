@@ -729,9 +729,9 @@ fn the_steps_of_planning_grow_with_the_program() {
         super::take_work()
     };
     let (small, large) = (steps(150), steps(300));
-    // Walks through all that follows would make it four times as many, of thousands a layer more.
-    assert!(large as f64 <= 3.2 * small as f64, "{small} steps for 150 layers, {large} for 300");
-    assert!(large <= 300 * 8_000, "{large} steps");
+    // Walks through all that follows would make it four times as many, and so would copies of what is joined.
+    assert!(large as f64 <= 2.2 * small as f64, "{small} steps for 150 layers, {large} for 300");
+    assert!(large <= 300 * 1_000, "{large} steps");
     clipped_step(3).check();
 }
 
