@@ -18,8 +18,8 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::data::Preparation;
-use super::files;
 use super::recipe::Recipe;
+use super::{files, memory};
 
 /// What a file says of itself beside its tensors. A file that we did not write has the default: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -242,7 +242,7 @@ pub fn intended_name(temporary: &str) -> Option<&str> {
 /// # Errors
 /// A missing or damaged file, one of another version; element types other than f32, f16, bf16, f64, i32 and i64.
 pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor<'static>>, Note), CheckpointError> {
-    let bytes = files::open(path).and_then(|file| files::read_all(file, files::memory_for_contents()));
+    let bytes = files::open(path).and_then(|file| files::read_all(file, memory::for_contents()));
     let bytes = bytes.map_err(|problem| error(path, problem))?;
     read(&bytes).map_err(|problem| error(path, problem))
 }

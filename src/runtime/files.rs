@@ -201,12 +201,6 @@ fn leaves() -> io::Error {
     io::Error::new(ErrorKind::CrossesDevices, "leads through a link out of the project's folder, and is not followed")
 }
 
-/// A third of the memory that this process may use, in bytes: the most that is read of what is kept in memory, since
-/// the bytes and the numbers made of them are there at once.
-pub fn memory_for_contents() -> u64 {
-    system::memory() / 3
-}
-
 /// The system resolves paths below a root itself (`openat2` of Linux 5.6).
 #[cfg(target_os = "linux")]
 mod system {
@@ -290,16 +284,6 @@ mod system {
         let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
         OpenOptions::new().read(true).custom_flags(flags).open(path)
     }
-
-    /// The machine's memory, or less where the control group or the process has a limit.
-    pub(super) fn memory() -> u64 {
-        let machine = rustix::system::sysinfo();
-        let machine = (machine.totalram as u64).saturating_mul(u64::from(machine.mem_unit.max(1)));
-        let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-        let group = group.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
-        let process = rustix::process::getrlimit(rustix::process::Resource::As).current.unwrap_or(u64::MAX);
-        machine.min(group).min(process)
-    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -308,11 +292,6 @@ mod system {
 
     pub(super) fn open_named(path: &std::path::Path) -> std::io::Result<std::fs::File> {
         std::fs::File::open(path)
-    }
-
-    /// Not asked for on this system: what a small machine has.
-    pub(super) fn memory() -> u64 {
-        8 << 30
     }
 }
 

@@ -11,7 +11,8 @@ use flate2::read::MultiGzDecoder;
 
 use super::error::FileError;
 use crate::model::check::bytes_text;
-use crate::runtime::files::{self, Place};
+use crate::runtime::files::Place;
+use crate::runtime::memory;
 
 /// The first bytes of a gzip member (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -25,7 +26,7 @@ pub(super) struct Budget {
 impl Budget {
     /// As much as the machine has room for.
     pub(super) fn of_memory() -> Self {
-        Self::new(files::memory_for_contents())
+        Self::new(memory::for_contents())
     }
 
     pub(super) fn new(bytes: u64) -> Self {
@@ -44,7 +45,8 @@ impl Budget {
             }
             None => {
                 let most = bytes_text(self.whole);
-                let words = format!("holds more than fits: the data of an item may take {most}, a third of the memory");
+                let words =
+                    format!("holds more than fits: the data of an item may take {most}, a third of the free memory");
                 Err(io::Error::new(io::ErrorKind::FileTooLarge, words))
             }
         }
