@@ -100,7 +100,8 @@ fn confusion(session: &Session, trainer: &mut Trainer<'_>, split: &Arc<Split>) -
     };
     let size = Trainer::prediction_rows(&session.training);
     let mut confusion = None;
-    for batch in split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size))? {
+    let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
+    for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
         let outputs = trainer.predict(&batch).map_err(|error| session.trainer_failure(error))?;
         let Some(classes) = answers.classes(&outputs) else { return Ok(None) };
         let counts = confusion.get_or_insert_with(|| Confusion::new(answers.words(classes)));

@@ -50,6 +50,10 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
+use crate::cpu::CodegenError;
+use crate::runtime::checkpoint::CheckpointError;
+use crate::runtime::folder::NamedError;
+
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 findings in your files, 2 could not run. A training that a signal ends \
     has saved its last step and ends with 130 (Ctrl-C), 143 (SIGTERM) or 129 (the terminal closed).";
 
@@ -101,22 +105,35 @@ enum Failure {
     Findings,
     /// Anything else, in words.
     Problem(String),
-    /// Whoever read the output wants no more of it.
-    ClosedPipe,
     /// A signal ended a training, which is saved; with the exit code.
     Signal(u8),
 }
 
 impl Failure {
+    /// The system refuses something that is no file.
+    fn of(what: &str) -> impl Fn(std::io::Error) -> Failure {
+        move |error| Failure::Problem(format!("{what}: {error}"))
+    }
+
     /// A problem of the system with a file.
     fn at(path: &Path) -> impl Fn(std::io::Error) -> Failure {
         move |error| Failure::Problem(format!("{}: {error}", path.display()))
     }
 }
 
-impl<E: std::error::Error + 'static> From<E> for Failure {
+/// Errors whose words say what they are about. [`std::io::Error`] names no file, so it is none of them: see
+/// [`Failure::at`].
+trait SaysWhere: std::error::Error {}
+
+impl SaysWhere for NamedError {}
+impl SaysWhere for CheckpointError {}
+impl SaysWhere for CodegenError {}
+/// Of values that are written to memory.
+impl SaysWhere for serde_json::Error {}
+
+impl<E: SaysWhere> From<E> for Failure {
     fn from(error: E) -> Self {
-        if output::is_closed_pipe(&error) { Failure::ClosedPipe } else { Failure::Problem(error.to_string()) }
+        Failure::Problem(error.to_string())
     }
 }
 
@@ -153,8 +170,8 @@ pub fn main() -> ExitCode {
     };
     let lost = output::finish();
     match outcome {
-        Ok(()) | Err(Failure::ClosedPipe) if lost.is_none() || trains => ExitCode::SUCCESS,
-        Ok(()) | Err(Failure::ClosedPipe) => ExitCode::from(2),
+        Ok(()) if lost.is_none() || trains => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(2),
         Err(Failure::Signal(code)) => ExitCode::from(code),
         Err(Failure::Findings) => ExitCode::from(1),
         Err(Failure::Problem(words)) => {

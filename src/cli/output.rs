@@ -32,10 +32,3 @@ fn note(written: io::Result<()>) {
         tell(format_args!("warning: standard output cannot be written: {error}\n"));
     }
 }
-
-/// Whether something could not be written because its reader has gone away.
-pub(super) fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
-    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    let kind = kind.or_else(|| error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind));
-    kind == Some(ErrorKind::BrokenPipe)
-}

@@ -94,7 +94,8 @@ fn write<W: Write>(
     let mut trainer = trained.trainer(session, Purpose::Predict, &arguments.machine)?;
     let size = Trainer::prediction_rows(&session.training);
     let mut sample = 0;
-    for batch in split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size))? {
+    let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
+    for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
         let outputs = trainer.predict(&batch).map_err(|error| session.trainer_failure(error))?;
         for row in 0..batch.rows {
             let (name, place) = match split.place(sample) {

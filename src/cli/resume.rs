@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let interrupt = Interrupt::watch()?;
+    let interrupt = Interrupt::watch().map_err(Failure::of("signals cannot be watched"))?;
     let path = &arguments.run;
     let mut command = Record::command(path)
         .map_err(|error| Failure::Problem(format!("{} is not the folder of a run: {error}", path.display())))?;
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     }
     eprintln!("going on after step {step}");
     interrupt.begin();
-    if std::path::absolute(&model)? != command.model {
+    if record::absolute(&model)? != command.model {
         command = Command::new(&model, path, command.overrides, command.no_shuffle, command.init)?;
         record::write_command(&folder, &command)?;
     }

@@ -13,7 +13,7 @@ use crate::runtime::checkpoint::Note;
 use crate::runtime::folder::RunFolder;
 use crate::runtime::keep;
 use crate::runtime::recipe::Recipe;
-use crate::runtime::record::{Command, Init, Record, StepLog};
+use crate::runtime::record::{self, Command, Init, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError, Weights};
 use crate::runtime::trainer::{NOT_A_NUMBER, Origin, Trainer};
 use crate::schedule;
@@ -60,7 +60,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let interrupt = Interrupt::watch()?;
+    let interrupt = Interrupt::watch().map_err(Failure::of("signals cannot be watched"))?;
     let overrides = overrides(arguments);
     let session = Session::open(&arguments.file, &overrides)?;
     session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut init = None;
     if let Some(weights) = &arguments.init {
         trainer.load_weights(weights).map_err(|error| session.trainer_failure(error))?;
-        init = Some(Init { path: std::path::absolute(weights)?, content: trainer.content() });
+        init = Some(Init { path: record::absolute(weights)?, content: trainer.content() });
     }
     let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
     interrupt.begin();

@@ -38,7 +38,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn fresh(parent: &Path, stem: &str) -> io::Result<Self> {
+    pub fn fresh(parent: &Path, stem: &str) -> Result<Self, NamedError> {
         std::fs::create_dir_all(parent).map_err(|error| named(parent, &error))?;
         let mut number = 1;
         loop {
@@ -56,17 +56,17 @@ impl RunFolder {
     ///
     /// # Errors
     /// Another process uses it, it holds tensors of another run, or it cannot be made.
-    pub fn for_new_run(path: &Path) -> io::Result<Self> {
+    pub fn for_new_run(path: &Path) -> Result<Self, NamedError> {
         std::fs::create_dir_all(path).map_err(|error| named(path, &error))?;
         let folder = Self::lock(path)?;
         match folder.names()?.into_iter().find(|name| name.ends_with(".safetensors") && is_ours(name)) {
             Some(_) if path.join("run.json").exists() => {
                 let words = format!("{} holds a run; `ansatz resume {0}` goes on with it", path.display());
-                Err(io::Error::other(words))
+                Err(NamedError(words))
             }
             Some(name) => {
                 let words = format!("{} holds `{name}` of another run; choose another folder", path.display());
-                Err(io::Error::other(words))
+                Err(NamedError(words))
             }
             None => Ok(folder),
         }
@@ -76,12 +76,12 @@ impl RunFolder {
     ///
     /// # Errors
     /// Another process uses it, or it cannot be written.
-    pub fn of_run(path: &Path) -> io::Result<Self> {
+    pub fn of_run(path: &Path) -> Result<Self, NamedError> {
         Self::lock(path)
     }
 
     /// Takes the folder for this process, and clears what killed processes left half written.
-    fn lock(path: &Path) -> io::Result<Self> {
+    fn lock(path: &Path) -> Result<Self, NamedError> {
         let file = path.join(".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&file);
         let lock = lock.map_err(|error| named(&file, &error))?;
@@ -89,7 +89,7 @@ impl RunFolder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let words = format!("another process is using {}; wait for its end, or end it", path.display());
-                return Err(io::Error::other(words));
+                return Err(NamedError(words));
             }
             // Some network folders have no locks; a run there is still correct if it is alone.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
@@ -108,13 +108,13 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    fn names(&self) -> io::Result<Vec<String>> {
+    fn names(&self) -> Result<Vec<String>, NamedError> {
         let entries = std::fs::read_dir(&self.path).map_err(|error| named(&self.path, &error))?;
         Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
     }
 
     /// Steps of the numbered checkpoints, the newest first.
-    fn numbered(&self) -> io::Result<Vec<u64>> {
+    fn numbered(&self) -> Result<Vec<u64>, NamedError> {
         let mut steps: Vec<u64> = self.names()?.iter().filter_map(|name| step_of(name)).collect();
         steps.sort_unstable_by_key(|step| std::cmp::Reverse(*step));
         Ok(steps)
@@ -150,7 +150,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn newest(&self) -> io::Result<(Option<Found>, Vec<CheckpointError>)> {
+    pub fn newest(&self) -> Result<(Option<Found>, Vec<CheckpointError>), NamedError> {
         let numbered = self.numbered()?.into_iter().map(numbered_name);
         let candidates: Vec<String> = std::iter::once("last.safetensors".to_string()).chain(numbered).collect();
         let (mut found, mut damaged): (Option<Found>, Vec<CheckpointError>) = (None, Vec::new());
@@ -207,9 +207,21 @@ fn is_ours(name: &str) -> bool {
     fixed.contains(&name) || step_of(name).is_some()
 }
 
-/// The error with the file's name in it.
-pub fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+/// A problem with a file or a folder, in words that name it.
+#[derive(Debug)]
+pub struct NamedError(String);
+
+impl std::fmt::Display for NamedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NamedError {}
+
+/// The problem with the file's name before it.
+pub fn named(path: &Path, problem: &dyn std::fmt::Display) -> NamedError {
+    NamedError(format!("{}: {problem}", path.display()))
 }
 
 #[cfg(test)]

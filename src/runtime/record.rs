@@ -4,7 +4,7 @@
 //! Invariant: every line written is complete JSON; figures that are not finite become `null`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::curve::{Curve, Point};
 use super::figures::Epoch;
-use super::folder::{RunFolder, named};
+use super::folder::{NamedError, RunFolder, named};
+use super::{files, memory};
 use crate::model::SplitName;
+use crate::model::check::bytes_text;
 
 /// The order of the curve's lines.
 const SPLITS: [SplitName; 3] = [SplitName::Train, SplitName::Valid, SplitName::Test];
@@ -38,16 +40,16 @@ impl Command {
     /// The command that began a run of the model file `model` in `folder`.
     ///
     /// # Errors
-    /// The current folder is gone.
+    /// The current folder is gone, or a path is empty.
     pub fn new(
         model: &Path,
         folder: &Path,
         overrides: Vec<(String, String)>,
         no_shuffle: bool,
         init: Option<Init>,
-    ) -> io::Result<Self> {
-        let model = std::path::absolute(model)?;
-        let model_from_folder = relative(&std::path::absolute(folder)?, &model);
+    ) -> Result<Self, NamedError> {
+        let model = absolute(model)?;
+        let model_from_folder = relative(&absolute(folder)?, &model);
         Ok(Self { model, model_from_folder, overrides, no_shuffle, init })
     }
 
@@ -55,6 +57,14 @@ impl Command {
     pub fn find_model(&self, folder: &Path) -> Option<PathBuf> {
         [self.model.clone(), folder.join(&self.model_from_folder)].into_iter().find(|path| path.is_file())
     }
+}
+
+/// The path from the root, links and all.
+///
+/// # Errors
+/// The current folder is gone, or the path is empty.
+pub fn absolute(path: &Path) -> Result<PathBuf, NamedError> {
+    std::path::absolute(path).map_err(|error| named(path, &error))
 }
 
 /// The way from a folder to a file, both absolute.
@@ -71,6 +81,18 @@ pub struct Init {
     pub path: PathBuf,
     /// A hash of what was taken from it.
     pub content: String,
+}
+
+/// Bytes of `run.json`: far more than settings take.
+const LONGEST_COMMAND: u64 = 1 << 20;
+
+/// Bytes of a line of a step log, with a norm for each of a million parameters.
+const LONGEST_LINE: u64 = 64 << 20;
+
+/// The text of a regular file of at most `limit` bytes.
+fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    let bytes = files::read_all(files::open(path)?, limit)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Time between two pictures of a run; one more is drawn at its end.
@@ -90,7 +112,7 @@ impl Record {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn create(folder: RunFolder, command: &Command) -> io::Result<Self> {
+    pub fn create(folder: RunFolder, command: &Command) -> Result<Self, NamedError> {
         write_command(&folder, command)?;
         let record = Self { folder, curve: Curve::default(), drawn: None };
         record.write("metrics.jsonl", "")?;
@@ -101,9 +123,9 @@ impl Record {
     ///
     /// # Errors
     /// The folder is not one of a run, or cannot be read.
-    pub fn open(folder: RunFolder, step: u64) -> io::Result<Self> {
+    pub fn open(folder: RunFolder, step: u64) -> Result<Self, NamedError> {
         let path = folder.join("metrics.jsonl");
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_text(&path, memory::for_contents()) {
             // A run that was killed before it had the file has no figures.
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read.map_err(|error| named(&path, &error))?,
@@ -130,16 +152,17 @@ impl Record {
     ///
     /// # Errors
     /// The folder is not one of a run.
-    pub fn command(folder: &Path) -> io::Result<Command> {
-        let text = std::fs::read_to_string(folder.join("run.json"))?;
-        serde_json::from_str(&text).map_err(io::Error::other)
+    pub fn command(folder: &Path) -> Result<Command, NamedError> {
+        let path = folder.join("run.json");
+        let text = read_text(&path, LONGEST_COMMAND).map_err(|error| named(&path, &error))?;
+        serde_json::from_str(&text).map_err(|error| named(&path, &error))
     }
 
     /// Adds an epoch, and draws the curve unless that was done a moment ago.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn add(&mut self, epoch: &Epoch, title: &str) -> io::Result<()> {
+    pub fn add(&mut self, epoch: &Epoch, title: &str) -> Result<(), NamedError> {
         let mut line = serde_json::to_string(epoch).expect("an epoch is plain data");
         line.push('\n');
         let path = self.folder.join("metrics.jsonl");
@@ -157,13 +180,13 @@ impl Record {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn draw(&mut self, title: &str) -> io::Result<()> {
+    pub fn draw(&mut self, title: &str) -> Result<(), NamedError> {
         self.drawn = Some(Instant::now());
-        let picture = self.curve.svg(title).map_err(io::Error::other)?;
+        let picture = self.curve.svg(title).map_err(|words| named(&self.folder.join("loss.svg"), &words))?;
         self.write("loss.svg", &picture)
     }
 
-    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+    fn write(&self, name: &str, text: &str) -> Result<(), NamedError> {
         let path = self.folder.join(name);
         super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
     }
@@ -173,7 +196,7 @@ impl Record {
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn write_command(folder: &RunFolder, command: &Command) -> io::Result<()> {
+pub fn write_command(folder: &RunFolder, command: &Command) -> Result<(), NamedError> {
     let text = serde_json::to_string_pretty(command).expect("a command is plain data");
     let path = folder.join("run.json");
     super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
@@ -206,7 +229,7 @@ impl StepLog {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub fn create(path: &Path) -> Result<Self, NamedError> {
         let file = File::create(path).map_err(|error| named(path, &error))?;
         Ok(Self { out: BufWriter::new(file) })
     }
@@ -216,7 +239,7 @@ impl StepLog {
     ///
     /// # Errors
     /// The file cannot be read or written, or is no step log.
-    pub fn go_on(path: &Path, step: u64) -> io::Result<Self> {
+    pub fn go_on(path: &Path, step: u64) -> Result<Self, NamedError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.map_err(|error| named(path, &error))?;
         let length = Self::length_up_to(&file, step).map_err(|error| named(path, &error))?;
@@ -231,13 +254,18 @@ impl StepLog {
             step: u64,
         }
         let (mut reader, mut length, mut line) = (BufReader::new(file), 0, Vec::new());
-        while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+        let mut next = |line: &mut Vec<u8>| reader.by_ref().take(LONGEST_LINE).read_until(b'\n', line);
+        while next(&mut line)? > 0 && line.ends_with(b"\n") {
             match serde_json::from_slice::<Line>(&line) {
                 Ok(read) if read.step > step => break,
                 Ok(_) => length += line.len() as u64,
                 Err(_) => return Err(io::Error::other("not a step log; give `--log` another file")),
             }
             line.clear();
+        }
+        if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
+            let words = format!("has a line longer than {}, the most that is read", bytes_text(LONGEST_LINE));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
         }
         Ok(length)
     }
@@ -270,6 +298,36 @@ mod tests {
         assert_eq!(way("/a/runs/net", "/a/net.ansatz"), Path::new("../../net.ansatz"));
         assert_eq!(way("/a", "/a/b/net.ansatz"), Path::new("b/net.ansatz"));
         assert_eq!(way("/x/y", "/a/net.ansatz"), Path::new("../../a/net.ansatz"));
+    }
+
+    #[test]
+    fn oversized_and_endless_files_of_a_run_are_refused_with_the_bound() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        // Without contents: reading it to its end would take longer than memory lasts.
+        let long = |name: &str| File::create(at(name)).and_then(|file| file.set_len(1 << 42)).expect("made");
+        let refused = |read: Result<(), NamedError>, [name, words]: [&str; 2]| {
+            let text = read.expect_err(name).to_string();
+            assert!(text.contains(name) && text.contains(words), "{text}");
+        };
+        let command = || Record::command(folder.path()).map(drop);
+        let record = || RunFolder::of_run(folder.path()).and_then(|folder| Record::open(folder, 1)).map(drop);
+        long("run.json");
+        refused(command(), ["run.json", "is longer than 1.0 MiB, the most that is read"]);
+        long("metrics.jsonl");
+        refused(record(), ["metrics.jsonl", "the most that is read"]);
+        long("steps.jsonl");
+        let log = StepLog::go_on(&at("steps.jsonl"), 1).map(drop);
+        refused(log, ["steps.jsonl", "has a line longer than 64.0 MiB, the most that is read"]);
+        if cfg!(target_os = "linux") {
+            for name in ["run.json", "metrics.jsonl"] {
+                std::fs::remove_file(at(name)).expect("removed");
+                #[cfg(unix)]
+                std::os::unix::fs::symlink("/dev/zero", at(name)).expect("linked");
+            }
+            refused(command(), ["run.json", "is a device, not a regular file"]);
+            refused(record(), ["metrics.jsonl", "is a device, not a regular file"]);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::checkpoint::{self, Exact, Note};
 use super::data::{Batch, Plan};
 use super::data::{Dataset, Split};
 use super::figures::{Epoch, Figures};
+use super::folder::NamedError;
 use super::keep;
 use super::record::{Record, StepLine, StepLog};
 use super::trainer::{Origin, StepReport, Trainer, TrainerError};
@@ -144,8 +145,8 @@ impl From<TrainerError> for LoopError {
     }
 }
 
-impl From<std::io::Error> for LoopError {
-    fn from(error: std::io::Error) -> Self {
+impl From<NamedError> for LoopError {
+    fn from(error: NamedError) -> Self {
         Self::Problem(format!("the run folder cannot be written: {error}"))
     }
 }
@@ -190,7 +191,7 @@ fn steps(
         save_last(trainer, run, events)?;
         return Ok(Ending::Stopped);
     }
-    let mut batches = run.dataset.train.batches(run.plan(), first, extent.total_steps)?;
+    let mut batches = run.dataset.train.batches(run.plan(), first, extent.total_steps).map_err(not_started)?;
     while let Some(batch) = batches.next() {
         if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
             trainer.reset_metrics();
@@ -331,12 +332,16 @@ fn finish_pass(
     Ok(())
 }
 
+fn not_started(error: std::io::Error) -> LoopError {
+    LoopError::Problem(format!("the thread that reads the data cannot be started: {error}"))
+}
+
 /// Loss and metrics of a split, in order and without augmentation.
 ///
 /// # Errors
 /// A model that does not fit the data.
 pub fn evaluate(trainer: &mut Trainer<'_>, split: &Arc<Split>, batch: usize) -> Result<Figures, LoopError> {
-    let batches = split.batches(Plan::evaluation(batch), 0, split.steps_per_epoch(batch))?;
+    let batches = split.batches(Plan::evaluation(batch), 0, split.steps_per_epoch(batch)).map_err(not_started)?;
     Ok(trainer.evaluate(batches)?)
 }
 

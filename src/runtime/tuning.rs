@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use super::checkpoint;
+use super::{checkpoint, files};
 use crate::primitives::Level;
 use crate::primitives::tuning::Tuning;
 
@@ -23,6 +23,9 @@ struct File {
     processor: String,
     cuts: Tuning,
 }
+
+/// Bytes of a file of the cache: more than a hundred thousand shapes take. A longer one counts as none.
+const LONGEST: u64 = 16 << 20;
 
 impl Cache {
     /// The user's: `ANSATZ_CACHE`, or `ansatz` in the system's folder for such files; none where there is no such folder.
@@ -46,8 +49,8 @@ impl Cache {
 
     /// What is known of this processor.
     pub fn load(&self, level: Level, threads: usize) -> Tuning {
-        let text = fs::read_to_string(self.path(level, threads)).unwrap_or_default();
-        let file = serde_json::from_str::<File>(&text).ok();
+        let bytes = files::open(&self.path(level, threads)).and_then(|file| files::read_all(file, LONGEST));
+        let file = bytes.ok().and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
         let file = file.filter(|file| file.version == env!("CARGO_PKG_VERSION") && file.processor == processor());
         file.map(|file| file.cuts).unwrap_or_default()
     }
@@ -86,6 +89,16 @@ mod tests {
         let tuning: Tuning = serde_json::from_str(text).expect("a tuning");
         cache.save(Level::Portable, 2, &tuning).expect("written");
         assert_eq!(cache.load(Level::Portable, 2), tuning);
+        assert!(cache.load(Level::Portable, 1).is_empty());
+    }
+
+    #[test]
+    fn an_oversized_file_counts_as_none() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = Cache::at(folder.path());
+        let file = fs::File::create(cache.path(Level::Portable, 1)).expect("made");
+        // Without contents: reading it to its end would take longer than memory lasts.
+        file.set_len(1 << 42).expect("lengthened");
         assert!(cache.load(Level::Portable, 1).is_empty());
     }
 
