@@ -21,27 +21,26 @@ pub(super) fn place(requests: &[Request]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&number| (std::cmp::Reverse(requests[number].bytes), requests[number].first, number));
     let mut offsets = vec![0; requests.len()];
-    let mut placed: Vec<usize> = Vec::new();
+    // Places by offset, with what lies there.
+    let mut placed: Vec<(usize, usize, Request)> = Vec::new();
     let mut total = 0;
     for number in order {
         let request = requests[number];
         let bytes = round_up(request.bytes);
-        let mut rivals: Vec<(usize, usize)> = placed
-            .iter()
-            .filter(|&&other| requests[other].first <= request.last && request.first <= requests[other].last)
-            .map(|&other| (offsets[other], offsets[other] + round_up(requests[other].bytes)))
-            .collect();
-        rivals.sort_unstable();
         let mut offset = 0;
-        for (start, end) in rivals {
-            if start >= offset + bytes {
+        for (start, end, other) in &placed {
+            if *start >= offset + bytes {
                 break;
             }
-            offset = offset.max(end);
+            if other.first <= request.last && request.first <= other.last {
+                offset = offset.max(*end);
+            }
         }
         offsets[number] = offset;
         total = total.max(offset + bytes);
-        placed.push(number);
+        let end = offset + bytes;
+        let place = placed.partition_point(|other| (other.0, other.1) < (offset, end));
+        placed.insert(place, (offset, end, request));
     }
     (offsets, total)
 }
