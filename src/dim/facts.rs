@@ -5,10 +5,11 @@
 //! and for which the claim is false. Searches are deterministic and their cost is bounded.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Dim;
-use super::polynomial::{Atom, Monomial};
+use super::proof::Case;
+use super::reduced::{Reduced, is_quotient};
 
 /// The answer to a question about dims.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct Facts {
     zero: Vec<Dim>,
     /// Each is ≠ 0; used by the search for counterexamples and by [`Facts::prove_ne`].
     nonzero: Vec<Dim>,
+    /// The first two over as few names as possible.
+    reduced: Reduced,
     /// Answers so far, by question about a difference; repeated layers ask the same ones. Assumptions empty it.
     answers: RefCell<HashMap<(Question, Dim), Verdict>>,
 }
@@ -73,12 +76,8 @@ enum Question {
 
 /// How many assignments a search for a counterexample tries.
 const SEARCH_BUDGET: usize = 4_000;
-/// How many residue cases a proof splits into.
-const CASE_BUDGET: i64 = 256;
-/// How many steps a proof by linear combination takes.
-const STEP_BUDGET: usize = 600;
-/// How many assumptions one proof combines.
-const STEP_DEPTH: usize = 6;
+/// How many assumptions the search evaluates.
+const SEARCH_EVALUATIONS: usize = 100_000;
 
 impl Facts {
     /// No assumptions but that named sizes are at least 1.
@@ -89,13 +88,17 @@ impl Facts {
     /// Assumes `a >= b`.
     pub fn assume_ge(&mut self, a: &Dim, b: &Dim) {
         self.answers.get_mut().clear();
-        self.nonnegative.push(a - b);
+        let difference = a - b;
+        self.reduced.add_nonnegative(&difference);
+        self.nonnegative.push(difference);
     }
 
     /// Assumes `a == b`.
     pub fn assume_eq(&mut self, a: &Dim, b: &Dim) {
         self.answers.get_mut().clear();
-        self.zero.push(a - b);
+        let difference = a - b;
+        self.reduced.add_zero(&difference);
+        self.zero.push(difference);
     }
 
     /// Assumes `a != b`.
@@ -106,8 +109,7 @@ impl Facts {
 
     /// Assumes `a % b == 0`.
     pub fn assume_divides(&mut self, b: &Dim, a: &Dim) {
-        self.answers.get_mut().clear();
-        self.zero.push(a.rem(b));
+        self.assume_eq(&a.rem(b), &Dim::constant(0));
     }
 
     /// Assumes a relation.
@@ -178,22 +180,25 @@ impl Facts {
     }
 
     fn decide_zero(&self, original: &Dim) -> Verdict {
-        let difference = self.rewrite(original);
+        self.decide(original, |value| value == 0, Case::is_zero)
+    }
+
+    /// Looks for a counterexample and for a proof of a claim about this difference.
+    fn decide(&self, original: &Dim, holds: fn(i64) -> bool, proves: fn(&Case, &Dim) -> bool) -> Verdict {
+        let names = self.related(original.vars());
+        let known = self.about(&names);
+        let difference = known.rewrite(&self.reduced.apply(original));
         match difference.as_const() {
-            Some(0) => return Verdict::Proved,
+            Some(value) if holds(value) => return Verdict::Proved,
             Some(_) => return Verdict::Refuted(BTreeMap::new()),
             None if difference.is_overflow() => return Verdict::Undecided,
             None => {}
         }
-        if let Some(map) = self.search(original, |value| value != 0) {
+        let Some(case) = known.with_bounds(&difference) else { return Verdict::Proved };
+        if let Some(map) = self.search(original, &names, &case, |value| !holds(value)) {
             return Verdict::Refuted(map);
         }
-        let by_cases = self.cases(&difference, &|case, goal| case.rewrite(goal).as_const() == Some(0));
-        if by_cases || (self.is_nonnegative(&difference) && self.is_nonnegative(&-&difference)) {
-            Verdict::Proved
-        } else {
-            Verdict::Undecided
-        }
+        if proves(&case, &difference) { Verdict::Proved } else { Verdict::Undecided }
     }
 
     /// Is `a >= b`?
@@ -202,17 +207,7 @@ impl Facts {
     }
 
     fn decide_nonnegative(&self, original: &Dim) -> Verdict {
-        let difference = self.rewrite(original);
-        match difference.as_const() {
-            Some(value) if value >= 0 => return Verdict::Proved,
-            Some(_) => return Verdict::Refuted(BTreeMap::new()),
-            None if difference.is_overflow() => return Verdict::Undecided,
-            None => {}
-        }
-        if let Some(map) = self.search(original, |value| value < 0) {
-            return Verdict::Refuted(map);
-        }
-        if self.is_nonnegative(&difference) { Verdict::Proved } else { Verdict::Undecided }
+        self.decide(original, |value| value >= 0, Case::is_nonnegative)
     }
 
     /// Is `a != b`?
@@ -221,25 +216,10 @@ impl Facts {
     }
 
     fn decide_nonzero(&self, original: &Dim) -> Verdict {
-        let difference = self.rewrite(original);
-        match difference.as_const() {
-            Some(0) => return Verdict::Refuted(BTreeMap::new()),
-            Some(_) => return Verdict::Proved,
-            None if difference.is_overflow() => return Verdict::Undecided,
-            None => {}
-        }
         if self.nonzero.iter().any(|known| known == original || -known == *original) {
             return Verdict::Proved;
         }
-        if let Some(map) = self.search(original, |value| value == 0) {
-            return Verdict::Refuted(map);
-        }
-        let one = Dim::constant(1);
-        if self.is_nonnegative(&(&difference - &one)) || self.is_nonnegative(&(-&difference - one)) {
-            Verdict::Proved
-        } else {
-            Verdict::Undecided
-        }
+        self.decide(original, |value| value != 0, Case::is_nonzero)
     }
 
     /// True where the assignment fits every assumption.
@@ -250,84 +230,96 @@ impl Facts {
             && self.nonzero.iter().all(|dim| dim.eval(map).is_some_and(|value| value != 0))
     }
 
-    /// The largest number that an assumption of the form `k*name >= c` gives for the name; at least 1.
-    fn lower_bound(&self, name: &str) -> i64 {
-        let bounds = self.nonnegative.iter().filter_map(|fact| {
-            let terms = fact.terms();
-            let (lead, slope) = terms.first()?;
-            let constant = match terms.as_slice() {
-                [_] => 0,
-                [_, (monomial, constant)] if monomial.0.is_empty() => *constant,
-                _ => return None,
-            };
-            let is_name = matches!(lead.0.as_slice(), [(Atom::Name(found), 1)] if found.as_ref() == name);
-            (is_name && *slope > 0).then(|| -(constant.div_euclid(*slope)))
-        });
-        bounds.fold(1, i64::max)
+    /// True where it is proved that no values of these names fit the assumptions.
+    pub fn contradict(&self, names: &BTreeSet<String>) -> bool {
+        let names = self.related(names.clone());
+        let minus_one = Dim::constant(-1);
+        let Some(case) = self.about(&names).with_bounds(&minus_one) else { return true };
+        self.search(&minus_one, &names, &case, |_| true).is_none() && case.is_nonnegative(&minus_one)
     }
 
-    /// Uses the assumed equations from left to right, towards fewer and simpler terms.
-    fn rewrite(&self, dim: &Dim) -> Dim {
-        let mut dim = dim.clone();
-        let mut rules = Vec::new();
-        for equation in &self.zero {
-            let candidates = equation.terms().into_iter().filter(|(m, c)| c.abs() == 1 && !m.0.is_empty());
-            let Some((lead, sign)) = candidates.max_by(|(m, _), (n, _)| m.cmp(n)) else { continue };
-            let replacement = Dim::from_terms([(lead.clone(), 1)]) - equation * Dim::constant(sign);
-            if let [(Atom::Name(name), 1)] = lead.0.as_slice()
-                && !replacement.vars().contains(name.as_ref())
-            {
-                dim = dim.substitute(&BTreeMap::from([(name.to_string(), replacement.clone())]));
-            }
-            rules.push((lead, replacement));
-        }
-        for _ in 0..32 {
-            let step = dim.terms().into_iter().find_map(|(monomial, coefficient)| {
-                rules.iter().find_map(|(lead, replacement)| {
-                    let rest = monomial.divided_by(lead)?;
-                    let old = Dim::from_terms([(monomial.clone(), coefficient)]);
-                    Some(&dim - old + Dim::from_terms([(rest, coefficient)]) * replacement)
-                })
+    /// These names and those that the assumptions tie to them.
+    fn related(&self, mut names: BTreeSet<String>) -> BTreeSet<String> {
+        let mut waiting: Vec<BTreeSet<String>> =
+            self.nonnegative.iter().chain(&self.zero).chain(&self.nonzero).map(Dim::vars).collect();
+        loop {
+            let before = waiting.len();
+            waiting.retain(|vars| {
+                let touches = vars.iter().any(|name| names.contains(name));
+                if touches {
+                    names.extend(vars.iter().cloned());
+                }
+                !touches
             });
-            match step {
-                Some(next) => dim = next,
-                None => break,
+            if waiting.len() == before {
+                return names;
             }
         }
-        dim
+    }
+
+    /// The names that remain of these.
+    fn remaining(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        names.iter().flat_map(|name| self.reduced.apply(&Dim::var(name)).vars()).collect()
+    }
+
+    /// What is known of these names.
+    fn about(&self, names: &BTreeSet<String>) -> Case {
+        let names = self.remaining(names);
+        let related = |dims: &[Dim]| {
+            let touches = |dim: &&Dim| dim.as_const().is_some() || dim.vars().iter().any(|name| names.contains(name));
+            dims.iter().filter(touches).cloned().collect()
+        };
+        Case::new(related(&self.reduced.nonnegative), related(&self.reduced.zero))
     }
 
     /// The first admitted assignment, in order of growing sum, whose value of `dim` is wanted.
-    fn search(&self, dim: &Dim, wanted: impl Fn(i64) -> bool) -> Option<BTreeMap<String, i64>> {
-        let mut names = dim.vars();
-        let facts = || self.nonnegative.iter().chain(&self.zero).chain(&self.nonzero);
-        loop {
-            let before = names.len();
-            for fact in facts() {
-                let vars = fact.vars();
-                if vars.iter().any(|name| names.contains(name)) {
-                    names.extend(vars);
-                }
-            }
-            if names.len() == before {
-                break;
-            }
-        }
-        let related = |fact: &&Dim| fact.vars().iter().all(|name| names.contains(name));
+    fn search(
+        &self,
+        dim: &Dim,
+        related: &BTreeSet<String>,
+        case: &Case,
+        wanted: impl Fn(i64) -> bool,
+    ) -> Option<BTreeMap<String, i64>> {
+        let known = |dims: &[Dim]| {
+            let inside = |dim: &&Dim| dim.vars().iter().all(|name| related.contains(name));
+            dims.iter().filter(inside).cloned().collect()
+        };
         let local = Facts {
-            nonnegative: self.nonnegative.iter().filter(related).cloned().collect(),
-            zero: self.zero.iter().filter(related).cloned().collect(),
-            nonzero: self.nonzero.iter().filter(related).cloned().collect(),
+            nonnegative: known(&self.nonnegative),
+            zero: known(&self.zero),
+            nonzero: known(&self.nonzero),
             ..Facts::default()
         };
-        let names: Vec<(String, i64)> = names.iter().map(|name| (name.clone(), local.lower_bound(name))).collect();
-        let mut budget = SEARCH_BUDGET;
+        let replaced: Vec<&(String, Dim)> = self
+            .reduced
+            .replaced
+            .iter()
+            .rev()
+            .filter(|(name, _)| related.contains(name) || is_quotient(name))
+            .collect();
+        let extended = |map: &BTreeMap<String, i64>| {
+            let mut map = map.clone();
+            for (name, value) in &replaced {
+                if let Some(value) = value.eval(&map) {
+                    map.insert(name.clone(), value);
+                }
+            }
+            map.retain(|name, _| related.contains(name));
+            map
+        };
+        let names: Vec<(String, i64)> =
+            self.remaining(related).into_iter().map(|name| (name.clone(), case.low(&name))).collect();
+        let facts = local.nonnegative.len() + local.zero.len() + local.nonzero.len() + replaced.len();
+        let mut budget = SEARCH_BUDGET.min(SEARCH_EVALUATIONS / (facts + 1));
         let longest = if names.len() <= 1 { 600 } else { 64 };
         for total in 0..=longest {
             let mut map = BTreeMap::new();
-            let mut accept = |map: &BTreeMap<String, i64>| dim.eval(map).is_some_and(&wanted) && local.admits(map);
+            let mut accept = |map: &BTreeMap<String, i64>| {
+                let map = extended(map);
+                dim.eval(&map).is_some_and(&wanted) && local.admits(&map)
+            };
             match distribute(&names, total, &mut map, &mut budget, &mut accept) {
-                Some(true) => return Some(map),
+                Some(true) => return Some(extended(&map)),
                 Some(false) => {}
                 None => return None,
             }
@@ -336,95 +328,6 @@ impl Facts {
             }
         }
         None
-    }
-
-    /// Is `dim` ≥ 0 for every admitted assignment?
-    fn is_nonnegative(&self, dim: &Dim) -> bool {
-        self.cases(dim, &|case, goal| {
-            let mut budget = STEP_BUDGET;
-            combine(goal, &case.axioms(goal), STEP_DEPTH, &mut budget)
-        })
-    }
-
-    /// Splits min and max by which side is smaller, and names under constant divisors by residue; in each case names
-    /// are shifted so that they start at 0 (`test` sees names ≥ 0).
-    fn cases(&self, dim: &Dim, test: &dyn Fn(&Facts, &Dim) -> bool) -> bool {
-        self.cases_by_side(dim, test, 3)
-    }
-
-    fn cases_by_side(&self, dim: &Dim, test: &dyn Fn(&Facts, &Dim) -> bool, depth: usize) -> bool {
-        let Some(atom) = dim.atoms().find(|atom| matches!(atom, Atom::Min(..) | Atom::Max(..))).cloned() else {
-            return self.cases_by_residue(dim, test);
-        };
-        let (Atom::Min(a, b) | Atom::Max(a, b)) = &atom else { return false };
-        if depth == 0 {
-            return false;
-        }
-        [(a, b), (b, a)].into_iter().all(|(small, large)| {
-            let chosen = if matches!(atom, Atom::Min(..)) { small } else { large };
-            let mut case = self.clone();
-            case.assume_ge(large, small);
-            case.cases_by_side(&replace_atom(dim, &atom, chosen), test, depth - 1)
-        })
-    }
-
-    fn cases_by_residue(&self, dim: &Dim, test: &dyn Fn(&Facts, &Dim) -> bool) -> bool {
-        let mut periods = BTreeMap::new();
-        collect_periods(dim, 1, &mut periods);
-        let mut names = dim.vars();
-        names.extend(self.nonnegative.iter().chain(&self.zero).flat_map(Dim::vars));
-        let count = periods.values().try_fold(1i64, |count, period| count.checked_mul(*period));
-        if count.is_none_or(|count| count > CASE_BUDGET) {
-            periods.clear();
-        }
-        let plan: Vec<(String, i64, i64)> = names
-            .into_iter()
-            .map(|name| (name.clone(), periods.get(&name).copied().unwrap_or(1), self.lower_bound(&name)))
-            .collect();
-        let count: i64 = plan.iter().map(|(_, period, _)| period).product();
-        (0..count).all(|case| {
-            let mut digits = case;
-            let mut map = BTreeMap::new();
-            for (name, period, bound) in &plan {
-                let residue = digits % period;
-                digits /= period;
-                // name = period·(name' + first) + residue with name' ≥ 0 covers every value ≥ bound of this residue.
-                let first = (bound - residue + period - 1).div_euclid(*period);
-                let start = Dim::constant(period * first + residue);
-                map.insert(name.clone(), Dim::constant(*period) * Dim::var(name) + start);
-            }
-            let shift = |dims: &[Dim]| dims.iter().map(|dim| dim.substitute(&map)).collect();
-            let shifted = Facts {
-                nonnegative: shift(&self.nonnegative),
-                zero: shift(&self.zero),
-                nonzero: Vec::new(),
-                ..Facts::default()
-            };
-            test(&shifted, &dim.substitute(&map))
-        })
-    }
-
-    /// Polynomials known to be ≥ 0 where names are: the assumptions, and the bounds of the divisions that occur.
-    fn axioms(&self, goal: &Dim) -> Vec<Dim> {
-        let mut axioms = self.nonnegative.clone();
-        for equation in &self.zero {
-            axioms.push(equation.clone());
-            axioms.push(-equation);
-        }
-        let mut divisions = Vec::new();
-        for dim in axioms.iter().chain([goal]) {
-            collect_divisions(dim, &mut divisions);
-        }
-        for (numerator, divisor) in divisions {
-            if !plainly_positive(&divisor) {
-                continue;
-            }
-            let quotient = Dim::atom(Atom::Div(numerator.clone(), divisor.clone()));
-            let product = &divisor * &quotient;
-            axioms.push(&numerator - &product);
-            axioms.push(product + divisor - Dim::constant(1) - numerator);
-        }
-        axioms
     }
 }
 
@@ -448,112 +351,4 @@ fn distribute(
         }
     }
     Some(false)
-}
-
-fn replace_atom(dim: &Dim, atom: &Atom, value: &Dim) -> Dim {
-    let mut sum = Dim::constant(0);
-    for (monomial, coefficient) in dim.terms() {
-        let mut product = Dim::constant(coefficient);
-        for (factor, power) in &monomial.0 {
-            for _ in 0..*power {
-                product = if factor == atom { product * value } else { product * Dim::atom(factor.clone()) };
-            }
-        }
-        sum = sum + product;
-    }
-    sum
-}
-
-/// For each name inside divisions by constants: a number that every divisor above it divides.
-fn collect_periods(dim: &Dim, above: i64, periods: &mut BTreeMap<String, i64>) {
-    for atom in dim.atoms() {
-        match atom {
-            Atom::Name(name) if above > 1 => {
-                let period = periods.entry(name.to_string()).or_insert(1);
-                let mut candidate = *period;
-                while candidate % above != 0 && candidate <= CASE_BUDGET {
-                    candidate += *period;
-                }
-                *period = candidate;
-            }
-            Atom::Name(_) => {}
-            Atom::Div(a, b) => match b.as_const() {
-                Some(divisor) => collect_periods(a, above.saturating_mul(divisor), periods),
-                None => {
-                    collect_periods(a, above, periods);
-                    collect_periods(b, above, periods);
-                }
-            },
-            Atom::Min(a, b) | Atom::Max(a, b) => {
-                collect_periods(a, above, periods);
-                collect_periods(b, above, periods);
-            }
-        }
-    }
-}
-
-fn collect_divisions(dim: &Dim, found: &mut Vec<(Dim, Dim)>) {
-    for atom in dim.atoms() {
-        if let Atom::Div(a, b) = atom {
-            let pair = (a.clone(), b.clone());
-            if !found.contains(&pair) && found.len() < 16 {
-                found.push(pair);
-                collect_divisions(a, found);
-            }
-        }
-    }
-}
-
-/// ≥ 0 at sight where names are ≥ 0.
-fn plainly_nonnegative(dim: &Dim) -> bool {
-    !dim.is_overflow() && dim.terms().iter().all(|(monomial, c)| *c >= 0 && nonnegative_monomial(monomial))
-}
-
-/// ≥ 1 at sight where names are ≥ 0.
-fn plainly_positive(dim: &Dim) -> bool {
-    plainly_nonnegative(&(dim - Dim::constant(1)))
-}
-
-fn nonnegative_monomial(monomial: &Monomial) -> bool {
-    monomial.0.iter().all(|(atom, power)| {
-        power % 2 == 0
-            || match atom {
-                Atom::Name(_) => true,
-                Atom::Div(a, b) => plainly_nonnegative(a) && plainly_positive(b),
-                Atom::Min(a, b) => plainly_nonnegative(a) && plainly_nonnegative(b),
-                Atom::Max(a, b) => plainly_nonnegative(a) || plainly_nonnegative(b),
-            }
-    })
-}
-
-/// Proves `goal` ≥ 0 as a sum of products of axioms (each ≥ 0) with non-negative monomials, plus plain terms:
-/// each step cancels one negative term of the goal by the axiom that has the same term negative.
-fn combine(goal: &Dim, axioms: &[Dim], depth: usize, budget: &mut usize) -> bool {
-    if plainly_nonnegative(goal) {
-        return true;
-    }
-    if depth == 0 || *budget == 0 || goal.is_overflow() {
-        return false;
-    }
-    let bad = goal.terms().into_iter().find(|(monomial, c)| *c < 0 || !nonnegative_monomial(monomial));
-    let Some((monomial, coefficient)) = bad else { return false };
-    for axiom in axioms {
-        for (lead, slope) in axiom.terms() {
-            if (slope < 0) != (coefficient < 0) {
-                continue;
-            }
-            let Some(rest) = monomial.divided_by(&lead) else { continue };
-            if !nonnegative_monomial(&rest) {
-                continue;
-            }
-            *budget = budget.saturating_sub(1);
-            // |slope|·goal − |coefficient|·rest·axiom has no term at `monomial`.
-            let (Some(slope), Some(factor)) = (slope.checked_abs(), coefficient.checked_abs()) else { continue };
-            let next = goal * Dim::constant(slope) - Dim::from_terms([(rest, factor)]) * axiom;
-            if combine(&next, axioms, depth - 1, budget) {
-                return true;
-            }
-        }
-    }
-    false
 }

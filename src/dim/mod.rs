@@ -5,9 +5,14 @@
 //! A remainder has no atom of its own: `a % b` is `a - b*(a/b)`, so `require C % heads == 0` is an equation
 //! between polynomials.
 
+mod bounds;
 mod division;
 mod facts;
 mod polynomial;
+mod proof;
+#[cfg(test)]
+mod random_tests;
+mod reduced;
 mod show;
 #[cfg(test)]
 mod tests;

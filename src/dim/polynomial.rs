@@ -211,13 +211,17 @@ impl Dim {
         }
     }
 
-    /// The atoms of all terms, with repetitions.
-    pub(super) fn atoms(&self) -> impl Iterator<Item = &Atom> {
-        let terms = match &self.0 {
+    /// The terms of a dim that is no number, highest first.
+    pub(super) fn named_terms(&self) -> &[(Monomial, i64)] {
+        match &self.0 {
             Form::Poly(poly) => poly.terms.as_slice(),
             Form::Const(_) | Form::Overflow => &[],
-        };
-        terms.iter().flat_map(|(monomial, _)| monomial.0.iter().map(|(atom, _)| atom))
+        }
+    }
+
+    /// The atoms of all terms, with repetitions.
+    pub(super) fn atoms(&self) -> impl Iterator<Item = &Atom> {
+        self.named_terms().iter().flat_map(|(monomial, _)| monomial.0.iter().map(|(atom, _)| atom))
     }
 
     /// `Some` for one atom with power and coefficient 1.

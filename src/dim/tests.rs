@@ -117,18 +117,69 @@ fn equations_between_names_are_used() {
     assert!(facts.prove_ge(&v("A").max(&v("B")), &v("A")).is_proved());
 }
 
+#[test]
+fn equations_and_divisibility_reach_every_claim() {
+    let mut facts = Facts::new();
+    facts.assume_eq(&v("W"), &c(2));
+    facts.assume_ge(&(v("H") - v("W") - c(4)), &c(1));
+    assert!(facts.prove_ge(&v("H"), &c(7)).is_proved());
+    assert_eq!(facts.prove_ge(&v("H"), &c(8)).counterexample().as_deref(), Some("H = 7, W = 2"));
+    let mut facts = Facts::new();
+    facts.assume_divides(&c(4), &v("H"));
+    assert!(facts.prove_ge(&v("H").floor_div(&c(3)), &c(1)).is_proved());
+    assert_eq!(facts.prove_ge(&v("H"), &c(5)).counterexample().as_deref(), Some("H = 4"));
+    facts.assume_divides(&c(6), &v("H"));
+    assert!(facts.prove_eq(&v("H").rem(&c(12)), &c(0)).is_proved());
+    let mut facts = Facts::new();
+    facts.assume_ge(&(v("H") * v("H")), &c(5));
+    assert!(facts.prove_ge(&v("H"), &c(3)).is_proved());
+}
+
+#[test]
+fn assumptions_without_an_assignment_are_a_contradiction() {
+    let names = || ["H".to_owned(), "W".to_owned()].into();
+    let mut facts = Facts::new();
+    facts.assume_ge(&v("H"), &(v("W") + c(1)));
+    assert!(!facts.contradict(&names()));
+    facts.assume_ge(&v("W"), &v("H"));
+    assert!(facts.contradict(&names()));
+    let mut facts = Facts::new();
+    facts.assume_divides(&c(4), &v("H"));
+    facts.assume_ge(&c(3), &v("H"));
+    assert!(facts.contradict(&names()));
+    assert!(!facts.contradict(&["W".to_owned()].into()));
+}
+
+#[test]
+fn many_assumptions_take_bounded_work() {
+    // Every question goes through all of them; a minute would be a search without a bound.
+    let started = std::time::Instant::now();
+    let name = |number: usize| v(&format!("a{number}"));
+    let mut facts = Facts::new();
+    for number in 0..600 {
+        match number % 3 {
+            0 => facts.assume_ge(&name(number), &(name(number + 1) * name(number + 2))),
+            1 => facts.assume_divides(&name(number + 1), &name(number)),
+            _ => facts.assume_eq(&name(number), &(name(number + 1) + name(number + 4).floor_div(&c(7)))),
+        }
+    }
+    assert!(!facts.prove_ge(&c(1), &name(0)).is_proved());
+    facts.contradict(&["a0".to_owned()].into());
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}
+
 /// A random expression beside its own direct evaluation.
 #[derive(Clone, Debug)]
-enum Tree {
+pub(super) enum Tree {
     Const(i64),
     Var(usize),
     Node(u8, Box<Tree>, Box<Tree>),
 }
 
-const NAMES: [&str; 3] = ["A", "B", "C"];
+pub(super) const NAMES: [&str; 3] = ["A", "B", "C"];
 
 impl Tree {
-    fn dim(&self) -> Dim {
+    pub fn dim(&self) -> Dim {
         match self {
             Tree::Const(value) => c(*value),
             Tree::Var(index) => v(NAMES[*index]),
@@ -147,7 +198,7 @@ impl Tree {
         }
     }
 
-    fn eval(&self, values: [i64; 3]) -> Option<i64> {
+    pub fn eval(&self, values: [i64; 3]) -> Option<i64> {
         match self {
             Tree::Const(value) => Some(*value),
             Tree::Var(index) => Some(values[*index]),

@@ -7,9 +7,15 @@ use std::collections::BTreeSet;
 
 use super::expander::{Expander, Inputs, Meaning, Outcome, Scope};
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Relation, Verdict};
+use crate::dim::{Dim, Facts, Relation, Verdict};
 use crate::source::Span;
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind, UnaryOp};
+
+/// Among how many earlier preconditions the one is searched that a new one contradicts.
+const MAX_PRECONDITIONS: usize = 64;
+
+/// A comparison of two sizes.
+pub(crate) type Comparison = (Relation, Dim, Dim);
 
 /// The relation that a comparison operator states.
 pub(crate) fn relation(op: BinaryOp) -> Option<Relation> {
@@ -175,8 +181,15 @@ impl Expander<'_> {
     ) -> Outcome<()> {
         match self.truth(scope, condition)? {
             Some(true) => Ok(()),
-            Some(false) => self.require_failed(scope, condition, message, None, span),
-            None if matches!(scope.inputs, Inputs::Free(_)) => self.assume(scope, condition),
+            Some(false) => {
+                let mut comparisons = Vec::new();
+                let is_free = matches!(scope.inputs, Inputs::Free(_));
+                if is_free && self.comparisons(scope, condition, &mut comparisons)? {
+                    self.agree(&comparisons, span)?;
+                }
+                self.require_failed(scope, condition, message, None, span)
+            }
+            None if matches!(scope.inputs, Inputs::Free(_)) => self.assume(scope, condition, span),
             None => {
                 let verdict = self.verdict(scope, condition)?;
                 self.require_failed(scope, condition, message, Some(verdict), span)
@@ -244,26 +257,66 @@ impl Expander<'_> {
         })
     }
 
-    /// Lets the proofs use a model's own precondition.
-    fn assume(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<()> {
-        if let ExprKind::Binary(op, left, right) = &expr.kind {
-            if *op == BinaryOp::And {
-                self.assume(scope, left)?;
-                return self.assume(scope, right);
-            }
-            if let Some(relation) = relation(*op) {
-                let a = self.expression(scope, left)?.as_dim();
-                let b = self.expression(scope, right)?.as_dim();
-                if let (Some(a), Some(b)) = (a, b) {
-                    self.facts.assume(relation, &a, &b);
-                    return Ok(());
-                }
-            }
+    /// Lets the proofs use a model's own precondition, where some sizes fit it and the earlier ones.
+    fn assume(&mut self, scope: &mut Scope, condition: &Expr, span: Span) -> Outcome<()> {
+        let mut comparisons = Vec::new();
+        if !self.comparisons(scope, condition, &mut comparisons)? {
+            return self.fail(
+                Diagnostic::error("undecided", condition.span, "this cannot be used as a precondition")
+                    .hint("preconditions are comparisons of sizes joined by `and`"),
+            );
         }
-        self.fail(
-            Diagnostic::error("undecided", expr.span, "this cannot be used as a precondition")
-                .hint("preconditions are comparisons of sizes joined by `and`"),
-        )
+        let before = self.facts.clone();
+        for (relation, a, b) in &comparisons {
+            self.facts.assume(*relation, a, b);
+        }
+        if self.facts.contradict(&names(&comparisons)) {
+            self.facts = before;
+            self.agree(&comparisons, span)?;
+            let diagnostic = Diagnostic::error("contradictory-require", span, "no sizes satisfy this");
+            return self.fail(diagnostic.hint("change it so that some sizes do"));
+        }
+        self.preconditions.push((span, comparisons));
+        Ok(())
+    }
+
+    /// The comparisons of sizes that `and` joins here; false where there is something else.
+    fn comparisons(&mut self, scope: &mut Scope, expr: &Expr, found: &mut Vec<Comparison>) -> Outcome<bool> {
+        let ExprKind::Binary(op, left, right) = &expr.kind else { return Ok(false) };
+        if *op == BinaryOp::And {
+            return Ok(self.comparisons(scope, left, found)? && self.comparisons(scope, right, found)?);
+        }
+        let Some(relation) = relation(*op) else { return Ok(false) };
+        let a = self.expression(scope, left)?.as_dim();
+        let b = self.expression(scope, right)?.as_dim();
+        let (Some(a), Some(b)) = (a, b) else { return Ok(false) };
+        found.push((relation, a, b));
+        Ok(true)
+    }
+
+    /// Reports the first earlier precondition that leaves no sizes to these comparisons.
+    fn agree(&mut self, comparisons: &[Comparison], span: Span) -> Outcome<()> {
+        let names = names(comparisons);
+        let alone = assumed([comparisons]);
+        if alone.contradict(&names) {
+            return Ok(());
+        }
+        let mut facts = alone.clone();
+        let clash = self.preconditions.iter().take(MAX_PRECONDITIONS).find(|(_, earlier)| {
+            for (relation, a, b) in earlier {
+                facts.assume(*relation, a, b);
+            }
+            facts.contradict(&names)
+        });
+        let Some((place, earlier)) = clash else { return Ok(()) };
+        let message = match assumed([comparisons, earlier.as_slice()]).contradict(&names) {
+            true => "no sizes satisfy both this and an earlier `require`",
+            false => "no sizes satisfy this and the `require` lines above it",
+        };
+        let diagnostic = Diagnostic::error("contradictory-require", span, message)
+            .label(*place, "the earlier one")
+            .hint("drop one of them, or change a bound so that both can hold");
+        self.fail(diagnostic)
     }
 
     /// `C = 100, heads = 12`: the sizes and numbers that an expression names.
@@ -297,6 +350,20 @@ impl Expander<'_> {
         let text = &self.project.sources.file(span.file).text;
         text.get(span.start as usize..span.end as usize).unwrap_or("")
     }
+}
+
+/// The sizes that comparisons name.
+fn names(comparisons: &[Comparison]) -> BTreeSet<String> {
+    comparisons.iter().flat_map(|(_, a, b)| a.vars().into_iter().chain(b.vars())).collect()
+}
+
+/// These comparisons and nothing else.
+fn assumed<'c>(all: impl IntoIterator<Item = &'c [Comparison]>) -> Facts {
+    let mut facts = Facts::new();
+    for (relation, a, b) in all.into_iter().flatten() {
+        facts.assume(*relation, a, b);
+    }
+    facts
 }
 
 /// The plain names of an arithmetic or logical expression.

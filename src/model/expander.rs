@@ -28,6 +28,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::condition::Comparison;
 use super::index_range::Demand;
 use super::project::Project;
 use super::{LayerCall, Mode};
@@ -229,6 +230,8 @@ pub(crate) struct Expander<'p> {
     pub graph: Graph,
     /// What `require` lines and declarations let us assume about sizes.
     pub facts: Facts,
+    /// The `require` lines that were assumed, with the comparisons of each.
+    pub preconditions: Vec<(Span, Vec<Comparison>)>,
     /// Whether `training` holds.
     pub mode: Mode,
     /// Findings so far.
@@ -260,6 +263,7 @@ impl<'p> Expander<'p> {
             project,
             graph: Graph::default(),
             facts: Facts::new(),
+            preconditions: Vec::new(),
             mode,
             diagnostics: Vec::new(),
             layers: Vec::new(),
