@@ -1,7 +1,8 @@
 //! Operators on values: sizes, numbers, host scalars, flags and tensors.
 //!
 //! Input: evaluated operands. Output: the result as a [`Meaning`].
-//! Rules: sizes stay sizes under `+ - * / %` (`/` rounds down), numbers are f64, a host scalar stays a formula until it
+//! Rules: sizes stay sizes under `+ - * / %` (`/` rounds down; a written number that is divided counts as a number, see
+//! `expression`), numbers are f64, a host scalar stays a formula until it
 //! meets a tensor, a symbolic size that meets a real number becomes a tensor. Tensors align at the trailing dim;
 //! only a dim that is the constant 1 is repeated, never a size that is not known. Truth values count as 0 and 1
 //! in arithmetic; I32 with F32 gives F32; `/` of two I32 tensors rounds down.

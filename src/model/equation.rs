@@ -6,7 +6,9 @@
 //! only read at an affine place needs a declared output shape; an unguarded affine read must be provably in range.
 //! Invariant: every name of a [`Node`] is resolved; parts that need no index are already values.
 
+use super::arithmetic::as_number;
 use super::expander::{Expander, Meaning, Outcome, Reported, Scope};
+use super::expression::is_literal;
 use super::node::{AffineIndex, Index, Indices, Node, NodeKind, Reduction, Subscript, Var, union};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Verdict};
@@ -370,13 +372,18 @@ impl Expander<'_> {
             _ => {}
         }
         let b = self.elaborate(table, scope, sides.1)?;
+        let divides_literal = op == BinaryOp::Div && is_literal(sides.0);
         match (op, flag(&b)) {
             (BinaryOp::And, Some(false)) | (BinaryOp::Or, Some(true)) => return Ok(b),
             (BinaryOp::And | BinaryOp::Or, Some(_)) => return Ok(a),
             _ => {}
         }
         if let (NodeKind::Static(x), NodeKind::Static(y)) = (&a.kind, &b.kind) {
-            match self.infix(op, (x, a.span), (y, b.span), span)? {
+            let result = match divides_literal {
+                true => self.literal_quotient(x, y, (a.span, b.span), span)?,
+                false => self.infix(op, (x, a.span), (y, b.span), span)?,
+            };
+            match result {
                 Meaning::Tensor(tensor) => {
                     let kind = NodeKind::Read { tensor, subscripts: Vec::new(), guard: None };
                     return Ok(Node { kind, span, free: Vec::new() });
@@ -399,6 +406,12 @@ impl Expander<'_> {
                 return Ok(Node::index(affine, span));
             }
         }
+        let a = match &a.kind {
+            NodeKind::Static(value) if divides_literal && let Some(number) = as_number(value) => {
+                Node::fixed(Meaning::Number(number), a.span)
+            }
+            _ => a,
+        };
         let free = union([&a, &b]);
         Ok(Node { kind: NodeKind::Infix(op, Box::new(a), Box::new(b)), span, free })
     }

@@ -222,9 +222,23 @@ fn tensors_align_at_the_trailing_dim() {
 }
 
 #[test]
-fn sizes_round_down_and_quotients_of_literals_do_not() {
-    let (_, y) = run("return range(7 - 4) * (1 / 4) + size(x, 0) / 2", &[("x", ramp(&[5]))]);
+fn sizes_round_down_and_written_numbers_do_not() {
+    let x = || ramp(&[5]);
+    let ones = || tensor(&[5], &[1.0; 5]);
+    let (_, y) = run("return range(7 - 4) * (1 / 4) + size(x, 0) / 2", &[("x", x())]);
     assert_eq!(y.data, [2.0, 2.25, 2.5]);
+    let (_, y) = run("let C = size(x, 0)\nreturn x * (1 / C)", &[("x", ones())]);
+    close(&y, &tensor(&[5], &[0.2; 5]));
+    let (_, y) = run("return x * ((2 + 1) / 4) + (10 / size(x, 0))", &[("x", ones())]);
+    close(&y, &tensor(&[5], &[2.75; 5]));
+    let (_, y) = run("let C = size(x, 0)\ny[i] = x[i] * (1 / 2) + (1 / C) + 1 / (i + 1)\nreturn y", &[("x", ones())]);
+    close(&y, &tensor(&[5], &[1.7, 1.2, 0.7 + 1.0 / 3.0, 0.95, 0.9]));
+    let (_, y) = run("y[i] = x[i] + i / 2\nreturn y", &[("x", x())]);
+    let data: Vec<f64> = (0..5).map(|i| x().data[i] + (i / 2) as f64).collect();
+    close(&y, &tensor(&[5], &data));
+    let graph = expand("return x * (1 / C)", &[("x", DType::F32, vec![Dim::var("C")])], &[]).expect("valid");
+    let rounded = Dim::constant(1).floor_div(&Dim::var("C"));
+    assert!(!graph.values().any(|(_, value)| matches!(&value.op, Op::Size(dim) if *dim == rounded)));
 }
 
 #[test]

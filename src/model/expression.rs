@@ -6,7 +6,7 @@
 
 pub(crate) use super::builtins::{BUILTINS, constant};
 
-use super::arithmetic::as_formula;
+use super::arithmetic::{as_formula, as_number};
 use super::expander::{Expander, Meaning, Outcome, Scope};
 use super::literal::suffix_factor;
 use crate::diagnostics::Diagnostic;
@@ -99,13 +99,14 @@ impl Expander<'_> {
             (BinaryOp::And | BinaryOp::Or, Meaning::Flag(_)) => return Ok(left),
             _ => {}
         }
-        if op == BinaryOp::Div && is_literal(a) && is_literal(b) {
+        if op == BinaryOp::Div && is_literal(a) {
             return self.literal_quotient(&left, &right, (a.span, b.span), span);
         }
         self.infix(op, (&left, a.span), (&right, b.span), span)
     }
 
-    /// `1 / 255` between literals is the exact number, since nobody means 0.
+    /// `1 / 255`, `1 / C`: a written number is not rounded when it is divided, since nobody means 0. Whole quotients
+    /// of numbers that are known stay sizes.
     pub(crate) fn literal_quotient(
         &mut self,
         a: &Meaning,
@@ -113,13 +114,16 @@ impl Expander<'_> {
         places: (Span, Span),
         span: Span,
     ) -> Outcome<Meaning> {
-        match (a, b) {
-            (Meaning::Size(x), Meaning::Size(y)) => match (x.as_const(), y.as_const()) {
-                (Some(x), Some(y)) if y != 0 && x % y != 0 => Ok(Meaning::Number(x as f64 / y as f64)),
-                _ => self.infix(BinaryOp::Div, (a, places.0), (b, places.1), span),
-            },
-            _ => self.infix(BinaryOp::Div, (a, places.0), (b, places.1), span),
-        }
+        let divisor = match b {
+            Meaning::Size(dim) => dim.as_const(),
+            _ => None,
+        };
+        let a = match (as_number(a), divisor) {
+            (Some(_), Some(0)) | (None, _) => a.clone(),
+            (Some(number), Some(divisor)) if number % divisor as f64 == 0.0 => a.clone(),
+            (Some(number), _) => Meaning::Number(number),
+        };
+        self.infix(BinaryOp::Div, (&a, places.0), (b, places.1), span)
     }
 
     /// `then if condition else otherwise` where the condition is not known now.
@@ -178,11 +182,12 @@ impl Expander<'_> {
     }
 }
 
-/// A number without names in it.
+/// A number without names in it: digits, and arithmetic on them.
 pub(crate) fn is_literal(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Number { .. } => true,
         ExprKind::Unary(_, operand) => is_literal(operand),
+        ExprKind::Binary(_, a, b) => is_literal(a) && is_literal(b),
         _ => false,
     }
 }

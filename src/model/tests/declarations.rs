@@ -69,6 +69,12 @@ fn sizes_below_one_are_refused() {
 }
 
 #[test]
+fn a_written_quotient_that_is_not_whole_is_no_size() {
+    one_error("model M {\n  input x: [N, 4]\n  return x -> [N, 8 / 3]\n}\n", "not-a-size", "8 / 3");
+    assert_eq!(output_shape(&good("model M(C = 4) {\n  input x: [N, C]\n  return x -> Linear(8 / C)\n}\n")), "[N, 2]");
+}
+
+#[test]
 fn a_window_that_may_not_fit_asks_for_a_require() {
     let text = "model M {\n  input x: [N, 3, H, W]\n  return x -> Conv(8, 3)\n}\n";
     assert_eq!(errors(text)[0].0, "require-failed");
