@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use ansatz::kernel::{BufferId, Product, ProductLoop};
-use ansatz::primitives::flush::Guard;
+use ansatz::primitives::float_mode::Guard;
 use ansatz::primitives::pool::Pool;
 use ansatz::primitives::product::ProductPlan;
 use ansatz::primitives::vector::{self, VectorFunction};
