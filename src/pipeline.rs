@@ -9,7 +9,7 @@ use crate::cpu::{self, Executable};
 use crate::diagnostics::Diagnostic;
 use crate::grad;
 use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, ScalarExpr, Unary, ValueId};
-use crate::kernel::{Buffer, Program};
+use crate::kernel::{Buffer, Program, Role};
 use crate::model::{self, BoundField, FieldRange, Mode, Project, Training};
 use crate::passes;
 
@@ -177,13 +177,15 @@ pub fn compile(graph: &Graph, program: Program, options: &cpu::Options) -> Resul
         .scalars
         .iter()
         .filter_map(|scalar| {
-            let name = format!("scalar:{}", scalar.name);
-            let buffer = program.buffers.iter().find(|buffer| buffer.name == name)?;
+            let buffer = program.find(&Role::Scalar(scalar.name.clone()))?;
             Some((buffer.clone(), scalar.expr.clone()))
         })
         .collect();
-    let named = |buffer: &Buffer| Some((buffer.name.strip_prefix("input:")?.to_string(), buffer.clone()));
-    let inputs = program.buffers.iter().filter_map(named).collect();
+    let input = |buffer: &Buffer| match &buffer.role {
+        Role::Input(name) => Some((name.clone(), buffer.clone())),
+        _ => None,
+    };
+    let inputs = program.buffers.iter().filter_map(input).collect();
     Ok(Compiled { program, executable, inputs, scalars })
 }
 

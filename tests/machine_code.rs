@@ -26,8 +26,8 @@ pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, 
     let executable = Executable::load(&program, &Options { level, profile: false, tuning: Default::default() })
         .expect("the program compiles");
     let mut arena = Arena::new(&program).expect("memory");
-    for (name, data) in fed(graph, feeds) {
-        let buffer = program.buffer_named(&name).expect("declared");
+    for (role, data) in fed(graph, feeds) {
+        let buffer = program.find(&role).expect("declared");
         match buffer.dtype {
             DType::F32 => arena.f32_mut(buffer).iter_mut().zip(&data).for_each(|(to, from)| *to = *from as f32),
             DType::I32 => arena.i32_mut(buffer).iter_mut().zip(&data).for_each(|(to, from)| *to = *from as i32),
@@ -35,8 +35,8 @@ pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, 
         }
     }
     let noticed = executable.run(&mut arena, pool, StepInput { seed: feeds.seed, step: feeds.clock.step });
-    let found = collected(graph, |name| {
-        let buffer = program.buffer_named(name).expect("declared");
+    let found = collected(graph, |role| {
+        let buffer = program.find(role).expect("declared");
         let data = match buffer.dtype {
             DType::F32 => arena.f32(buffer).iter().map(|x| f64::from(*x)).collect(),
             DType::I32 => arena.i32(buffer).iter().map(|x| f64::from(*x)).collect(),

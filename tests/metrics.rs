@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use ansatz::cpu::{Arena, Executable, Options, StepInput};
 use ansatz::graph::{DType, Feeds, StateKind, Tensor, evaluate};
+use ansatz::kernel::Role;
 use ansatz::model::{BoundField, Project, training};
 use ansatz::pipeline::evaluation_graph;
 use ansatz::primitives::Level;
@@ -44,8 +45,8 @@ fn figure(
     let options = Options { level, profile: false, tuning: Default::default() };
     let executable = Executable::load(&program, &options).expect("the program compiles");
     let (mut arena, pool) = (Arena::new(&program).expect("memory"), Pool::new(1));
-    let place = |name: &str| program.buffer_named(name).expect("declared").clone();
-    let (x, target) = (place("input:x"), place("input:target"));
+    let place = |role: &Role| program.find(role).expect("declared").clone();
+    let (x, target) = (place(&Role::Input("x".into())), place(&Role::Input("target".into())));
     let mut values = vec![0.0; rows * columns];
     let mut targets = if class { Target::Classes(vec![0; rows]) } else { Target::Numbers(vec![0.0; rows * columns]) };
     for step in 0..steps {
@@ -58,7 +59,7 @@ fn figure(
         executable.run(&mut arena, &pool, StepInput { seed: 0, step: 1 });
     }
     let sums = graph.states.iter().filter(|state| state.kind == StateKind::Metric).map(|state| {
-        let buffer = place(&format!("state:{}", state.name));
+        let buffer = place(&Role::State(state.name.clone()));
         let data = arena.f32(&buffer).iter().map(|x| f64::from(*x)).collect();
         (state.name.clone(), Tensor::new(&buffer.sizes, data))
     });

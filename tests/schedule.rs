@@ -1,6 +1,7 @@
 //! Plans of random graphs, interpreted, against the reference evaluator.
 
 use ansatz::graph::{Feeds, Graph, Target, Tensor, Update, evaluate};
+use ansatz::kernel::Role;
 use ansatz::kernel::interpret::{Arena, interpret};
 use ansatz::kernel::print::print;
 use ansatz::schedule::{Limits, Persistent, plan_within};
@@ -17,28 +18,28 @@ const TOLERANCE: f64 = 1e-9;
 fn difference(graph: &Graph, feeds: &Feeds, limits: Limits) -> Option<String> {
     let program = plan_within(graph, &Persistent::of(graph), limits);
     let mut arena = Arena::new(program.arena_bytes);
-    let mut write = |name: String, data: &[f64]| arena.write(program.buffer_named(&name).expect("declared"), data);
-    feeds.params.iter().for_each(|(name, tensor)| write(format!("param:{name}"), &tensor.data));
-    feeds.states.iter().for_each(|(name, tensor)| write(format!("state:{name}"), &tensor.data));
-    feeds.inputs.iter().for_each(|(name, tensor)| write(format!("input:{name}"), &tensor.data));
+    let mut write = |role: Role, data: &[f64]| arena.write(program.find(&role).expect("declared"), data);
+    feeds.params.iter().for_each(|(name, tensor)| write(Role::Param(name.clone()), &tensor.data));
+    feeds.states.iter().for_each(|(name, tensor)| write(Role::State(name.clone()), &tensor.data));
+    feeds.inputs.iter().for_each(|(name, tensor)| write(Role::Input(name.clone()), &tensor.data));
     for scalar in &graph.scalars {
         let value = feeds.scalars.get(&scalar.name).copied();
-        write(format!("scalar:{}", scalar.name), &[value.unwrap_or_else(|| scalar.expr.evaluate(&feeds.clock))]);
+        write(Role::Scalar(scalar.name.clone()), &[value.unwrap_or_else(|| scalar.expr.evaluate(&feeds.clock))]);
     }
     interpret(&program, &mut arena, feeds.seed, feeds.clock.step);
     let expected = evaluate(graph, feeds);
-    let outputs = expected.outputs.iter().map(|(name, tensor)| (format!("output:{name}"), tensor));
+    let outputs = expected.outputs.iter().map(|(name, tensor)| (Role::Output(name.clone()), tensor));
     let updates = expected.updates.iter().map(|(target, tensor)| {
-        let name = match target {
-            Target::Param(id) => format!("param:{}", graph.params[id.0 as usize].name),
-            Target::State(id) => format!("state:{}", graph.states[id.0 as usize].name),
+        let role = match target {
+            Target::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
+            Target::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
         };
-        (name, tensor)
+        (role, tensor)
     });
-    for (name, tensor) in outputs.chain(updates) {
-        let got = arena.read(program.buffer_named(&name).expect("declared"));
+    for (role, tensor) in outputs.chain(updates) {
+        let got = arena.read(program.find(&role).expect("declared"));
         if !is_close(&got, tensor) {
-            return Some(format!("{name} is {got:?}, expected {:?}\n{}", tensor.data, print(&program)));
+            return Some(format!("{role} is {got:?}, expected {:?}\n{}", tensor.data, print(&program)));
         }
     }
     None

@@ -126,11 +126,11 @@ impl Arena {
     }
 
     fn range<T: Element>(&self, buffer: &Buffer) -> (*mut T, usize) {
-        assert_eq!(buffer.dtype, T::DTYPE, "buffer `{}` is viewed as its own type", buffer.name);
+        assert_eq!(buffer.dtype, T::DTYPE, "buffer `{}` is viewed as its own type", buffer.role);
         let count: usize = buffer.sizes.iter().product();
         let end = buffer.offset + count * size_of::<T>();
-        assert!(end <= self.bytes, "buffer `{}` lies inside the arena", buffer.name);
-        assert_eq!(buffer.offset % align_of::<T>(), 0, "buffer `{}` is aligned", buffer.name);
+        assert!(end <= self.bytes, "buffer `{}` lies inside the arena", buffer.role);
+        assert_eq!(buffer.offset % align_of::<T>(), 0, "buffer `{}` is aligned", buffer.role);
         // SAFETY: the range is inside the block by the assertions.
         (unsafe { self.block.as_ptr().add(PADDING + buffer.offset).cast() }, count)
     }
@@ -180,7 +180,7 @@ impl Arena {
     /// The bytes of a buffer of any type (checkpoints).
     pub fn raw(&self, buffer: &Buffer) -> &[u8] {
         let end = buffer.offset + buffer.bytes();
-        assert!(end <= self.bytes, "buffer `{}` lies inside the arena", buffer.name);
+        assert!(end <= self.bytes, "buffer `{}` lies inside the arena", buffer.role);
         // SAFETY: in bounds, and all bytes are initialised.
         unsafe { std::slice::from_raw_parts(self.block.as_ptr().add(PADDING + buffer.offset), buffer.bytes()) }
     }
@@ -196,9 +196,10 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Role;
 
     fn buffer(dtype: DType, offset: usize, size: usize) -> Buffer {
-        Buffer { name: "b".into(), dtype, sizes: vec![size], offset }
+        Buffer { role: Role::Temporary("b".into()), dtype, sizes: vec![size], offset }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::interpret::{self, interpret};
 use crate::kernel::{
     Buffer, BufferId, IndirectTerm, Kernel, KernelKind, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase,
-    Program, Reduction, ReductionKind, Store,
+    Program, Reduction, ReductionKind, Role, Store,
 };
 use crate::primitives::Level;
 use crate::primitives::pool::Pool;
@@ -44,7 +44,7 @@ impl Case {
         let id = BufferId(self.program.buffers.len() as u32);
         let bytes = data.len() * if dtype == DType::Bool { 1 } else { 4 };
         self.program.buffers.push(Buffer {
-            name: format!("b{}", id.0),
+            role: Role::Temporary(format!("b{}", id.0)),
             dtype,
             sizes: vec![data.len()],
             offset: self.program.arena_bytes,
@@ -107,7 +107,7 @@ impl Case {
                 for (position, (found, expected)) in found.iter().zip(expected.read(buffer)).enumerate() {
                     let same = found.is_nan() && expected.is_nan() || *found == expected;
                     let close = (found - expected).abs() <= tolerance * (1.0 + expected.abs());
-                    assert!(same || close, "{level}: {}[{position}] is {found}, not {expected}", buffer.name);
+                    assert!(same || close, "{level}: {}[{position}] is {found}, not {expected}", buffer.role);
                 }
             }
             for threads in &THREADS[1..] {
@@ -116,7 +116,7 @@ impl Case {
                     assert!(
                         other.raw(buffer) == first.raw(buffer),
                         "{level}: {} differs on {threads} threads",
-                        buffer.name
+                        buffer.role
                     );
                 }
             }

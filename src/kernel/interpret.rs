@@ -36,7 +36,7 @@ impl Arena {
     /// # Panics
     /// When the count of elements is not that of the buffer.
     pub fn write(&mut self, buffer: &Buffer, data: &[f64]) {
-        assert_eq!(buffer.elements(), data.len(), "elements of {}", buffer.name);
+        assert_eq!(buffer.elements(), data.len(), "elements of {}", buffer.role);
         for (position, &element) in data.iter().enumerate() {
             self.slots[buffer.offset + position * element_bytes(buffer.dtype)] = element;
         }
@@ -101,7 +101,7 @@ impl Machine<'_> {
     fn slot(&self, buffer: BufferId, position: i64) -> usize {
         let buffer = self.program.buffer(buffer);
         let inside = position >= 0 && (position as usize) < buffer.elements();
-        assert!(inside, "kernel {}: element {position} of {} {:?}", self.kernel, buffer.name, buffer.sizes);
+        assert!(inside, "kernel {}: element {position} of {} {:?}", self.kernel, buffer.role, buffer.sizes);
         buffer.offset + position as usize * element_bytes(buffer.dtype)
     }
 

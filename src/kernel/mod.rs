@@ -13,6 +13,8 @@ pub mod linear;
 pub mod print;
 pub mod winograd;
 
+use std::fmt;
+
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::source::Span;
 pub use winograd::Winograd;
@@ -51,14 +53,59 @@ pub struct Group {
 /// A range of the arena.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Buffer {
-    /// For dumps and for the runtime: `param:fc1.weight`, `state:…`, `input:image`, `output:loss`, `scalar:lr`, `temp:12`.
-    pub name: String,
+    /// What it holds.
+    pub role: Role,
     /// Element type.
     pub dtype: DType,
     /// Dims in memory order, row-major.
     pub sizes: Vec<usize>,
     /// Byte offset in the arena (of a local buffer: in a thread's own memory), a multiple of 64.
     pub offset: usize,
+}
+
+/// What a buffer holds. Each is shown as its kind and its name: `param:fc1.weight`, `temp:12`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub enum Role {
+    /// A trained tensor, by name.
+    Param(String),
+    /// Another tensor that lives from step to step, by name.
+    State(String),
+    /// A tensor fed from outside, by name.
+    Input(String),
+    /// A number of the host, by name.
+    Scalar(String),
+    /// A result, by name.
+    Output(String),
+    /// What lives within a step.
+    Temporary(String),
+    /// What lives within a slice of a group.
+    Local(String),
+}
+
+impl Role {
+    /// The name of a result.
+    pub fn output(&self) -> Option<&str> {
+        match self {
+            Role::Output(name) => Some(name),
+            Role::Param(_) | Role::State(_) | Role::Input(_) | Role::Scalar(_) => None,
+            Role::Temporary(_) | Role::Local(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match self {
+            Role::Param(name) => ("param", name),
+            Role::State(name) => ("state", name),
+            Role::Input(name) => ("input", name),
+            Role::Scalar(name) => ("scalar", name),
+            Role::Output(name) => ("output", name),
+            Role::Temporary(name) => ("temp", name),
+            Role::Local(name) => ("local", name),
+        };
+        write!(f, "{kind}:{name}")
+    }
 }
 
 /// Position in [`Program::buffers`].
@@ -350,8 +397,8 @@ impl Program {
         self.groups.iter().find(|group| group.kernels.contains(&kernel))
     }
 
-    /// The buffer of this name (`param:fc1.weight`).
-    pub fn buffer_named(&self, name: &str) -> Option<&Buffer> {
-        self.buffers.iter().find(|buffer| buffer.name == name)
+    /// The buffer that holds this.
+    pub fn find(&self, role: &Role) -> Option<&Buffer> {
+        self.buffers.iter().find(|buffer| buffer.role == *role)
     }
 }

@@ -16,7 +16,7 @@ pub fn print(program: &Program) -> String {
         let _ = writeln!(text, "each thread {} bytes", program.local_bytes);
     }
     for buffer in &program.buffers {
-        let _ = writeln!(text, "  {:>10}  {} {:?}{:?}", buffer.offset, buffer.name, buffer.dtype, buffer.sizes);
+        let _ = writeln!(text, "  {:>10}  {} {:?}{:?}", buffer.offset, buffer.role, buffer.dtype, buffer.sizes);
     }
     for (number, kernel) in program.kernels.iter().enumerate() {
         if let Some(group) = program.groups.iter().find(|group| group.kernels.start == number) {
@@ -36,12 +36,12 @@ pub fn kernel_text(program: &Program, kernel: &Kernel) -> String {
             format!("{}: tiles of {}, {}", kernel.name, winograd.tile, product_text(program, &winograd.product))
         }
         KernelKind::Filter(winograd) => {
-            let name = |id: BufferId| &program.buffer(id).name;
-            let to = winograd.filter.map_or("nowhere", |filter| name(filter));
+            let name = |id: BufferId| &program.buffer(id).role;
+            let to = winograd.filter.map_or("nowhere".to_string(), |filter| name(filter).to_string());
             format!("{}: tiles of {}, {} to {to}", kernel.name, winograd.tile, name(winograd.taps()))
         }
-        KernelKind::Zero(buffer) => format!("zero {}", program.buffer(*buffer).name),
-        KernelKind::Copy { from, to } => format!("copy {} to {}", program.buffer(*from).name, program.buffer(*to).name),
+        KernelKind::Zero(buffer) => format!("zero {}", program.buffer(*buffer).role),
+        KernelKind::Copy { from, to } => format!("copy {} to {}", program.buffer(*from).role, program.buffer(*to).role),
     }
 }
 
@@ -114,7 +114,7 @@ fn named_text(linear: &Linear, name: impl Fn(usize) -> String) -> String {
 }
 
 fn location_text(program: &Program, location: &Location) -> String {
-    let mut text = format!("{}[{}", program.buffer(location.buffer).name, linear_text(&location.index));
+    let mut text = format!("{}[{}", program.buffer(location.buffer).role, linear_text(&location.index));
     for term in &location.indirect {
         let _ = write!(text, " + {}*(%{} < {})", term.stride, term.node.0, term.extent);
     }
@@ -127,7 +127,7 @@ fn location_text(program: &Program, location: &Location) -> String {
 
 fn product_text(program: &Program, product: &Product) -> String {
     let operand = |name: &str, (buffer, offset): (super::BufferId, i64)| {
-        format!("{name} = {}+{offset}", program.buffer(buffer).name)
+        format!("{name} = {}+{offset}", program.buffer(buffer).role)
     };
     let sign = if product.accumulate { "+=" } else { "=" };
     let mut text = format!(

@@ -1,13 +1,12 @@
 //! Where parameters and states lie in the arena, and what they are called in a checkpoint.
 //!
-//! Input: the graph of a step and the plan of what persists. Output: a buffer for each parameter and state, by
-//! `param:NAME` and `state:NAME`. Invariant: every step of a run finds them at the same places.
+//! Input: the graph of a step and the plan of what persists. Output: a buffer for each parameter and state. Invariant: every step of a run finds them at the same places.
 
 use std::collections::BTreeMap;
 
 use crate::cpu::Arena;
 use crate::graph::{DType, Graph, StateKind};
-use crate::kernel::Buffer;
+use crate::kernel::{Buffer, Role};
 use crate::primitives::float_mode::all_finite;
 use crate::schedule::Persistent;
 use crate::source::Span;
@@ -27,12 +26,12 @@ pub(super) fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
 }
 
 /// The place of each parameter and state of the training step.
-pub(super) fn places(graph: &Graph, persistent: &Persistent) -> BTreeMap<String, Buffer> {
-    let params = graph.params.iter().map(|p| (format!("param:{}", p.name), DType::F32, sizes(&p.shape)));
-    let states = graph.states.iter().map(|s| (format!("state:{}", s.name), s.dtype, sizes(&s.shape)));
-    let place = |(name, dtype, sizes): (String, DType, Vec<usize>)| {
-        let offset = persistent.offset(&name).expect("the graph's own parameters and states have places");
-        (name.clone(), Buffer { name, dtype, sizes, offset })
+pub(super) fn places(graph: &Graph, persistent: &Persistent) -> BTreeMap<Role, Buffer> {
+    let params = graph.params.iter().map(|p| (Role::Param(p.name.clone()), DType::F32, sizes(&p.shape)));
+    let states = graph.states.iter().map(|s| (Role::State(s.name.clone()), s.dtype, sizes(&s.shape)));
+    let place = |(role, dtype, sizes): (Role, DType, Vec<usize>)| {
+        let offset = persistent.offset(&role).expect("the graph's own parameters and states have places");
+        (role.clone(), Buffer { role, dtype, sizes, offset })
     };
     params.chain(states).map(place).collect()
 }
@@ -48,14 +47,14 @@ pub(super) fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
 
 /// The first parameter, buffer or optimizer state that holds a value that is not finite, and where it is declared.
 /// States that begin infinite may stay so.
-pub(super) fn not_finite(graph: &Graph, places: &BTreeMap<String, Buffer>, arena: &Arena) -> Option<(String, Span)> {
-    let is_broken = |place: String| !all_finite(arena.f32(&places[&place]));
-    let param = graph.params.iter().find(|param| is_broken(format!("param:{}", param.name)));
+pub(super) fn not_finite(graph: &Graph, places: &BTreeMap<Role, Buffer>, arena: &Arena) -> Option<(String, Span)> {
+    let is_broken = |place: Role| !all_finite(arena.f32(&places[&place]));
+    let param = graph.params.iter().find(|param| is_broken(Role::Param(param.name.clone())));
     if let Some(param) = param {
         return Some((param.name.clone(), param.span));
     }
     let held = |kind: &StateKind| matches!(kind, StateKind::Buffer | StateKind::Optimizer(_));
     let states = graph.states.iter().filter(|s| s.dtype == DType::F32 && held(&s.kind) && s.init.is_finite());
-    let mut broken = states.filter(|state| is_broken(format!("state:{}", state.name)));
+    let mut broken = states.filter(|state| is_broken(Role::State(state.name.clone())));
     broken.next().map(|state| (checkpoint_name(&state.kind, &state.name), state.span))
 }

@@ -46,7 +46,7 @@ pub use persistent::{ALIGNMENT, Persistent};
 pub use report::{KernelReport, Report, report};
 
 use crate::graph::{DType, Graph, Target};
-use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, NodeOp, Program, Winograd};
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, NodeOp, Program, Role, Winograd};
 use crate::source::Span;
 use code::Dest;
 use draft::Item;
@@ -110,36 +110,36 @@ struct Declared {
 impl Declared {
     fn of(graph: &Graph, persistent: &Persistent) -> Self {
         let mut buffers: Vec<Buffer> = Vec::new();
-        let fixed = |name: &str| persistent.offset(name).unwrap_or_else(|| panic!("no place for {name}"));
+        let fixed = |role: &Role| persistent.offset(role).unwrap_or_else(|| panic!("no place for {role}"));
         for param in &graph.params {
-            let name = format!("param:{}", param.name);
-            let offset = fixed(&name);
-            buffers.push(Buffer { name, dtype: DType::F32, sizes: sizes(&param.shape), offset });
+            let role = Role::Param(param.name.clone());
+            let offset = fixed(&role);
+            buffers.push(Buffer { role, dtype: DType::F32, sizes: sizes(&param.shape), offset });
         }
         let params = buffers.len();
         for state in &graph.states {
-            let name = format!("state:{}", state.name);
-            let offset = fixed(&name);
-            buffers.push(Buffer { name, dtype: state.dtype, sizes: sizes(&state.shape), offset });
+            let role = Role::State(state.name.clone());
+            let offset = fixed(&role);
+            buffers.push(Buffer { role, dtype: state.dtype, sizes: sizes(&state.shape), offset });
         }
         let states = buffers.len();
         let mut offset = persistent.bytes;
-        let mut next = |name: String, dtype: DType, sizes: Vec<usize>| {
-            let buffer = Buffer { name, dtype, sizes, offset };
+        let mut next = |role: Role, dtype: DType, sizes: Vec<usize>| {
+            let buffer = Buffer { role, dtype, sizes, offset };
             offset += persistent::round_up(buffer.bytes());
             buffer
         };
         for input in &graph.inputs {
-            buffers.push(next(format!("input:{}", input.name), input.dtype, sizes(&input.shape)));
+            buffers.push(next(Role::Input(input.name.clone()), input.dtype, sizes(&input.shape)));
         }
         let inputs = buffers.len();
         for scalar in &graph.scalars {
-            buffers.push(next(format!("scalar:{}", scalar.name), DType::F32, Vec::new()));
+            buffers.push(next(Role::Scalar(scalar.name.clone()), DType::F32, Vec::new()));
         }
         let scalars = buffers.len();
         for output in &graph.outputs {
             let value = graph.value(output.value);
-            buffers.push(next(format!("output:{}", output.name), value.dtype, graph.sizes(output.value)));
+            buffers.push(next(Role::Output(output.name.clone()), value.dtype, graph.sizes(output.value)));
         }
         Self { buffers, params, states, inputs, scalars }
     }
@@ -181,8 +181,8 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
     }
     let mut temporary = |form_id: Id| {
         let value = form.value(form_id);
-        let name = format!("temp:{}", buffers.len() - fixed);
-        buffers.push(Buffer { name, dtype: value.dtype, sizes: value.sizes.clone(), offset: 0 });
+        let role = Role::Temporary((buffers.len() - fixed).to_string());
+        buffers.push(Buffer { role, dtype: value.dtype, sizes: value.sizes.clone(), offset: 0 });
         BufferId(buffers.len() as u32 - 1)
     };
     let mut final_copies = Vec::new();

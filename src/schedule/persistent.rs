@@ -1,11 +1,12 @@
 //! Fixed places of parameters and states, shared by every program of one training.
 //!
-//! Input: the graph of the training step. Output: a byte offset for each name.
+//! Input: the graph of the training step. Output: a byte offset for each.
 //! Invariant: offsets are multiples of 64; all parameters come first, in declaration order.
 
 use std::collections::BTreeMap;
 
 use crate::graph::{DType, Graph};
+use crate::kernel::Role;
 use crate::kernel::interpret::element_bytes;
 
 /// Bytes to which every buffer is aligned: a cache line, and the widest vector.
@@ -14,8 +15,7 @@ pub const ALIGNMENT: usize = 64;
 /// Where parameters and states lie.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Persistent {
-    /// Byte offset by `param:NAME` or `state:NAME`.
-    places: BTreeMap<String, usize>,
+    places: BTreeMap<Role, usize>,
     /// Bytes of all parameters; they start at 0.
     pub param_bytes: usize,
     /// Bytes of parameters and states; what belongs to one program lies behind.
@@ -34,23 +34,23 @@ impl Persistent {
     /// Adds places for what another graph has besides (a metric's state that only evaluation uses).
     pub fn extend(&mut self, graph: &Graph) {
         for param in &graph.params {
-            self.add(format!("param:{}", param.name), bytes(&param.shape, DType::F32));
+            self.add(Role::Param(param.name.clone()), bytes(&param.shape, DType::F32));
         }
         for state in &graph.states {
-            self.add(format!("state:{}", state.name), bytes(&state.shape, state.dtype));
+            self.add(Role::State(state.name.clone()), bytes(&state.shape, state.dtype));
         }
     }
 
-    fn add(&mut self, name: String, bytes: usize) {
-        if !self.places.contains_key(&name) {
-            self.places.insert(name, self.bytes);
+    fn add(&mut self, role: Role, bytes: usize) {
+        if !self.places.contains_key(&role) {
+            self.places.insert(role, self.bytes);
             self.bytes += round_up(bytes);
         }
     }
 
-    /// The byte offset of `param:NAME` or `state:NAME`.
-    pub fn offset(&self, name: &str) -> Option<usize> {
-        self.places.get(name).copied()
+    /// The byte offset of a parameter or state.
+    pub fn offset(&self, role: &Role) -> Option<usize> {
+        self.places.get(role).copied()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 
 use crate::kernel::print::bands_text;
-use crate::kernel::{Buffer, BufferId, KernelKind, Nest, NodeOp, Product, Program, Winograd};
+use crate::kernel::{Buffer, BufferId, KernelKind, Nest, NodeOp, Product, Program, Role, Winograd};
 use crate::source::SourceMap;
 
 /// A program in numbers.
@@ -35,8 +35,9 @@ pub struct Report {
 /// One buffer.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct BufferReport {
-    /// `param:fc1.weight`, `temp:3`, …
-    pub name: String,
+    /// What it holds, in JSON as text: `param:fc1.weight`, `temp:3`, ….
+    #[serde(rename = "name", serialize_with = "as_text")]
+    pub role: Role,
     /// Byte offset in the arena, or in a thread's own memory (`local:…`).
     pub offset: usize,
     /// Bytes.
@@ -62,6 +63,10 @@ pub struct KernelReport {
     pub slices: Option<usize>,
 }
 
+fn as_text<S: serde::Serializer>(role: &Role, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(role)
+}
+
 /// The numbers of a program.
 pub fn report(program: &Program, sources: &SourceMap) -> Report {
     let lives = super::lives(program.buffers.len(), &program.kernels);
@@ -70,27 +75,26 @@ pub fn report(program: &Program, sources: &SourceMap) -> Report {
         .iter()
         .zip(lives)
         .map(|(buffer, life)| BufferReport {
-            name: buffer.name.clone(),
+            role: buffer.role.clone(),
             offset: buffer.offset,
             bytes: buffer.bytes(),
             life,
         })
         .collect();
-    buffers.sort_by_key(|buffer| (buffer.name.starts_with("local:"), buffer.offset, buffer.bytes));
-    let of_kind = |kinds: &[&str]| {
-        let is_kind = |buffer: &&Buffer| kinds.iter().any(|kind| buffer.name.starts_with(kind));
-        program.buffers.iter().filter(is_kind).map(Buffer::bytes).sum()
+    buffers.sort_by_key(|buffer| (matches!(buffer.role, Role::Local(_)), buffer.offset, buffer.bytes));
+    let of = |is_meant: fn(&Role) -> bool| {
+        program.buffers.iter().filter(|buffer| is_meant(&buffer.role)).map(Buffer::bytes).sum()
     };
-    let is_temporary = |buffer: &&BufferReport| buffer.name.starts_with("temp:");
+    let is_temporary = |buffer: &&BufferReport| matches!(buffer.role, Role::Temporary(_));
     let start = buffers.iter().find(is_temporary).map_or(program.arena_bytes, |buffer| buffer.offset);
     Report {
         arena_bytes: program.arena_bytes,
         local_bytes: program.local_bytes,
-        param_bytes: of_kind(&["param:"]),
-        state_bytes: of_kind(&["state:"]),
-        exchange_bytes: of_kind(&["input:", "scalar:", "output:"]),
+        param_bytes: of(|role| matches!(role, Role::Param(_))),
+        state_bytes: of(|role| matches!(role, Role::State(_))),
+        exchange_bytes: of(|role| matches!(role, Role::Input(_) | Role::Scalar(_) | Role::Output(_))),
         temporary_bytes: program.arena_bytes - start,
-        unshared_bytes: of_kind(&["temp:"]),
+        unshared_bytes: of(|role| matches!(role, Role::Temporary(_))),
         buffers,
         kernels: (0..program.kernels.len()).map(|kernel| kernel_report(program, kernel, sources)).collect(),
     }
@@ -177,7 +181,7 @@ impl fmt::Display for Report {
         let _ = writeln!(text, "temporaries without sharing: {}\n", bytes_text(self.unshared_bytes));
         for buffer in &self.buffers {
             let life = buffer.life.map_or(String::from("unused"), |(first, last)| format!("kernels {first} to {last}"));
-            let _ = writeln!(text, "{:>12} {:>12}  {}, {life}", buffer.offset, bytes_text(buffer.bytes), buffer.name);
+            let _ = writeln!(text, "{:>12} {:>12}  {}, {life}", buffer.offset, bytes_text(buffer.bytes), buffer.role);
         }
         let flops: u64 = self.kernels.iter().map(|kernel| kernel.flops).sum();
         let _ = writeln!(text, "\n{} kernels, {:.3} Gflop", self.kernels.len(), flops as f64 / 1e9);

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::emit::functions;
 use super::memory::{self, Request};
-use crate::kernel::{Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Linear, Nest, NodeOp, Product};
+use crate::kernel::{Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Linear, Nest, NodeOp, Product, Role};
 
 /// Bytes of a slice that stay in an L2 of 1 MiB beside what is read once.
 const CACHE_BYTES: usize = 512 << 10;
@@ -297,7 +297,9 @@ pub(super) fn localize(
             };
             let place = &mut buffers[buffer.0 as usize];
             place.sizes = vec![pattern.elements()];
-            place.name = place.name.replace("temp:", "local:");
+            if let Role::Temporary(name) = &mut place.role {
+                place.role = Role::Local(std::mem::take(name));
+            }
             requests.push(Request { bytes: place.bytes(), first, last });
             moved.insert(buffer, pattern.low);
         }

@@ -8,7 +8,7 @@ use crate::graph::{
     ScalarExpr, State, StateKind, Target, Unary, Update, ValueId,
 };
 use crate::kernel::interpret::{Arena, interpret};
-use crate::kernel::{KernelKind, Program};
+use crate::kernel::{KernelKind, Program, Role};
 use crate::source::{FileId, Span};
 
 fn span() -> Span {
@@ -145,40 +145,40 @@ impl Bench {
 
 fn compare_with_evaluator(graph: &Graph, feeds: &Feeds, program: &Program) {
     let mut arena = Arena::new(program.arena_bytes);
-    let mut write = |name: String, data: &[f64]| arena.write(program.buffer_named(&name).expect("declared"), data);
-    feeds.params.iter().for_each(|(name, tensor)| write(format!("param:{name}"), &tensor.data));
-    feeds.states.iter().for_each(|(name, tensor)| write(format!("state:{name}"), &tensor.data));
-    feeds.inputs.iter().for_each(|(name, tensor)| write(format!("input:{name}"), &tensor.data));
+    let mut write = |role: Role, data: &[f64]| arena.write(program.find(&role).expect("declared"), data);
+    feeds.params.iter().for_each(|(name, tensor)| write(Role::Param(name.clone()), &tensor.data));
+    feeds.states.iter().for_each(|(name, tensor)| write(Role::State(name.clone()), &tensor.data));
+    feeds.inputs.iter().for_each(|(name, tensor)| write(Role::Input(name.clone()), &tensor.data));
     for scalar in &graph.scalars {
         let value = feeds.scalars.get(&scalar.name).copied();
         let value = value.unwrap_or_else(|| scalar.expr.evaluate(&feeds.clock));
-        write(format!("scalar:{}", scalar.name), &[value]);
+        write(Role::Scalar(scalar.name.clone()), &[value]);
     }
     interpret(program, &mut arena, feeds.seed, feeds.clock.step);
     let expected = evaluate(graph, feeds);
-    let compare = |name: &str, expected: &Tensor| {
-        let got = arena.read(program.buffer_named(name).expect("declared"));
-        assert_eq!(got.len(), expected.data.len(), "{name}");
+    let compare = |role: &Role, expected: &Tensor| {
+        let got = arena.read(program.find(role).expect("declared"));
+        assert_eq!(got.len(), expected.data.len(), "{role}");
         for (position, (got, expected)) in got.iter().zip(&expected.data).enumerate() {
             // Both compute in f64; sums differ in order only.
             let close = (got - expected).abs() <= 1e-10 * (1.0 + expected.abs()) || got == expected;
             let text = crate::kernel::print::print(program);
-            assert!(close, "{name}[{position}] is {got}, expected {expected}\n{text}");
+            assert!(close, "{role}[{position}] is {got}, expected {expected}\n{text}");
         }
     };
-    expected.outputs.iter().for_each(|(name, tensor)| compare(&format!("output:{name}"), tensor));
-    let mut written: Vec<String> = Vec::new();
+    expected.outputs.iter().for_each(|(name, tensor)| compare(&Role::Output(name.clone()), tensor));
+    let mut written: Vec<Role> = Vec::new();
     for (target, tensor) in &expected.updates {
-        let name = match target {
-            Target::Param(id) => format!("param:{}", graph.params[id.0 as usize].name),
-            Target::State(id) => format!("state:{}", graph.states[id.0 as usize].name),
+        let role = match target {
+            Target::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
+            Target::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
         };
-        compare(&name, tensor);
-        written.push(name);
+        compare(&role, tensor);
+        written.push(role);
     }
-    let params = feeds.params.iter().map(|(name, tensor)| (format!("param:{name}"), tensor));
-    let states = feeds.states.iter().map(|(name, tensor)| (format!("state:{name}"), tensor));
-    params.chain(states).filter(|(name, _)| !written.contains(name)).for_each(|(name, tensor)| compare(&name, tensor));
+    let params = feeds.params.iter().map(|(name, tensor)| (Role::Param(name.clone()), tensor));
+    let states = feeds.states.iter().map(|(name, tensor)| (Role::State(name.clone()), tensor));
+    params.chain(states).filter(|(role, _)| !written.contains(role)).for_each(|(role, tensor)| compare(&role, tensor));
 }
 
 fn plain(indices: &[usize]) -> Access {
@@ -759,7 +759,7 @@ fn temporaries_around_a_product(n: usize) -> usize {
     let after = bench.mul(erf, product);
     bench.output("after", after);
     let program = plan(&bench.graph, &Persistent::of(&bench.graph));
-    program.buffers.iter().filter(|buffer| buffer.name.starts_with("temp:")).count()
+    program.buffers.iter().filter(|buffer| matches!(buffer.role, Role::Temporary(_))).count()
 }
 
 #[test]

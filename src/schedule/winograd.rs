@@ -5,7 +5,7 @@
 
 use crate::graph::DType;
 use crate::kernel::winograd::{Geometry, Kind};
-use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Product, Winograd};
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Product, Role, Winograd};
 
 /// Replaces the products that tiles of at most `largest` make cheaper.
 pub(super) fn choose(kernels: Vec<Kernel>, buffers: &mut Vec<Buffer>, largest: usize) -> Vec<Kernel> {
@@ -37,8 +37,8 @@ fn winograd(product: &Product, buffers: &mut Vec<Buffer>, largest: usize) -> Opt
     let geometry = Geometry::of(product)?;
     let tile = geometry.tile(largest)?;
     let filter = (geometry.kind == Kind::Taps).then(|| {
-        let name = format!("temp:filter{}", buffers.len());
-        buffers.push(Buffer { name, dtype: DType::F32, sizes: vec![geometry.filter_elements(tile)], offset: 0 });
+        let role = Role::Temporary(format!("filter{}", buffers.len()));
+        buffers.push(Buffer { role, dtype: DType::F32, sizes: vec![geometry.filter_elements(tile)], offset: 0 });
         BufferId(buffers.len() as u32 - 1)
     });
     Some(Winograd { product: product.clone(), tile, filter })

@@ -1,35 +1,35 @@
 //! Steps run through the schedule, as evaluations.
 
 use ansatz::graph::{Evaluation, Feeds, Graph, Target, Tensor};
-use ansatz::kernel::Buffer;
 use ansatz::kernel::interpret::{Arena, interpret};
+use ansatz::kernel::{Buffer, Role};
 use ansatz::schedule::{Persistent, plan};
 
-/// What each declared buffer holds before the step, by the buffer's name.
-pub fn fed(graph: &Graph, feeds: &Feeds) -> Vec<(String, Vec<f64>)> {
+/// What each declared buffer holds before the step.
+pub fn fed(graph: &Graph, feeds: &Feeds) -> Vec<(Role, Vec<f64>)> {
     let params =
-        graph.params.iter().map(|param| (format!("param:{}", param.name), feeds.params[&param.name].data.clone()));
+        graph.params.iter().map(|param| (Role::Param(param.name.clone()), feeds.params[&param.name].data.clone()));
     let states =
-        graph.states.iter().map(|state| (format!("state:{}", state.name), feeds.states[&state.name].data.clone()));
+        graph.states.iter().map(|state| (Role::State(state.name.clone()), feeds.states[&state.name].data.clone()));
     let inputs =
-        graph.inputs.iter().map(|input| (format!("input:{}", input.name), feeds.inputs[&input.name].data.clone()));
+        graph.inputs.iter().map(|input| (Role::Input(input.name.clone()), feeds.inputs[&input.name].data.clone()));
     let scalars = graph.scalars.iter().map(|scalar| {
         let given = feeds.scalars.get(&scalar.name).copied();
-        (format!("scalar:{}", scalar.name), vec![given.unwrap_or_else(|| scalar.expr.evaluate(&feeds.clock))])
+        (Role::Scalar(scalar.name.clone()), vec![given.unwrap_or_else(|| scalar.expr.evaluate(&feeds.clock))])
     });
     params.chain(states).chain(inputs).chain(scalars).collect()
 }
 
 /// Outputs and updates, read by buffer after the step.
-pub fn collected(graph: &Graph, read: impl Fn(&str) -> (Vec<usize>, Vec<f64>)) -> Evaluation {
-    let tensor = |name: String| {
-        let (sizes, data) = read(&name);
+pub fn collected(graph: &Graph, read: impl Fn(&Role) -> (Vec<usize>, Vec<f64>)) -> Evaluation {
+    let tensor = |role: Role| {
+        let (sizes, data) = read(&role);
         Tensor::new(&sizes, data)
     };
-    let outputs = graph.outputs.iter().map(|output| (output.name.clone(), tensor(format!("output:{}", output.name))));
+    let outputs = graph.outputs.iter().map(|output| (output.name.clone(), tensor(Role::Output(output.name.clone()))));
     let place = |target: Target| match target {
-        Target::Param(id) => format!("param:{}", graph.params[id.0 as usize].name),
-        Target::State(id) => format!("state:{}", graph.states[id.0 as usize].name),
+        Target::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
+        Target::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
     };
     let updates = graph.updates.iter().map(|update| (update.target, tensor(place(update.target))));
     Evaluation { outputs: outputs.collect(), updates: updates.collect() }
@@ -38,13 +38,13 @@ pub fn collected(graph: &Graph, read: impl Fn(&str) -> (Vec<usize>, Vec<f64>)) -
 /// The step planned, and its loops interpreted in f64.
 pub fn interpreted(graph: &Graph, feeds: &Feeds) -> Evaluation {
     let program = plan(graph, &Persistent::of(graph));
-    let buffer = |name: &str| -> &Buffer { program.buffer_named(name).unwrap_or_else(|| panic!("no buffer `{name}`")) };
+    let buffer = |role: &Role| -> &Buffer { program.find(role).unwrap_or_else(|| panic!("no buffer `{role}`")) };
     let mut arena = Arena::new(program.arena_bytes);
-    for (name, data) in fed(graph, feeds) {
-        arena.write(buffer(&name), &data);
+    for (role, data) in fed(graph, feeds) {
+        arena.write(buffer(&role), &data);
     }
     interpret(&program, &mut arena, feeds.seed, feeds.clock.step);
-    collected(graph, |name| (buffer(name).sizes.clone(), arena.read(buffer(name))))
+    collected(graph, |role| (buffer(role).sizes.clone(), arena.read(buffer(role))))
 }
 
 /// The first output or update of `actual` that differs from `expected` by more than `tolerance`, relative to the

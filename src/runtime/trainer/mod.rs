@@ -19,7 +19,7 @@ use crate::cpu::{Arena, Options, StepInput};
 use crate::diagnostics::Diagnostic;
 use crate::graph::print::print;
 use crate::graph::{ClockReading, DType, Feeds, Graph, Op, StateKind, Tensor as Tensor64, evaluate};
-use crate::kernel::{Buffer, Program};
+use crate::kernel::{Buffer, Program, Role};
 use crate::model::check::bytes_text;
 use crate::model::{BoundField, Project, Training};
 use crate::pipeline::{self, Compiled, Purpose};
@@ -115,8 +115,8 @@ pub struct Trainer<'p> {
     fields: Vec<BoundField>,
     graph: Graph,
     persistent: Persistent,
-    /// Where parameters and states lie, by `param:NAME` and `state:NAME`.
-    places: BTreeMap<String, Buffer>,
+    /// Where parameters and states lie.
+    places: BTreeMap<Role, Buffer>,
     compiled: BTreeMap<(Purpose, usize), Arc<Compiled>>,
     /// The model itself holds infinities, so that none need be made for one to reach a parameter.
     has_infinities: bool,
@@ -252,7 +252,7 @@ impl<'p> Trainer<'p> {
     /// Back to the first values of all parameters and states, at the start of the run.
     pub fn restart(&mut self) {
         for state in &self.graph.states {
-            fill(&mut self.arena, &self.places[&format!("state:{}", state.name)], state.init);
+            fill(&mut self.arena, &self.places[&Role::State(state.name.clone())], state.init);
         }
         self.position = Position::default();
         self.initialise();
@@ -260,12 +260,12 @@ impl<'p> Trainer<'p> {
 
     fn initialise(&mut self) {
         for (position, param) in self.graph.params.iter().enumerate() {
-            let values = self.arena.f32_mut(&self.places[&format!("param:{}", param.name)]);
+            let values = self.arena.f32_mut(&self.places[&Role::Param(param.name.clone())]);
             init::fill(&param.init, &sizes(&param.shape), self.training.seed, position, &self.pool, values);
         }
         // A fresh arena is zero: pages of optimizer memory are left for the threads that first use them.
         for state in self.graph.states.iter().filter(|state| state.init != 0.0) {
-            let buffer = &self.places[&format!("state:{}", state.name)];
+            let buffer = &self.places[&Role::State(state.name.clone())];
             fill(&mut self.arena, buffer, state.init);
         }
     }
@@ -273,7 +273,7 @@ impl<'p> Trainer<'p> {
     /// Sets the metric sums to their first values, at the start of a pass.
     pub fn reset_metrics(&mut self) {
         for state in self.graph.states.iter().filter(|state| state.kind == StateKind::Metric) {
-            let buffer = &self.places[&format!("state:{}", state.name)];
+            let buffer = &self.places[&Role::State(state.name.clone())];
             fill(&mut self.arena, buffer, state.init);
         }
         self.position.loss_sum = Exact(0.0);
@@ -355,10 +355,11 @@ impl<'p> Trainer<'p> {
     fn newly_lost_metrics(&mut self) -> Vec<String> {
         let sums = self.position.metric_sums.iter().filter(|(_, sum)| !sum.0.is_finite()).map(|(name, _)| name);
         let states = self.graph.states.iter().filter(|state| state.kind == StateKind::Metric && state.init.is_finite());
-        let states = states
-            .map(|state| &self.places[&format!("state:{}", state.name)])
-            .filter(|buffer| buffer.dtype == DType::F32 && !all_finite(self.arena.f32(buffer)));
-        let states = states.filter_map(|buffer| buffer.name.strip_prefix("state:")?.split('.').next());
+        let states = states.filter(|state| {
+            let buffer = &self.places[&Role::State(state.name.clone())];
+            buffer.dtype == DType::F32 && !all_finite(self.arena.f32(buffer))
+        });
+        let states = states.filter_map(|state| state.name.split('.').next());
         let lost: Vec<String> = sums.map(String::as_str).chain(states).map(str::to_string).collect();
         lost.into_iter().filter(|name| self.lost_metrics.insert(name.clone())).collect()
     }
@@ -367,7 +368,7 @@ impl<'p> Trainer<'p> {
     pub fn gradient_norms(&self, batch: usize) -> BTreeMap<String, f64> {
         let buffers = &self.compiled[&(Purpose::Train, batch)].program.buffers;
         let norm = |buffer: &Buffer| {
-            let name = buffer.name.strip_prefix("output:grad:")?;
+            let name = buffer.role.output()?.strip_prefix("grad:")?;
             Some((name.to_string(), f64::from(self.arena.f32(buffer)[0])))
         };
         buffers.iter().filter_map(norm).collect()
@@ -378,10 +379,11 @@ impl<'p> Trainer<'p> {
         let weight = batch as f64;
         let mut loss = f64::NAN;
         for buffer in &self.compiled[&(kind, batch)].program.buffers {
-            if buffer.name == "output:loss" {
+            let Some(output) = buffer.role.output() else { continue };
+            if output == "loss" {
                 loss = f64::from(self.arena.f32(buffer)[0]);
                 self.position.loss_sum.0 += loss * weight;
-            } else if let Some(name) = buffer.name.strip_prefix("output:metric:") {
+            } else if let Some(name) = output.strip_prefix("metric:") {
                 let value = f64::from(self.arena.f32(buffer)[0]);
                 self.position.metric_sums.entry(name.to_string()).or_default().0 += value * weight;
             }
@@ -408,7 +410,7 @@ impl<'p> Trainer<'p> {
     fn finish(&self, graph: &Graph) -> (Vec<usize>, Vec<f64>) {
         let mut feeds = Feeds::default();
         for input in &graph.inputs {
-            let buffer = &self.places[&format!("state:{}", input.name)];
+            let buffer = &self.places[&Role::State(input.name.clone())];
             let values = self.arena.f32(buffer).iter().map(|x| f64::from(*x)).collect();
             feeds.inputs.insert(input.name.clone(), Tensor64::new(&buffer.sizes, values));
         }
@@ -438,7 +440,7 @@ impl<'p> Trainer<'p> {
 
     fn metric_states(&self) -> Vec<(Buffer, Vec<f32>)> {
         let metrics = self.graph.states.iter().filter(|state| state.kind == StateKind::Metric);
-        let buffers = metrics.map(|state| &self.places[&format!("state:{}", state.name)]);
+        let buffers = metrics.map(|state| &self.places[&Role::State(state.name.clone())]);
         buffers.map(|buffer| (buffer.clone(), self.arena.f32(buffer).to_vec())).collect()
     }
 
@@ -458,7 +460,7 @@ impl<'p> Trainer<'p> {
         self.run(Purpose::Predict, filled)?;
         let program = &self.compiled[&(Purpose::Predict, filled.rows)].program;
         let outputs = program.buffers.iter().filter_map(|buffer| {
-            let name = buffer.name.strip_prefix("output:")?;
+            let name = buffer.role.output()?;
             let (mut values, mut sizes) = (self.arena.f32(buffer).to_vec(), buffer.sizes.clone());
             if let Some(first) = sizes.first_mut().filter(|first| **first == filled.rows) {
                 values.truncate(values.len() / filled.rows * batch.rows);

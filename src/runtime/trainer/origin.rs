@@ -36,7 +36,7 @@ impl Trainer<'_> {
         self.run_compiled(&compiled, batch, self.position.step + 1);
         let mut is_broken = vec![false; graph.len()];
         for buffer in &compiled.program.buffers {
-            let watched = buffer.name.strip_prefix("output:").and_then(|name| name.strip_prefix(WATCH));
+            let watched = buffer.role.output().and_then(|name| name.strip_prefix(WATCH));
             if let Some(value) = watched.and_then(|number| number.parse::<usize>().ok()) {
                 is_broken[value] = !self.arena.f32(buffer)[0].is_finite();
             }

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::{Trainer, TrainerError};
 use crate::diagnostics::suggest;
 use crate::graph::{DType, StateKind};
+use crate::kernel::Role;
 use crate::runtime::checkpoint::{self, Note, Position, Tensor};
 use crate::runtime::places::checkpoint_name;
 
@@ -23,19 +24,19 @@ impl Trainer<'_> {
     pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor<'_>> {
         let mut tensors = BTreeMap::new();
         for param in &self.graph.params {
-            tensors.insert(param.name.clone(), self.read(&format!("param:{}", param.name)));
+            tensors.insert(param.name.clone(), self.read(&Role::Param(param.name.clone())));
         }
         for state in &self.graph.states {
             if weights_only && state.kind != StateKind::Buffer {
                 continue;
             }
-            tensors.insert(checkpoint_name(&state.kind, &state.name), self.read(&format!("state:{}", state.name)));
+            tensors.insert(checkpoint_name(&state.kind, &state.name), self.read(&Role::State(state.name.clone())));
         }
         tensors
     }
 
-    fn read(&self, name: &str) -> Tensor<'_> {
-        let buffer = &self.places[name];
+    fn read(&self, role: &Role) -> Tensor<'_> {
+        let buffer = &self.places[role];
         let integer = buffer.dtype != DType::F32;
         Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).into() }
     }
@@ -90,10 +91,10 @@ impl Trainer<'_> {
         mut tensors: BTreeMap<String, Tensor<'_>>,
         weights_only: bool,
     ) -> Result<(), TrainerError> {
-        let params = self.graph.params.iter().map(|p| (p.name.clone(), format!("param:{}", p.name)));
+        let params = self.graph.params.iter().map(|p| (p.name.clone(), Role::Param(p.name.clone())));
         let states = self.graph.states.iter().filter(|state| !weights_only || state.kind == StateKind::Buffer);
-        let states = states.map(|state| (checkpoint_name(&state.kind, &state.name), format!("state:{}", state.name)));
-        let wanted: Vec<(String, String)> = params.chain(states).collect();
+        let states = states.map(|state| (checkpoint_name(&state.kind, &state.name), Role::State(state.name.clone())));
+        let wanted: Vec<(String, Role)> = params.chain(states).collect();
         let mut problems = Vec::new();
         for (name, buffer) in &wanted {
             let buffer = &self.places[buffer];
