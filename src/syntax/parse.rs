@@ -77,7 +77,9 @@ fn parse_chunk(
         }
         Err(error) => {
             let diagnostic = explain(file, chunk.start, &text, &error);
-            if !covered(diagnostic.span()) && !covered(header_span(span, &text)) {
+            // What is wrong behind the written text is the missing brace, which has its diagnostic.
+            let is_behind = chunk.missing_braces > 0 && diagnostic.span().end > span.end;
+            if !is_behind && !covered(diagnostic.span()) && !covered(header_span(span, &text)) {
                 diagnostics.push(diagnostic);
             }
             None
@@ -90,7 +92,10 @@ fn parse_chunk(
         }
         let statement = &text[bad.clone()];
         if let Err(error) = Grammar::parse(Rule::lone_statement, statement) {
-            diagnostics.push(explain(file, bad_span.start as usize, statement, &error));
+            let diagnostic = explain(file, bad_span.start as usize, statement, &error);
+            if chunk.missing_braces == 0 || diagnostic.span().end <= span.end {
+                diagnostics.push(diagnostic);
+            }
         }
         if diagnostics.len() > MAX_DIAGNOSTICS {
             break;

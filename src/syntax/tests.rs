@@ -236,6 +236,23 @@ fn an_unclosed_brace_does_not_swallow_the_next_item() {
 }
 
 #[test]
+fn nothing_is_told_of_places_behind_the_text() {
+    for text in [
+        "use A from {",
+        "use A from {\n\nmodel B { return x }\n",
+        "data d {\n  source = csv(",
+        "model A { return { x ->",
+    ] {
+        let (_, diagnostics) = read(text);
+        assert!(!diagnostics.is_empty(), "{text}");
+        for diagnostic in diagnostics {
+            assert!(diagnostic.span().end as usize <= text.len(), "{text}: {diagnostic:#?}");
+            assert!(!diagnostic.message.contains("after `}`"), "{text}: {diagnostic:#?}");
+        }
+    }
+}
+
+#[test]
 fn a_chained_comparison_is_an_error() {
     let error = parse_expression(FileId(0), "a < b < c").expect_err("chained");
     assert_eq!(error[0].message, "comparisons do not chain");
