@@ -17,8 +17,10 @@
 //! 13. [`runtime`]: data, checkpoints, training.
 //! 14. [`cli`]: the commands.
 
+pub mod artifact;
 pub mod cli;
 pub mod cpu;
+pub mod device;
 pub mod diagnostics;
 pub mod dim;
 pub mod grad;

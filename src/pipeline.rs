@@ -1,29 +1,19 @@
 //! The whole compiler as one readable function per purpose.
 //!
-//! Input: a project and a `train` item. Output: step graphs and compiled steps.
+//! Input: a project and a `train` item. Output: step graphs, and the planned steps as an [`Artifact`].
 //! Invariant: files, clocks and threads are the caller's; everything here is a pure function of its arguments.
 
 use std::collections::BTreeMap;
 
-use crate::cpu::{self, Executable};
+use crate::artifact::{Artifact, Purpose, Step, Watched, checksum};
 use crate::diagnostics::Diagnostic;
 use crate::grad;
-use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, ScalarExpr, Unary, ValueId};
-use crate::kernel::{Buffer, Program, Role};
+use crate::graph::print::print;
+use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, Unary, ValueId};
 use crate::model::{self, BoundField, FieldRange, Mode, Project, Training};
 use crate::passes;
-
-/// A step as machine code, with the places where the host meets it.
-pub struct Compiled {
-    /// Buffers and kernels.
-    pub program: Program,
-    /// The machine code.
-    pub executable: Executable,
-    /// The fields of the data that the step reads: name and place.
-    pub inputs: Vec<(String, Buffer)>,
-    /// The host's numbers: formula and place.
-    pub scalars: Vec<(Buffer, ScalarExpr)>,
-}
+use crate::schedule::{self, Persistent};
+use crate::source::SourceMap;
 
 /// Forward, backward, clip, optimizer and metric sums for `batch` samples.
 /// With `gradient_norms`, outputs `grad:PARAM` hold the L2 norm of each gradient before clipping.
@@ -91,17 +81,6 @@ pub fn prediction_graph(
     Ok(graph)
 }
 
-/// What a step is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Purpose {
-    /// A training step.
-    Train,
-    /// Loss and metrics.
-    Evaluate,
-    /// The model's outputs.
-    Predict,
-}
-
 /// What is wrong between the steps of a `train` item, and what their reads ask of the integers of the data: ranges of
 /// fields, each once, for all of `purposes`.
 ///
@@ -167,26 +146,99 @@ pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
     }
 }
 
-/// Machine code of a graph with bound sizes that is planned as `program`.
+/// The steps of a `train` item as plain data: `wanted` of them, each for a number of samples, the first of which has all
+/// parameters and states. With `gradient_norms`, training steps measure them too.
 ///
 /// # Errors
-/// What the code generator reports.
-pub fn compile(graph: &Graph, program: Program, options: &cpu::Options) -> Result<Compiled, cpu::CodegenError> {
-    let executable = Executable::load(&program, options)?;
-    let scalars = graph
-        .scalars
-        .iter()
-        .filter_map(|scalar| {
-            let buffer = program.find(&Role::Scalar(scalar.name.clone()))?;
-            Some((buffer.clone(), scalar.expr.clone()))
-        })
-        .collect();
-    let input = |buffer: &Buffer| match &buffer.role {
-        Role::Input(name) => Some((name.clone(), buffer.clone())),
-        _ => None,
+/// As [`training_graph`].
+pub fn artifact(
+    project: &Project,
+    training: &Training,
+    fields: &[BoundField],
+    wanted: &[(Purpose, usize)],
+    gradient_norms: bool,
+) -> Result<Artifact, Vec<Diagnostic>> {
+    let (purpose, rows) = wanted[0];
+    let first = step_graph(project, training, fields, (purpose, rows), gradient_norms)?;
+    let persistent = Persistent::of(&first);
+    let mut steps = BTreeMap::new();
+    for key in &wanted[1..] {
+        let graph = step_graph(project, training, fields, *key, gradient_norms)?;
+        steps.insert(*key, Step::new(&graph, schedule::plan(&graph, &persistent)));
+    }
+    steps.insert(wanted[0], Step::new(&first, schedule::plan(&first, &persistent)));
+    let meaning = match purpose {
+        // What is measured on the side is no part of it.
+        Purpose::Train if gradient_norms => meaning(&step_graph(project, training, fields, (purpose, rows), false)?),
+        Purpose::Train | Purpose::Evaluate | Purpose::Predict => meaning(&first),
     };
-    let inputs = program.buffers.iter().filter_map(input).collect();
-    Ok(Compiled { program, executable, inputs, scalars })
+    let is_infinite = |op: &Op| matches!(op, Op::Const(number) if !number.is_finite());
+    let has_infinities = first.values().any(|(_, value)| is_infinite(&value.op));
+    Ok(Artifact {
+        sources: project.sources.clone(),
+        training: training.clone(),
+        fields: fields.to_vec(),
+        has_infinities,
+        params: first.params,
+        states: first.states,
+        scalars: first.scalars,
+        persistent,
+        steps,
+        meaning,
+    })
+}
+
+/// The training step for `rows` samples, opened up so that what is not finite can be traced.
+///
+/// # Errors
+/// As [`training_graph`].
+pub fn watched(
+    project: &Project,
+    training: &Training,
+    fields: &[BoundField],
+    rows: usize,
+    persistent: &Persistent,
+) -> Result<Watched, Vec<Diagnostic>> {
+    let graph = step_graph(project, training, fields, (Purpose::Train, rows), false)?;
+    let loss = graph.outputs.iter().filter(|output| output.name == "loss").map(|output| output.value);
+    let roots = loss.chain(graph.updates.iter().map(|update| update.value)).collect();
+    let mut opened = graph.clone();
+    opened.updates.clear();
+    opened.outputs.clear();
+    for (id, value) in graph.values().filter(|(_, value)| value.dtype == DType::F32) {
+        // The sum of x - x is 0, or not a number.
+        let difference = opened.binary(Binary::Sub, id, id, value.span);
+        let axes: Vec<usize> = (0..value.shape.len()).collect();
+        let sum = opened.sum(difference, &axes, value.span);
+        opened.outputs.push(Output { name: Watched::output(id), value: sum });
+    }
+    let step = Step::new(&opened, schedule::plan(&opened, persistent));
+    Ok(Watched { step, graph, roots })
+}
+
+/// The graph of a step for a number of samples.
+fn step_graph(
+    project: &Project,
+    training: &Training,
+    fields: &[BoundField],
+    (purpose, rows): (Purpose, usize),
+    gradient_norms: bool,
+) -> Result<Graph, Vec<Diagnostic>> {
+    let mut fields = fields.to_vec();
+    fields.iter_mut().for_each(|field| field.sizes[0] = rows);
+    match purpose {
+        Purpose::Train => training_graph(project, training, rows, &fields, gradient_norms),
+        Purpose::Evaluate => evaluation_graph(project, training, rows, &fields),
+        Purpose::Predict => prediction_graph(project, training, rows, &fields),
+    }
+}
+
+/// A hash of what a graph computes.
+fn meaning(graph: &Graph) -> String {
+    // Without sources the values carry no places.
+    let text = print(graph, &SourceMap::default());
+    let precision = format!("{:?}", graph.precision);
+    checksum([text.as_bytes(), precision.as_bytes()].into_iter())
 }
 
 /// The gradient of `loss` for each parameter that the graph reads; `differentiate` sums over its reads.

@@ -162,10 +162,27 @@ fn only_the_code_generator_names_cranelift() {
 }
 
 #[test]
+fn a_run_names_no_back_end() {
+    for source in sources().iter().filter(|source| source.module == "runtime") {
+        for (number, line) in source.lines.iter().enumerate() {
+            let named = imported(code(line));
+            assert!(!named.contains(&"cpu".to_string()), "src/{}:{}: {line}", source.path, number + 1);
+        }
+    }
+}
+
+/// Lines above an unsafe block within which its note stands.
+const NOTE_DISTANCE: usize = 8;
+
+#[test]
 fn unsafe_code_stays_in_its_modules_and_says_why_it_is_sound() {
     for source in sources() {
         for (number, line) in source.lines.iter().enumerate() {
             let line = code(line);
+            let needs_note = line.contains("unsafe {") || line.contains("unsafe impl");
+            let above = &source.lines[number.saturating_sub(NOTE_DISTANCE)..=number];
+            let has_note = above.iter().any(|line| line.contains("SAFETY:"));
+            assert!(!needs_note || has_note, "src/{}:{}: no `SAFETY:` above {line}", source.path, number + 1);
             let is_unsafe = line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
             let allowed = UNSAFE_MODULES.contains(&source.module.as_str());
             assert!(allowed || !is_unsafe, "src/{}:{}: {line}", source.path, number + 1);

@@ -1,6 +1,7 @@
 //! The integration tests, one binary.
 
 mod architecture;
+mod artifact;
 mod bands;
 mod cli;
 mod data;

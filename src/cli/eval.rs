@@ -11,8 +11,8 @@ use super::confusion::{Class, Confusion};
 use super::session::{self, Machine, Session};
 use super::trained::Trained;
 use super::{Failure, progress};
+use crate::artifact::Purpose;
 use crate::model::SplitName;
-use crate::pipeline::Purpose;
 use crate::runtime::data::{Plan, Rows, Split};
 use crate::runtime::figures::{Figures, Metric};
 use crate::runtime::train;
@@ -43,9 +43,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let session = trained.session(&arguments.file, &arguments.set)?;
     session.hold_data(&[Purpose::Evaluate])?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
-    let mut trainer = trained.trainer(&session, Purpose::Evaluate, &arguments.machine)?;
-    let figures =
-        train::evaluate(&mut trainer, split, session.training.batch).map_err(|error| session.loop_failure(error))?;
+    let mut trainer = trained.give(session.evaluator(split, &arguments.machine)?)?;
+    let figures = train::evaluate(&mut trainer, split, session.training.batch).map_err(session::loop_failure)?;
     if !figures.loss.is_finite() {
         return Err(Failure::Problem(format!("the loss is not finite, though the weights are; {NOT_A_NUMBER}")));
     }
@@ -92,7 +91,7 @@ struct Report<'r> {
 }
 
 /// True and chosen classes over a split, where the model tells classes apart.
-fn confusion(session: &Session, trainer: &mut Trainer<'_>, split: &Arc<Split>) -> Result<Option<Confusion>, Failure> {
+fn confusion(session: &Session, trainer: &mut Trainer, split: &Arc<Split>) -> Result<Option<Confusion>, Failure> {
     let answers = Answers::of(session)?;
     let Some(target) = answers.target() else { return Ok(None) };
     let Some(field) = session.dataset.fields.iter().position(|field| field.name == target.name) else {
@@ -102,7 +101,7 @@ fn confusion(session: &Session, trainer: &mut Trainer<'_>, split: &Arc<Split>) -
     let mut confusion = None;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
-        let outputs = trainer.predict(&batch).map_err(|error| session.trainer_failure(error))?;
+        let outputs = trainer.predict(&batch).map_err(session::trainer_failure)?;
         let Some(classes) = answers.classes(&outputs) else { return Ok(None) };
         let counts = confusion.get_or_insert_with(|| Confusion::new(answers.words(classes)));
         let length = target.elements();

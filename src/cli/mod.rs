@@ -42,6 +42,7 @@ mod summary;
 mod train;
 mod trained;
 mod tune;
+mod tuning;
 
 use std::path::Path;
 use std::process::ExitCode;

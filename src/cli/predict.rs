@@ -10,7 +10,7 @@ use super::rows::{Cell, Format, Rows};
 use super::session::{self, Machine, Session};
 use super::trained::Trained;
 use super::{Failure, eval};
-use crate::pipeline::Purpose;
+use crate::artifact::Purpose;
 use crate::runtime::data::{Place, Plan, Split};
 use crate::runtime::trainer::Trainer;
 
@@ -91,12 +91,12 @@ fn write<W: Write>(
 ) -> super::Outcome {
     session.hold_data(&[Purpose::Predict])?;
     let answers = Answers::of(session)?;
-    let mut trainer = trained.trainer(session, Purpose::Predict, &arguments.machine)?;
+    let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;
     let size = Trainer::prediction_rows(&session.training);
     let mut sample = 0;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
-        let outputs = trainer.predict(&batch).map_err(|error| session.trainer_failure(error))?;
+        let outputs = trainer.predict(&batch).map_err(session::trainer_failure)?;
         for row in 0..batch.rows {
             let (name, place) = match split.place(sample) {
                 Place::Record(record) => ("row", Cell::Whole(record as u64)),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::interrupt::Interrupt;
-use super::session::{Machine, Measures, Session};
+use super::session::{self, Machine, Measures, Session};
 use super::{Failure, train};
-use crate::pipeline::Purpose;
+use crate::artifact::Purpose;
 use crate::runtime::folder::{Found, RunFolder};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Record, StepLog};
@@ -50,8 +50,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut trainer = session.trainer(&arguments.machine.at_level_of(recorded), Measures::default())?;
     let recipe = session.recipe(&trainer, command.no_shuffle)?;
     match found {
-        Some(found) => restore(&session, &mut trainer, found, &recipe, arguments.changed_data)?,
-        None => begin(&session, &mut trainer, &command)?,
+        Some(found) => restore(&mut trainer, found, &recipe, arguments.changed_data)?,
+        None => begin(&mut trainer, &command)?,
     }
     let step = trainer.position().step;
     if step >= recipe.steps && folder.join("weights.safetensors").exists() {
@@ -92,13 +92,7 @@ fn newest(folder: &RunFolder) -> Result<Option<Found>, Failure> {
 }
 
 /// Brings the trainer to a checkpoint, if that is of the same run.
-fn restore(
-    session: &Session,
-    trainer: &mut Trainer<'_>,
-    found: Found,
-    recipe: &Recipe,
-    changed_data: bool,
-) -> super::Outcome {
+fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: bool) -> super::Outcome {
     let Found { path, tensors, note } = found;
     let before = note.recipe.unwrap_or_default();
     let changes = before.changes_of_model(recipe);
@@ -126,13 +120,13 @@ fn restore(
         );
     }
     let position = note.position.unwrap_or_default();
-    trainer.restore(&path, tensors, position).map_err(|error| session.trainer_failure(error))
+    trainer.restore(&path, tensors, position).map_err(session::trainer_failure)
 }
 
 /// A run that was killed before its first save begins again.
-fn begin(session: &Session, trainer: &mut Trainer<'_>, command: &Command) -> super::Outcome {
+fn begin(trainer: &mut Trainer, command: &Command) -> super::Outcome {
     let Some(init) = &command.init else { return Ok(()) };
-    trainer.load_weights(&init.path).map_err(|error| session.trainer_failure(error))?;
+    trainer.load_weights(&init.path).map_err(session::trainer_failure)?;
     if trainer.content() == init.content {
         return Ok(());
     }

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::progress::Progress;
+use super::tuning::Cache;
 use super::{Failure, open};
+use crate::artifact::{Purpose, Watched};
+use crate::cpu::{Cpu, Options};
 use crate::model::{self, BoundField, Project, Training};
-use crate::pipeline::{self, Purpose};
+use crate::pipeline;
 use crate::primitives::{self, Level};
 use crate::runtime::check;
-use crate::runtime::data::{self, DataError, Dataset, Preparation};
+use crate::runtime::data::{self, DataError, Dataset, Preparation, Split};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::train::{Extent, LoopError};
-use crate::runtime::trainer::{Settings, Trainer, TrainerError};
-use crate::runtime::tuning::Cache;
+use crate::runtime::trainer::{Trainer, TrainerError};
+use crate::schedule::Persistent;
 
 /// Options about the machine; none of them changes results beyond rounding.
 #[derive(Clone, Debug, Args)]
@@ -141,49 +144,68 @@ impl Session {
         self.dataset.hold(&self.training.data, &ranges).map_err(|error| data_failure(&self.project, error))
     }
 
-    /// The compiled training step with first values.
-    pub(super) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer<'_>, Failure> {
-        self.trainer_for(Purpose::Train, machine, measures)
+    /// The run's training and evaluation steps, of which those that train are loaded, with first values.
+    pub(super) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer, Failure> {
+        let batch = self.training.batch;
+        let mut steps = vec![(Purpose::Train, batch)];
+        steps.extend(rows_of(&self.dataset.train, batch).map(|rows| (Purpose::Train, rows)));
+        for split in [&self.dataset.valid, &self.dataset.test] {
+            steps.extend(rows_of(split, batch).map(|rows| (Purpose::Evaluate, rows)));
+        }
+        self.trainer_of(&steps, &[Purpose::Train], machine, measures)
     }
 
-    /// The compiled step of a kind with first values.
-    pub(super) fn trainer_for(
+    /// The steps that evaluate a split and predict its samples, with first values.
+    pub(super) fn evaluator(&self, split: &Split, machine: &Machine) -> Result<Trainer, Failure> {
+        let batch = self.training.batch;
+        let mut steps: Vec<_> = rows_of(split, batch).map(|rows| (Purpose::Evaluate, rows)).collect();
+        steps.push((Purpose::Predict, Trainer::prediction_rows(&self.training)));
+        self.trainer_of(&steps, &[Purpose::Evaluate, Purpose::Predict], machine, Measures::default())
+    }
+
+    /// The step that predicts, with first values.
+    pub(super) fn predictor(&self, machine: &Machine) -> Result<Trainer, Failure> {
+        let steps = [(Purpose::Predict, Trainer::prediction_rows(&self.training))];
+        self.trainer_of(&steps, &[Purpose::Predict], machine, Measures::default())
+    }
+
+    fn trainer_of(
         &self,
-        kind: Purpose,
+        steps: &[(Purpose, usize)],
+        loaded: &[Purpose],
         machine: &Machine,
         measures: Measures,
-    ) -> Result<Trainer<'_>, Failure> {
-        let extent = self.extent();
+    ) -> Result<Trainer, Failure> {
         let (level, threads) = (machine.level()?, machine.threads());
-        let settings = Settings {
-            threads,
-            level,
-            tuning: Arc::new(Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default()),
-            gradient_norms: measures.gradient_norms,
-            profile: measures.profile,
-            total_steps: extent.total_steps,
-            steps_per_epoch: extent.steps_per_epoch,
-        };
-        Trainer::for_steps(kind, &self.project, &self.training, self.fields.clone(), settings)
-            .map_err(|error| self.trainer_failure(error))
+        let artifact = pipeline::artifact(&self.project, &self.training, &self.fields, steps, measures.gradient_norms);
+        let artifact = open::unwrap(artifact, &self.project.sources)?;
+        let tuning = Arc::new(Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default());
+        let options = Options { level, profile: measures.profile, tuning };
+        let device = Cpu::new(options, threads).map_err(|error| Failure::Problem(error.to_string()))?;
+        Trainer::new(artifact, Box::new(device), self.extent(), threads, loaded).map_err(trainer_failure)
+    }
+
+    /// The training step for so many samples, opened up to see what is not finite.
+    pub(super) fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched> {
+        pipeline::watched(&self.project, &self.training, &self.fields, rows, persistent).ok()
     }
 
     /// What the run is made from.
-    pub(super) fn recipe(&self, trainer: &Trainer<'_>, no_shuffle: bool) -> Result<Recipe, Failure> {
+    pub(super) fn recipe(&self, trainer: &Trainer, no_shuffle: bool) -> Result<Recipe, Failure> {
         Ok(Recipe {
-            model: trainer.meaning().map_err(|error| self.trainer_failure(error))?,
+            model: trainer.artifact().meaning.clone(),
             steps: self.extent().total_steps,
             data: self.dataset.hashes(),
             samples: self.dataset.samples(),
             settings: self.training.overrides.clone(),
             seed: self.training.seed,
             no_shuffle,
-            level: trainer.level().to_string(),
+            level: trainer.level(),
         })
     }
 
     /// Progress from where the trainer stands; says what is about to run.
-    pub(super) fn progress(&self, trainer: &Trainer<'_>) -> Progress {
+    pub(super) fn progress(&self, trainer: &Trainer) -> Progress {
         let extent = self.extent();
         eprintln!(
             "{}: {} parameters, {}; {} steps of {}",
@@ -195,22 +217,22 @@ impl Session {
         );
         Progress::new(extent, trainer.position().step)
     }
+}
 
-    pub(super) fn trainer_failure(&self, error: TrainerError) -> Failure {
-        match error {
-            TrainerError::Findings(diagnostics) => {
-                open::report(&diagnostics, &self.project.sources).err().unwrap_or(Failure::Findings)
-            }
-            TrainerError::Problem(words) => Failure::Problem(words),
-        }
-    }
+/// The numbers of samples in the batches of a split.
+fn rows_of(split: &Split, batch: usize) -> impl Iterator<Item = usize> {
+    [batch.min(split.len()), split.len() % batch].into_iter().filter(|rows| *rows > 0)
+}
 
-    pub(super) fn loop_failure(&self, error: LoopError) -> Failure {
-        match error {
-            LoopError::Trainer(error) => self.trainer_failure(error),
-            LoopError::Problem(words) => Failure::Problem(words),
-            LoopError::Diverged { step, what, .. } => Failure::Problem(format!("{what} is not finite at step {step}")),
-        }
+pub(super) fn trainer_failure(error: TrainerError) -> Failure {
+    Failure::Problem(error.to_string())
+}
+
+pub(super) fn loop_failure(error: LoopError) -> Failure {
+    match error {
+        LoopError::Trainer(error) => trainer_failure(error),
+        LoopError::Problem(words) => Failure::Problem(words),
+        LoopError::Diverged { step, what, .. } => Failure::Problem(format!("{what} is not finite at step {step}")),
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use super::interrupt::Interrupt;
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, open, roofline};
-use crate::pipeline::Purpose;
+use crate::artifact::Purpose;
 use crate::primitives::limits::Limits;
 use crate::runtime::checkpoint::Note;
 use crate::runtime::folder::RunFolder;
@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut trainer = session.trainer(&arguments.machine, measures)?;
     let mut init = None;
     if let Some(weights) = &arguments.init {
-        trainer.load_weights(weights).map_err(|error| session.trainer_failure(error))?;
+        trainer.load_weights(weights).map_err(session::trainer_failure)?;
         init = Some(Init { path: record::absolute(weights)?, content: trainer.content() });
     }
     let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
@@ -103,7 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
 
 /// Milliseconds a full step for each kernel, the slowest first, with its arithmetic, its share of what the machine
 /// can do, and its place in the model; then the kernels' part of the step.
-fn profile(session: &Session, trainer: &Trainer<'_>, limits: &Limits) -> String {
+fn profile(session: &Session, trainer: &Trainer, limits: &Limits) -> String {
     let report = schedule::report(trainer.program(), &session.project.sources);
     let nanoseconds = trainer.profile();
     let total = nanoseconds.iter().sum::<u64>().max(1) as f64;
@@ -171,7 +171,7 @@ pub(super) struct Options {
 /// Trains to the end or to an interruption, and says where things are.
 pub(super) fn go(
     session: &Session,
-    trainer: &mut Trainer<'_>,
+    trainer: &mut Trainer,
     record: &mut Record,
     options: Options,
     interrupt: &Interrupt,
@@ -192,6 +192,7 @@ pub(super) fn go(
         log_gradients: options.log_gradients,
         no_shuffle: options.no_shuffle,
         init: options.init,
+        watched: &|rows, persistent| session.watched(rows, persistent),
         stop: interrupt.flag(),
         stop_after: options.stop_after,
     };
@@ -205,7 +206,7 @@ pub(super) fn go(
             println!("go on with: ansatz resume {}", folder.display());
             interrupt.code().map_or(Ok(()), |code| Err(Failure::Signal(code)))
         }
-        Err(LoopError::Trainer(error)) => Err(session.trainer_failure(error)),
+        Err(LoopError::Trainer(error)) => Err(session::trainer_failure(error)),
         Err(LoopError::Problem(words)) => Err(Failure::Problem(words)),
         Err(LoopError::Diverged { step, what, origin }) => {
             Err(diverged(session, &folder, &format!("{what} is not finite at step {step}"), origin.as_ref()))
@@ -244,7 +245,7 @@ fn diverged(session: &Session, folder: &Path, what: &str, origin: Option<&Origin
     Failure::Problem(format!("{what}\n  {reason}\n  {way}"))
 }
 
-fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path, weights: &Weights) -> super::Outcome {
+fn finish(session: &Session, trainer: &mut Trainer, folder: &Path, weights: &Weights) -> super::Outcome {
     match weights {
         Weights::Last => {}
         Weights::Best { figure, value, step } => {
@@ -256,7 +257,7 @@ fn finish(session: &Session, trainer: &mut Trainer<'_>, folder: &Path, weights: 
     }
     if let Some((name, split)) = train::final_split(&session.dataset) {
         let figures = train::evaluate(trainer, split, session.training.batch);
-        let figures = figures.map_err(|error| session.loop_failure(error))?;
+        let figures = figures.map_err(session::loop_failure)?;
         println!("{name}: {}", super::progress::figures(&figures));
     }
     let weights = folder.join("weights.safetensors");

@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use super::session::{Machine, Measures, Session, data_failure};
+use super::session::{self, Session, data_failure};
 use crate::model;
-use crate::pipeline::Purpose;
 use crate::runtime::check::bound_fields;
 use crate::runtime::checkpoint::{self, Note, Tensor};
 use crate::runtime::data::{self, DataError, Preparation};
@@ -101,15 +100,9 @@ impl Trained {
         }
     }
 
-    /// The compiled step of a kind with these weights.
-    pub(super) fn trainer<'s>(
-        self,
-        session: &'s Session,
-        kind: Purpose,
-        machine: &Machine,
-    ) -> Result<Trainer<'s>, Failure> {
-        let mut trainer = session.trainer_for(kind, machine, Measures::default())?;
-        trainer.take_weights(&self.path, self.tensors).map_err(|error| session.trainer_failure(error))?;
+    /// Gives a trainer these weights.
+    pub(super) fn give(self, mut trainer: Trainer) -> Result<Trainer, Failure> {
+        trainer.take_weights(&self.path, self.tensors).map_err(session::trainer_failure)?;
         Ok(trainer)
     }
 }

@@ -9,11 +9,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::Failure;
 use super::outline::Outline;
 use super::session::{self, Machine};
+use super::tuning::Cache;
 use crate::cpu;
 use crate::kernel::{Product, Program};
 use crate::primitives::pool::Pool;
 use crate::primitives::tuning;
-use crate::runtime::tuning::Cache;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

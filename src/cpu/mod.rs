@@ -12,6 +12,7 @@
 
 mod arena;
 mod context;
+mod device;
 mod emit;
 mod expr;
 mod jit;
@@ -34,6 +35,9 @@ use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::default_libcall_names;
 
 pub use arena::Arena;
+pub use device::Cpu;
+
+pub use crate::device::StepInput;
 
 use crate::kernel::{BufferId, KernelKind, Nest, Product, Program};
 use crate::primitives::Level;
@@ -57,15 +61,6 @@ pub struct Options {
     pub profile: bool,
     /// Measured cuts of products; they change times alone.
     pub tuning: Arc<Tuning>,
-}
-
-/// What differs from step to step besides the arena.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StepInput {
-    /// The run's seed.
-    pub seed: u64,
-    /// The step's number; random numbers depend on it.
-    pub step: u64,
 }
 
 /// Code generation failed: a compiler bug or an unsupported machine.

@@ -235,11 +235,19 @@ impl From<usize> for Dim {
 }
 
 /// A number for a constant, else the text of [`std::fmt::Display`].
+/// For readers a number or the formula; in binary forms only sizes that are bound.
 impl serde::Serialize for Dim {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.as_const() {
             Some(value) => serializer.serialize_i64(value),
-            None => serializer.collect_str(self),
+            None if serializer.is_human_readable() => serializer.collect_str(self),
+            None => Err(serde::ser::Error::custom(format!("the size `{self}` is not bound"))),
         }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Dim {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        i64::deserialize(deserializer).map(Dim::constant)
     }
 }

@@ -22,7 +22,7 @@ pub use scalar::ClockReading;
 pub use verify::verify;
 
 /// The element type of a value. `F32` is evaluated in f64 by the reference evaluator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum DType {
     /// 32-bit float.
     F32,
@@ -33,13 +33,13 @@ pub enum DType {
 }
 
 /// A value of a [`Graph`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct ValueId(pub u32);
 
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         pub struct $name(pub u32);
     };
 }
@@ -49,7 +49,7 @@ identifier!(/** An entry of [`Graph::states`]. */ StateId);
 identifier!(/** An entry of [`Graph::scalars`]. */ ScalarId);
 
 /// One node.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Value {
     /// What it computes.
     pub op: Op,
@@ -64,7 +64,7 @@ pub struct Value {
 }
 
 /// A tensor fed from outside.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Input {
     /// The model's input or the data's field of this name.
     pub name: String,
@@ -77,7 +77,7 @@ pub struct Input {
 }
 
 /// A trained tensor.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Param {
     /// The dotted checkpoint name (`layer1.0.conv1.weight`).
     pub name: String,
@@ -91,7 +91,7 @@ pub struct Param {
 
 /// How a parameter or state starts. Fans follow PyTorch: for `[out, in, window…]`,
 /// fan-in = in · Π window, fan-out = out · Π window; for one dim both are its size.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Init {
     /// Every element alike (zeros, ones, constant).
     Constant(f64),
@@ -138,7 +138,7 @@ pub enum Init {
 }
 
 /// What a state belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum StateKind {
     /// A layer's buffer, saved with the weights (`running_mean`).
     Buffer,
@@ -149,7 +149,7 @@ pub enum StateKind {
 }
 
 /// A tensor that lives from step to step and is not trained.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct State {
     /// The dotted checkpoint name (`bn1.running_mean`, `conv1.weight.m`, `recall.hit`).
     pub name: String,
@@ -167,7 +167,7 @@ pub struct State {
 
 /// A number computed by the host in f64 before each step and handed over as f32
 /// (learning rate, bias corrections).
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Scalar {
     /// A name for dumps (`lr`, `scalar3`).
     pub name: String,
@@ -176,7 +176,7 @@ pub struct Scalar {
 }
 
 /// Clock readings that a [`ScalarExpr`] may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Clock {
     /// The number of this step, from 1.
     Step,
@@ -187,7 +187,7 @@ pub enum Clock {
 }
 
 /// A formula over the clock, evaluated on the host in f64. Comparisons give 0 or 1.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum ScalarExpr {
     /// A number.
     Const(f64),
@@ -204,7 +204,7 @@ pub enum ScalarExpr {
 }
 
 /// A named result.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Output {
     /// Its name (`loss`, `logits`, `accuracy`, `grad.fc1.weight`).
     pub name: String,
@@ -213,7 +213,7 @@ pub struct Output {
 }
 
 /// What an [`Update`] overwrites.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Target {
     /// A parameter.
     Param(ParamId),
@@ -222,7 +222,7 @@ pub enum Target {
 }
 
 /// An overwrite that happens after all reads of the step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Update {
     /// What is overwritten.
     pub target: Target,
@@ -231,7 +231,7 @@ pub struct Update {
 }
 
 /// One step's computation.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Graph {
     values: Vec<Value>,
     /// Tensors fed from outside.
@@ -251,7 +251,7 @@ pub struct Graph {
 }
 
 /// Which roundings are allowed for speed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Precision {
     /// Those of f32 arithmetic: errors as of plain sums.
     #[default]

@@ -8,7 +8,7 @@ use crate::dim::Dim;
 
 /// A core operation. "Same shape" means equal dims; nothing broadcasts implicitly:
 /// a broadcast is a one-operand [`Contract`].
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Op {
     /// A tensor fed from outside. No gradient.
     Input(InputId),
@@ -70,7 +70,7 @@ pub enum Op {
 }
 
 /// Elementwise functions of one tensor; F32 unless said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Unary {
     /// −x (F32, I32). Gradient −g.
     Neg,
@@ -99,7 +99,7 @@ pub enum Unary {
 }
 
 /// Elementwise functions of two tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Binary {
     /// a + b (F32, I32).
     Add,
@@ -126,7 +126,7 @@ pub enum Binary {
 }
 
 /// Elementwise comparisons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs)]
 pub enum Compare {
     Lt,
@@ -146,7 +146,7 @@ pub enum Compare {
 /// reduction by sum, broadcast, transposition, slice, pad, window: all are this one op.
 /// Gradient to operand i: the same domain, with the upstream gradient read at `output` in place of operand i,
 /// written at `operands[i]`.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Contract {
     /// Extents of the iteration indices.
     pub domain: Vec<Dim>,
@@ -160,7 +160,7 @@ pub struct Contract {
 pub type Access = Vec<Affine>;
 
 /// `Σ coefficient · index + offset` over the indices of a domain.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Affine {
     /// (index of the domain, coefficient ≠ 0), sorted by index, each index once.
     pub terms: Vec<(usize, i64)>,
@@ -209,7 +209,7 @@ impl Affine {
 }
 
 /// Addresses of [`Op::Gather`] and [`Op::Scatter`].
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Indirect {
     /// Extents of the iteration indices; the shape of the gathered (or scattered) tensor.
     pub domain: Vec<Dim>,
@@ -218,7 +218,7 @@ pub struct Indirect {
 }
 
 /// One dim of an [`Indirect`] address.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum IndirectIndex {
     /// An affine function of the domain.
     Affine(Affine),

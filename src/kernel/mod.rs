@@ -20,7 +20,7 @@ use crate::source::Span;
 pub use winograd::Winograd;
 
 /// A whole step, ready for code generation.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Program {
     /// All buffers; kernels name them by position.
     pub buffers: Vec<Buffer>,
@@ -42,7 +42,7 @@ pub struct Program {
 /// slices; slice b of a product is part b of its batch, cut in order into equal parts. A slice reads, of what the group
 /// writes, only what the same slice wrote, and no two slices write the same element; so slices may run in any order and
 /// at the same time. What a local buffer holds means nothing at the beginning of a slice.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Group {
     /// Positions of its kernels in [`Program::kernels`].
     pub kernels: std::ops::Range<usize>,
@@ -51,7 +51,7 @@ pub struct Group {
 }
 
 /// A range of the arena.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Buffer {
     /// What it holds.
     pub role: Role,
@@ -64,7 +64,7 @@ pub struct Buffer {
 }
 
 /// What a buffer holds. Each is shown as its kind and its name: `param:fc1.weight`, `temp:12`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Role {
     /// A trained tensor, by name.
     Param(String),
@@ -109,11 +109,11 @@ impl fmt::Display for Role {
 }
 
 /// Position in [`Program::buffers`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct BufferId(pub u32);
 
 /// One kernel with its place in the model file.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Kernel {
     /// What it does.
     pub kind: KernelKind,
@@ -124,7 +124,7 @@ pub struct Kernel {
 }
 
 /// The kinds of kernels.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum KernelKind {
     /// Loops compiled to machine code.
     Nest(Nest),
@@ -148,7 +148,7 @@ pub enum KernelKind {
 
 /// `Σ coefficient · loop index + offset`, in elements. Loop indices are numbered: the nest's outer loops first,
 /// then the inner loops of the phase at hand.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Linear {
     /// (loop, coefficient ≠ 0), sorted by loop, each loop once.
     pub terms: Vec<(usize, i64)>,
@@ -157,7 +157,7 @@ pub struct Linear {
 }
 
 /// A loop nest. See the module's text.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Nest {
     /// Extents of the outer loops, outermost first; every extent ≥ 1; may be empty (one point).
     pub outer: Vec<usize>,
@@ -171,7 +171,7 @@ pub struct Nest {
 }
 
 /// The loop of a nest that is vectorised. The schedule chooses it so that most loads are contiguous along it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Lanes {
     /// None: the loops run one point at a time (points may meet in the same element).
     None,
@@ -189,7 +189,7 @@ pub enum Lanes {
 /// in the same phase only the very element that this point stores (an update in place, the old value is read);
 /// in a later phase anything that earlier phases stored at the same outer point. Everything else that a phase loads
 /// is not written during the nest.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Phase {
     /// Extents of the inner loops, outermost first, every extent ≥ 1; empty: once per outer point.
     pub inner: Vec<usize>,
@@ -204,11 +204,11 @@ pub struct Phase {
 }
 
 /// Position in [`Phase::nodes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct NodeId(pub u32);
 
 /// A scalar computation.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Node {
     /// What it computes.
     pub op: NodeOp,
@@ -217,7 +217,7 @@ pub struct Node {
 }
 
 /// Scalar operations; the meaning of arithmetic is that of the graph's ops.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum NodeOp {
     /// A number.
     Const(f64),
@@ -252,7 +252,7 @@ pub enum NodeOp {
 }
 
 /// An element of a buffer.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Location {
     /// The buffer.
     pub buffer: BufferId,
@@ -265,7 +265,7 @@ pub struct Location {
 }
 
 /// One data-dependent part of a [`Location`].
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct IndirectTerm {
     /// The I32 node.
     pub node: NodeId,
@@ -276,7 +276,7 @@ pub struct IndirectTerm {
 }
 
 /// A reduction of one node over a phase's inner loops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reduction {
     /// How.
     pub kind: ReductionKind,
@@ -285,7 +285,7 @@ pub struct Reduction {
 }
 
 /// Kinds of reductions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum ReductionKind {
     /// Sum (F32).
     Sum,
@@ -296,7 +296,7 @@ pub enum ReductionKind {
 }
 
 /// A store of one node.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Store {
     /// Where.
     pub location: Location,
@@ -310,7 +310,7 @@ pub struct Store {
 /// `C[m, n] (+)= Σ_k A[m, k] · B[k, n]` over a batch; every tensor is addressed by affine strides, so convolutions
 /// without padding are products too: m, n and k are tuples of loops, and an element's address is the sum of
 /// stride · index over the loops.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Product {
     /// Loops of independent products.
     pub batch: Vec<ProductLoop>,
@@ -334,7 +334,7 @@ pub struct Product {
 }
 
 /// One loop of a [`Product`] with its strides in elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ProductLoop {
     /// Trip count.
     pub extent: usize,

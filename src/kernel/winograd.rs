@@ -22,7 +22,7 @@ const MOST_IN_A_ROW: usize = 256;
 const LEAST_GAIN: f64 = 1.5;
 
 /// A product computed by minimal filtering in two dims.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Winograd {
     /// What is computed.
     pub product: Product,

@@ -93,7 +93,7 @@ pub struct LayerCall {
 }
 
 /// The settings of a `train` item, checked and with defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Training {
     /// The model's name.
     pub model: String,
@@ -124,7 +124,7 @@ pub struct Training {
 }
 
 /// Length of a training.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Length {
     /// Passes over the training split.
     Epochs(f64),
@@ -133,7 +133,7 @@ pub enum Length {
 }
 
 /// Time between two saves of a run (`save = 500 steps, 10 minutes`).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Interval {
     /// Passes over the training split.
     Epochs(f64),
@@ -144,7 +144,7 @@ pub enum Interval {
 }
 
 /// Which checkpoints to keep beside the last.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Keep {
     /// `best(valid.accuracy)`.
     pub best: Option<Best>,
@@ -153,7 +153,7 @@ pub struct Keep {
 }
 
 /// The figure by which the best weights are chosen.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Best {
     /// Where it is measured; `valid` unless said.
     pub split: SplitName,
@@ -166,7 +166,7 @@ pub struct Best {
 }
 
 /// A part of the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum SplitName {
     /// What is trained on.
     Train,
@@ -199,7 +199,7 @@ impl std::fmt::Display for SplitName {
 }
 
 /// A metric of a training.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct MetricSpec {
     /// The name shown: `accuracy`, `top(5)`, `recall(macro)`.
     pub name: String,
@@ -220,7 +220,7 @@ impl MetricSpec {
 }
 
 /// A `data` item as plain values; its meaning belongs to `runtime::data`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct DataSpec {
     /// The item's name.
     pub name: String,
@@ -237,7 +237,7 @@ pub struct DataSpec {
 }
 
 /// `image: u8[3, 32, 32]`, optionally `= columns(0, 63)`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct FieldSpec {
     /// The field.
     pub name: String,
@@ -252,7 +252,7 @@ pub struct FieldSpec {
 }
 
 /// One `key = value` of a data item.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct DataEntry {
     /// `["prepare", "image"]`.
     pub key: Vec<String>,
@@ -263,7 +263,7 @@ pub struct DataEntry {
 }
 
 /// A constant with its place; expressions over numbers are already evaluated, `deg` is in radians.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Literal {
     /// Where it stands.
     pub span: Span,
@@ -272,7 +272,7 @@ pub struct Literal {
 }
 
 /// The kinds of constants of a data item.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum LiteralKind {
     /// A number.
     Number(f64),
@@ -296,7 +296,7 @@ pub enum LiteralKind {
 }
 
 /// A data field as the model sees it: batch dim first, after preparation and augmentation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct BoundField {
     /// The field.
     pub name: String,

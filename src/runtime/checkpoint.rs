@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::data::Preparation;
 use super::recipe::Recipe;
 use super::{files, memory};
+use crate::artifact::checksum;
 
 /// What a file says of itself beside its tensors. A file that we did not write has the default: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -292,13 +293,6 @@ fn is_ours(bytes: &[u8]) -> Result<bool, String> {
 
 /// What stands for the digits of the checksum while it is computed.
 const ZEROS: &str = "00000000";
-
-/// CRC-32 in eight digits.
-pub(super) fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
-    let mut crc = flate2::Crc::new();
-    parts.for_each(|part| crc.update(part));
-    format!("{:08x}", crc.sum())
-}
 
 /// Elements as f32 or i32, whatever the file holds.
 fn convert(view: &TensorView<'_>) -> Result<Tensor<'static>, String> {

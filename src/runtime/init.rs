@@ -6,7 +6,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::graph::{Init, philox};
-use crate::primitives::pool::Pool;
 use crate::primitives::{self, normal, random};
 
 /// Streams of the counter-based generator above this one belong to initialisation; dropout uses those below.
@@ -17,13 +16,13 @@ const CHUNK: usize = 1 << 15;
 /// Elements whose random numbers are drawn together.
 const STRIP: usize = 256;
 
-/// The first elements of parameter number `position`, of shape `sizes`, row-major; computed by the threads of the pool.
+/// The first elements of parameter number `position`, of shape `sizes`, row-major; computed by so many threads.
 ///
 /// Formulas: Glorot and Bengio 2010 (xavier), He et al. 2015 (kaiming), Saxe et al. 2014 (orthogonal); fans as in PyTorch.
 ///
 /// # Panics
 /// If `out` has not as many elements as the shape.
-pub fn fill(init: &Init, sizes: &[usize], seed: u64, position: usize, pool: &Pool, out: &mut [f32]) {
+pub fn fill(init: &Init, sizes: &[usize], seed: u64, position: usize, threads: usize, out: &mut [f32]) {
     assert_eq!(out.len(), sizes.iter().product::<usize>(), "the values fill the parameter");
     let draws = Draws { seed, stream: FIRST_STREAM.wrapping_add(position as u32) };
     let (fan_in, fan_out) = fans(sizes);
@@ -38,7 +37,7 @@ pub fn fill(init: &Init, sizes: &[usize], seed: u64, position: usize, pool: &Poo
     };
     let few = out.len() <= CHUNK;
     let chunks = Mutex::new(out.chunks_mut(CHUNK).enumerate());
-    let work = |_| {
+    let work = || {
         loop {
             let chunk = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((number, chunk)) = chunk else { break };
@@ -47,7 +46,10 @@ pub fn fill(init: &Init, sizes: &[usize], seed: u64, position: usize, pool: &Poo
             }
         }
     };
-    if few { work(0) } else { pool.run(&work) }
+    if few || threads < 2 {
+        return work();
+    }
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
 }
 
 /// (fan-in, fan-out) of `[out, in, window…]`; of one dim both are its size, of none both are 1.
@@ -162,7 +164,7 @@ mod tests {
 
     fn values(init: &Init, sizes: &[usize], seed: u64, position: usize) -> Vec<f32> {
         let mut out = vec![0.0; sizes.iter().product()];
-        fill(init, sizes, seed, position, &Pool::new(1), &mut out);
+        fill(init, sizes, seed, position, 1, &mut out);
         out
     }
 
@@ -226,7 +228,7 @@ mod tests {
             let expected: Vec<u32> = (0..3 * (CHUNK + 1)).map(|i| formula(i).to_bits()).collect();
             for threads in [1, 3] {
                 let mut out = vec![0.0; expected.len()];
-                fill(&init, &sizes, 5, 2, &Pool::new(threads), &mut out);
+                fill(&init, &sizes, 5, 2, threads, &mut out);
                 assert!(out.iter().map(|x| x.to_bits()).eq(expected.iter().copied()), "{init:?} on {threads} threads");
             }
         }

@@ -18,4 +18,3 @@ pub mod recipe;
 pub mod record;
 pub mod train;
 pub mod trainer;
-pub mod tuning;

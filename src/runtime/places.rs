@@ -1,14 +1,13 @@
-//! Where parameters and states lie in the arena, and what they are called in a checkpoint.
+//! Where parameters and states lie in the device's memory, and what they are called in a checkpoint.
 //!
-//! Input: the graph of a step and the plan of what persists. Output: a buffer for each parameter and state. Invariant: every step of a run finds them at the same places.
+//! Input: an artifact. Output: a buffer for each parameter and state. Invariant: every step of a run finds them at the same places.
 
 use std::collections::BTreeMap;
 
-use crate::cpu::Arena;
-use crate::graph::{DType, Graph, StateKind};
+use crate::artifact::Artifact;
+use crate::device::Device;
+use crate::graph::{DType, StateKind};
 use crate::kernel::{Buffer, Role};
-use crate::primitives::float_mode::all_finite;
-use crate::schedule::Persistent;
 use crate::source::Span;
 
 /// Weights and buffers stand under their own names, other states under a prefix.
@@ -26,35 +25,56 @@ pub(super) fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
 }
 
 /// The place of each parameter and state of the training step.
-pub(super) fn places(graph: &Graph, persistent: &Persistent) -> BTreeMap<Role, Buffer> {
-    let params = graph.params.iter().map(|p| (Role::Param(p.name.clone()), DType::F32, sizes(&p.shape)));
-    let states = graph.states.iter().map(|s| (Role::State(s.name.clone()), s.dtype, sizes(&s.shape)));
+pub(super) fn places(artifact: &Artifact) -> BTreeMap<Role, Buffer> {
+    let params = artifact.params.iter().map(|p| (Role::Param(p.name.clone()), DType::F32, sizes(&p.shape)));
+    let states = artifact.states.iter().map(|s| (Role::State(s.name.clone()), s.dtype, sizes(&s.shape)));
     let place = |(role, dtype, sizes): (Role, DType, Vec<usize>)| {
-        let offset = persistent.offset(&role).expect("the graph's own parameters and states have places");
+        let offset = artifact.persistent.offset(&role).expect("the artifact's own parameters and states have places");
         (role.clone(), Buffer { role, dtype, sizes, offset })
     };
     params.chain(states).map(place).collect()
 }
 
-/// Sets all elements to a value.
-pub(super) fn fill(arena: &mut Arena, buffer: &Buffer, value: f64) {
-    match buffer.dtype {
-        DType::F32 => arena.f32_mut(buffer).fill(value as f32),
-        DType::I32 => arena.i32_mut(buffer).fill(value as i32),
-        DType::Bool => arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
-    }
-}
-
 /// The first parameter, buffer or optimizer state that holds a value that is not finite, and where it is declared.
 /// States that begin infinite may stay so.
-pub(super) fn not_finite(graph: &Graph, places: &BTreeMap<Role, Buffer>, arena: &Arena) -> Option<(String, Span)> {
-    let is_broken = |place: Role| !all_finite(arena.f32(&places[&place]));
-    let param = graph.params.iter().find(|param| is_broken(Role::Param(param.name.clone())));
+pub(super) fn not_finite(
+    artifact: &Artifact,
+    places: &BTreeMap<Role, Buffer>,
+    device: &dyn Device,
+) -> Option<(String, Span)> {
+    let is_broken = |place: Role| !all_finite(&device.read_f32(&places[&place]));
+    let param = artifact.params.iter().find(|param| is_broken(Role::Param(param.name.clone())));
     if let Some(param) = param {
         return Some((param.name.clone(), param.span));
     }
     let held = |kind: &StateKind| matches!(kind, StateKind::Buffer | StateKind::Optimizer(_));
-    let states = graph.states.iter().filter(|s| s.dtype == DType::F32 && held(&s.kind) && s.init.is_finite());
+    let states = artifact.states.iter().filter(|s| s.dtype == DType::F32 && held(&s.kind) && s.init.is_finite());
     let mut broken = states.filter(|state| is_broken(Role::State(state.name.clone())));
     broken.next().map(|state| (checkpoint_name(&state.kind, &state.name), state.span))
+}
+
+/// Whether no value is infinite or not a number.
+pub(super) fn all_finite(values: &[f32]) -> bool {
+    // Both have all bits of the exponent. Without branches, so that it runs in vectors.
+    const EXPONENT: u32 = f32::INFINITY.to_bits();
+    values.iter().fold(true, |finite, value| finite & (value.to_bits() & EXPONENT != EXPONENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinities_and_nan_are_not_finite() {
+        for place in 0..40 {
+            let mut values = vec![-1.0f32; 40];
+            values[place] = f32::MIN;
+            assert!(all_finite(&values));
+            for broken in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                values[place] = broken;
+                assert!(!all_finite(&values));
+            }
+        }
+        assert!(all_finite(&[]) && all_finite(&[-0.0, f32::MAX, 1e-45]));
+    }
 }

@@ -15,29 +15,11 @@ use super::figures::{Epoch, Figures};
 use super::folder::NamedError;
 use super::keep;
 use super::record::{Record, StepLine, StepLog};
+pub use super::trainer::Extent;
 use super::trainer::{Origin, StepReport, Trainer, TrainerError};
-use crate::model::{Interval, Length, SplitName, Training};
-
-/// The clock of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Optimizer steps of the whole run.
-    pub total_steps: u64,
-    /// Optimizer steps in one pass.
-    pub steps_per_epoch: u64,
-}
-
-impl Extent {
-    /// From the settings and the number of training samples.
-    pub fn of(training: &Training, samples: usize) -> Self {
-        let steps_per_epoch = samples.div_ceil(training.batch).max(1) as u64;
-        let total_steps = match training.length {
-            Length::Epochs(epochs) => (epochs * steps_per_epoch as f64).round() as u64,
-            Length::Steps(steps) => steps,
-        };
-        Self { total_steps, steps_per_epoch }
-    }
-}
+use crate::artifact::{Purpose, Watched};
+use crate::model::{Interval, SplitName, Training};
+use crate::schedule::Persistent;
 
 /// How the loop runs.
 pub struct Loop<'a> {
@@ -59,6 +41,8 @@ pub struct Loop<'a> {
     pub no_shuffle: bool,
     /// The weights that it began from, if not from first values.
     pub init: Option<PathBuf>,
+    /// The training step for so many samples, opened up to see what is not finite; none where no compiler is at hand.
+    pub watched: &'a dyn Fn(usize, &Persistent) -> Option<Watched>,
     /// Not zero to stop after the running step.
     pub stop: &'a AtomicUsize,
     /// Stop when this many steps are done, as if interrupted.
@@ -167,11 +151,7 @@ pub fn final_split(dataset: &Dataset) -> Option<(SplitName, &Arc<Split>)> {
 ///
 /// # Errors
 /// A loss or a tensor that is not finite, a full disk.
-pub fn run(
-    trainer: &mut Trainer<'_>,
-    run: &mut Loop<'_>,
-    events: &mut dyn FnMut(Event<'_>),
-) -> Result<Ending, LoopError> {
+pub fn run(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Ending, LoopError> {
     let ending = steps(trainer, run, events);
     let drawn = run.record.draw(&run.title);
     let ending = ending?;
@@ -179,11 +159,7 @@ pub fn run(
     Ok(ending)
 }
 
-fn steps(
-    trainer: &mut Trainer<'_>,
-    run: &mut Loop<'_>,
-    events: &mut dyn FnMut(Event<'_>),
-) -> Result<Ending, LoopError> {
+fn steps(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Ending, LoopError> {
     let extent = Extent::of(run.training, run.dataset.train.len());
     let began = Instant::now();
     let (first, mut saved) = (trainer.position().step, Instant::now());
@@ -220,12 +196,12 @@ fn steps(
 
 /// One step with its line in the log.
 fn step(
-    trainer: &mut Trainer<'_>,
+    trainer: &mut Trainer,
     run: &mut Loop<'_>,
     batch: &Batch,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), LoopError> {
-    let report = trainer.step(batch)?;
+    let report = trainer.step(batch);
     let step = trainer.position().step;
     if let Some(log) = &mut run.log {
         let grads = run.log_gradients.then(|| trainer.gradient_norms(batch.rows));
@@ -251,7 +227,7 @@ fn step(
 /// What made the last step's loss or tensors not finite: the steps since the last checkpoint give the same bits again, and
 /// the last one is then looked at value by value. None if somebody does not want to wait, or there is no memory for it.
 /// The trainer is left where it was looked at.
-fn origin(trainer: &mut Trainer<'_>, run: &Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Option<Origin> {
+fn origin(trainer: &mut Trainer, run: &Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Option<Origin> {
     let step = trainer.position().step;
     match run.record.folder.newest().ok()?.0 {
         Some(found) => trainer.restore(&found.path, found.tensors, found.note.position?).ok()?,
@@ -264,9 +240,13 @@ fn origin(trainer: &mut Trainer<'_>, run: &Loop<'_>, events: &mut dyn FnMut(Even
     events(Event::Search { steps: step - first });
     for batch in run.dataset.train.batches(run.plan(), first, step).ok()? {
         if trainer.position().step + 1 == step {
-            return trainer.origin(&batch).ok()?;
+            let watched = (run.watched)(batch.rows, &trainer.artifact().persistent)?;
+            return trainer.origin(&watched, &batch).ok()?;
         }
-        trainer.step(&batch).ok().filter(|_| run.stop.load(Ordering::Relaxed) == 0)?;
+        trainer.step(&batch);
+        if run.stop.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
     }
     None
 }
@@ -290,7 +270,7 @@ impl Loop<'_> {
     }
 
     /// Whether somebody asked the run to stop, or it was to stop here.
-    fn is_stopped(&self, trainer: &Trainer<'_>) -> bool {
+    fn is_stopped(&self, trainer: &Trainer) -> bool {
         self.stop.load(Ordering::Relaxed) != 0 || self.stop_after.is_some_and(|step| trainer.position().step >= step)
     }
 }
@@ -308,7 +288,7 @@ fn is_due(intervals: &[Interval], done: u64, extent: Extent, saved: Instant) -> 
 
 /// Figures on the held-out split, files, checkpoints.
 fn finish_pass(
-    trainer: &mut Trainer<'_>,
+    trainer: &mut Trainer,
     run: &mut Loop<'_>,
     extent: Extent,
     began: Instant,
@@ -339,14 +319,15 @@ fn not_started(error: std::io::Error) -> LoopError {
 /// Loss and metrics of a split, in order and without augmentation.
 ///
 /// # Errors
-/// A model that does not fit the data.
-pub fn evaluate(trainer: &mut Trainer<'_>, split: &Arc<Split>, batch: usize) -> Result<Figures, LoopError> {
+/// No memory for the steps that evaluate.
+pub fn evaluate(trainer: &mut Trainer, split: &Arc<Split>, batch: usize) -> Result<Figures, LoopError> {
     let batches = split.batches(Plan::evaluation(batch), 0, split.steps_per_epoch(batch)).map_err(not_started)?;
-    Ok(trainer.evaluate(batches)?)
+    trainer.load_steps(Purpose::Evaluate)?;
+    Ok(trainer.evaluate(batches))
 }
 
 /// Saves a copy when the kept figure is the best so far.
-fn keep_best(trainer: &mut Trainer<'_>, run: &Loop<'_>, epoch: &Epoch) -> Result<(), LoopError> {
+fn keep_best(trainer: &mut Trainer, run: &Loop<'_>, epoch: &Epoch) -> Result<(), LoopError> {
     let Some(best) = &run.training.keep.best else { return Ok(()) };
     if let Some(value) = keep::new_best(best, epoch, trainer.position().best.map(|best| best.0)) {
         trainer.position_mut().best = Some(Exact(value));
@@ -356,7 +337,7 @@ fn keep_best(trainer: &mut Trainer<'_>, run: &Loop<'_>, epoch: &Epoch) -> Result
 }
 
 /// Writes the weights that the run was for, and leaves the trainer with them.
-fn write_weights(trainer: &mut Trainer<'_>, run: &Loop<'_>) -> Result<Weights, LoopError> {
+fn write_weights(trainer: &mut Trainer, run: &Loop<'_>) -> Result<Weights, LoopError> {
     let path = run.record.folder.join(&format!("{BEST}.safetensors"));
     let weights = match (&run.training.keep.best, trainer.position().best) {
         (Some(best), Some(Exact(value))) => {
@@ -370,7 +351,7 @@ fn write_weights(trainer: &mut Trainer<'_>, run: &Loop<'_>) -> Result<Weights, L
     Ok(weights)
 }
 
-fn save_best(trainer: &Trainer<'_>, run: &Loop<'_>) -> Result<(), LoopError> {
+fn save_best(trainer: &Trainer, run: &Loop<'_>) -> Result<(), LoopError> {
     hold_finite(trainer)?;
     Ok(checkpoint::save(
         &run.record.folder.join(&format!("{BEST}.safetensors")),
@@ -380,7 +361,7 @@ fn save_best(trainer: &Trainer<'_>, run: &Loop<'_>) -> Result<(), LoopError> {
 }
 
 /// Saves what resuming needs; the log then holds the lines of all steps so far.
-fn save_last(trainer: &Trainer<'_>, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<(), LoopError> {
+fn save_last(trainer: &Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<(), LoopError> {
     flush(run, events);
     hold_finite(trainer)?;
     let folder = &run.record.folder;
@@ -388,14 +369,14 @@ fn save_last(trainer: &Trainer<'_>, run: &mut Loop<'_>, events: &mut dyn FnMut(E
 }
 
 /// Weights that are not finite are not saved: the older file stays.
-fn hold_finite(trainer: &Trainer<'_>) -> Result<(), LoopError> {
+fn hold_finite(trainer: &Trainer) -> Result<(), LoopError> {
     match trainer.not_finite() {
         Some(what) => Err(LoopError::Diverged { step: trainer.position().step, what, origin: None }),
         None => Ok(()),
     }
 }
 
-fn note(trainer: &Trainer<'_>, run: &Loop<'_>) -> Note {
+fn note(trainer: &Trainer, run: &Loop<'_>) -> Note {
     Note { position: Some(trainer.position().clone()), ..run.note.clone() }
 }
 

@@ -13,7 +13,7 @@ use crate::kernel::interpret::element_bytes;
 pub const ALIGNMENT: usize = 64;
 
 /// Where parameters and states lie.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Persistent {
     places: BTreeMap<Role, usize>,
     /// Bytes of all parameters; they start at 0.

@@ -108,7 +108,7 @@ pub struct Better {
 }
 
 /// Which of two figures of merit is the better one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Direction {
     /// An error: the lower.
     Lower,

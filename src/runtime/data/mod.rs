@@ -39,7 +39,7 @@ use super::memory;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::model::{BoundField, DataSpec, SplitName};
-use crate::primitives::float_mode::all_finite;
+use crate::runtime::places::all_finite;
 use demand::Provenance;
 use files::Budget;
 use loader::EpochOrder;

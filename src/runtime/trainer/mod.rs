@@ -1,78 +1,51 @@
-//! One network in training: its memory, its compiled steps, its place in the run.
+//! One network in training: the steps of an artifact on a device, and its place in the run.
 //!
-//! Input: a `train` item and its data. Output: losses, figures and checkpoints. Invariant: all that a later step
+//! Input: an artifact, a device, batches. Output: losses, figures and checkpoints. Invariant: all that a later step
 //! depends on is in the tensors of [`Trainer::tensors`] and in [`Trainer::position`].
 
 mod origin;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::fmt;
 use std::time::Instant;
 
-use super::checkpoint::{self, Exact, Position};
+use super::checkpoint::{Exact, Position};
 use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
-use super::places::{fill, not_finite, places, sizes};
+use super::places::{all_finite, not_finite, places, sizes};
 use super::{init, memory};
-use crate::cpu::{Arena, Options, StepInput};
-use crate::diagnostics::Diagnostic;
-use crate::graph::print::print;
-use crate::graph::{ClockReading, DType, Feeds, Graph, Op, StateKind, Tensor as Tensor64, evaluate};
+use crate::artifact::{Artifact, Purpose, Step};
+use crate::device::{Device, Loaded, StepInput};
+use crate::graph::{ClockReading, DType, Feeds, Graph, State, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program, Role};
 use crate::model::check::bytes_text;
-use crate::model::{BoundField, Project, Training};
-use crate::pipeline::{self, Compiled, Purpose};
-use crate::primitives::Level;
-use crate::primitives::float_mode::all_finite;
-use crate::primitives::pool::Pool;
-use crate::primitives::tuning::Tuning;
-use crate::schedule::{self, Persistent};
-use crate::source::SourceMap;
+use crate::model::{BoundField, Length, Training};
 pub use origin::Origin;
 
 /// Batches that wait, are filled and are read while a step runs; see [`super::data::Batches`].
 const BATCHES_AT_ONCE: u64 = 4;
 
-/// How a trainer runs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Threads, at least 1.
-    pub threads: usize,
-    /// The instruction set.
-    pub level: Level,
-    /// Compute the norm of each parameter's gradient at each step.
-    pub gradient_norms: bool,
-    /// Measure the time of each kernel.
-    pub profile: bool,
-    /// Measured cuts of products; see [`super::tuning`].
-    pub tuning: Arc<Tuning>,
+/// The clock of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
     /// Optimizer steps of the whole run.
     pub total_steps: u64,
     /// Optimizer steps in one pass over the training split.
     pub steps_per_epoch: u64,
 }
 
-/// Why a trainer could not go on.
-#[derive(Debug)]
-pub enum TrainerError {
-    /// The model file.
-    Findings(Vec<Diagnostic>),
-    /// Anything else, in words.
-    Problem(String),
-}
+/// Why a trainer could not go on, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainerError(pub String);
 
-impl From<Vec<Diagnostic>> for TrainerError {
-    fn from(diagnostics: Vec<Diagnostic>) -> Self {
-        Self::Findings(diagnostics)
+impl fmt::Display for TrainerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
-impl From<crate::cpu::CodegenError> for TrainerError {
-    fn from(error: crate::cpu::CodegenError) -> Self {
-        Self::Problem(error.to_string())
-    }
-}
+impl std::error::Error for TrainerError {}
 
 /// What one optimizer step reports.
 #[derive(Clone, Debug)]
@@ -108,115 +81,66 @@ pub const NOT_A_NUMBER: &str = "a logarithm or root of a negative number, or a d
                                 away from there, such as by `log(max(x, 1e-6))`";
 
 /// See the module's text.
-pub struct Trainer<'p> {
-    project: &'p Project,
-    training: &'p Training,
-    settings: Settings,
-    fields: Vec<BoundField>,
-    graph: Graph,
-    persistent: Persistent,
+pub struct Trainer {
+    artifact: Artifact,
+    device: Box<dyn Device>,
+    extent: Extent,
+    /// Threads of the host for what it does itself.
+    threads: usize,
     /// Where parameters and states lie.
     places: BTreeMap<Role, Buffer>,
-    compiled: BTreeMap<(Purpose, usize), Arc<Compiled>>,
-    /// The model itself holds infinities, so that none need be made for one to reach a parameter.
-    has_infinities: bool,
+    loaded: BTreeMap<(Purpose, usize), Loaded>,
     /// Metrics that were told not to be finite.
     lost_metrics: BTreeSet<String>,
-    arena: Arena,
-    pool: Pool,
     position: Position,
     full_steps: (u64, f64),
 }
 
-impl<'p> Trainer<'p> {
-    /// Compiles the training step for full batches and sets all parameters and states to their first values.
-    /// `fields` have the batch as their first size.
+impl Trainer {
+    /// Loads the steps of the artifact that `wanted` names and sets all parameters and states to their first values.
     ///
     /// # Errors
-    /// What is wrong with the model for these fields.
+    /// No code or no memory for one of them.
     pub fn new(
-        project: &'p Project,
-        training: &'p Training,
-        fields: Vec<BoundField>,
-        settings: Settings,
+        artifact: Artifact,
+        device: Box<dyn Device>,
+        extent: Extent,
+        threads: usize,
+        wanted: &[Purpose],
     ) -> Result<Self, TrainerError> {
-        Self::for_steps(Purpose::Train, project, training, fields, settings)
-    }
-
-    /// As [`Trainer::new`] with steps of this kind: without training, optimizers have no memory, and without loss the
-    /// fields that only the loss names are not needed.
-    ///
-    /// # Errors
-    /// As [`Trainer::new`].
-    pub fn for_steps(
-        kind: Purpose,
-        project: &'p Project,
-        training: &'p Training,
-        fields: Vec<BoundField>,
-        settings: Settings,
-    ) -> Result<Self, TrainerError> {
-        let mut fields = fields;
-        let batch = if kind == Purpose::Predict { Self::prediction_rows(training) } else { training.batch };
-        fields.iter_mut().for_each(|field| field.sizes[0] = batch);
-        let graph = graph_of(kind, project, training, &fields, settings.gradient_norms)?;
-        let persistent = Persistent::of(&graph);
-        let pool = Pool::new(settings.threads);
         let mut trainer = Self {
-            project,
-            training,
-            fields,
-            places: places(&graph, &persistent),
-            persistent,
-            compiled: BTreeMap::new(),
-            has_infinities: graph.values().any(|(_, v)| matches!(v.op, Op::Const(number) if !number.is_finite())),
+            places: places(&artifact),
+            artifact,
+            device,
+            extent,
+            threads,
+            loaded: BTreeMap::new(),
             lost_metrics: BTreeSet::new(),
-            arena: Arena::with_bytes(0).map_err(|error| TrainerError::Problem(error.to_string()))?,
-            pool,
             position: Position::default(),
-            settings,
-            graph: Graph::default(),
             full_steps: (0, 0.0),
         };
-        let first = trainer.compile(&graph, batch)?;
-        trainer.compiled.insert((kind, batch), Arc::new(first));
-        trainer.graph = graph;
+        wanted.iter().try_for_each(|purpose| trainer.load_steps(*purpose))?;
         trainer.initialise();
         Ok(trainer)
     }
 
-    /// Plans a step for `batch` samples, takes its memory, and makes its code. Memory that is there is not taken again.
-    fn compile(&mut self, graph: &Graph, batch: usize) -> Result<Compiled, TrainerError> {
-        let program = schedule::plan(graph, &self.persistent);
-        let (arena, threads) = (program.arena_bytes, self.pool.threads());
-        let batches = BATCHES_AT_ONCE * self.fields.iter().map(|field| bytes_of(field, batch)).sum::<u64>();
-        let wanted = arena as u64 + (program.local_bytes * threads) as u64 + batches;
-        let what = format!("a step for {batch} samples");
-        if arena > self.arena.bytes()
-            && let Some(room) = memory::room().filter(|room| room.bytes < wanted)
-        {
-            let words = memory::refusal(wanted, &what, room) + &self.way_out(wanted, room.bytes, batch);
-            return Err(TrainerError::Problem(words));
+    /// Loads the artifact's steps for this purpose, the largest first; those that are loaded stay.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn load_steps(&mut self, purpose: Purpose) -> Result<(), TrainerError> {
+        let is_missing = |key: &&(Purpose, usize)| key.0 == purpose && !self.loaded.contains_key(*key);
+        let missing: Vec<(Purpose, usize)> = self.artifact.steps.keys().rev().filter(is_missing).copied().collect();
+        for key in missing {
+            let loaded = load(&mut *self.device, &self.artifact, &self.artifact.steps[&key].program, key.1)?;
+            self.loaded.insert(key, loaded);
         }
-        let compiled = pipeline::compile(graph, program, &self.options())?;
-        let scratch = compiled.executable.scratch_bytes(threads);
-        let grown = self.arena.grow(arena).and_then(|()| self.arena.grow_scratch(scratch));
-        grown.map_err(|error| TrainerError::Problem(format!("{what} takes {}: {error}", bytes_text(wanted))))?;
-        Ok(compiled)
+        Ok(())
     }
 
-    /// How a step that takes `wanted` bytes comes to fit into `room`.
-    fn way_out(&self, wanted: u64, room: u64, batch: usize) -> String {
-        let fixed = self.persistent.bytes as u64;
-        let sample = (wanted.saturating_sub(fixed) / batch as u64).max(1);
-        match room.saturating_sub(fixed) / sample {
-            0 => format!("; weights and states alone take {}: a smaller model is needed", bytes_text(fixed)),
-            some => format!("; about {some} samples fit: `--set train.batch={some}`"),
-        }
-    }
-
-    fn options(&self) -> Options {
-        let Settings { level, profile, tuning, .. } = &self.settings;
-        Options { level: *level, profile: *profile, tuning: tuning.clone() }
+    /// What is run.
+    pub fn artifact(&self) -> &Artifact {
+        &self.artifact
     }
 
     /// Where the run stands.
@@ -231,7 +155,7 @@ impl<'p> Trainer<'p> {
 
     /// The program of the training step for full batches.
     pub fn program(&self) -> &Program {
-        &self.compiled[&(Purpose::Train, self.training.batch)].program
+        &self.step_of(Purpose::Train, self.training().batch).program
     }
 
     /// How many steps of whole batches ran here, and their seconds.
@@ -241,106 +165,90 @@ impl<'p> Trainer<'p> {
 
     /// Nanoseconds spent in each kernel of [`Trainer::program`] so far, if [`Settings::profile`].
     pub fn profile(&self) -> Vec<u64> {
-        self.compiled[&(Purpose::Train, self.training.batch)].executable.profile()
+        self.device.profile(self.loaded[&(Purpose::Train, self.training().batch)])
+    }
+
+    fn training(&self) -> &Training {
+        &self.artifact.training
+    }
+
+    fn step_of(&self, purpose: Purpose, rows: usize) -> &Step {
+        &self.artifact.steps[&(purpose, rows)]
+    }
+
+    fn place(&self, state: &State) -> &Buffer {
+        &self.places[&Role::State(state.name.clone())]
     }
 
     /// Number of trained values.
     pub fn parameter_count(&self) -> usize {
-        self.graph.params.iter().map(|p| sizes(&p.shape).iter().product::<usize>()).sum()
+        self.artifact.params.iter().map(|p| sizes(&p.shape).iter().product::<usize>()).sum()
     }
 
     /// Back to the first values of all parameters and states, at the start of the run.
     pub fn restart(&mut self) {
-        for state in &self.graph.states {
-            fill(&mut self.arena, &self.places[&Role::State(state.name.clone())], state.init);
+        for state in &self.artifact.states {
+            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init);
         }
         self.position = Position::default();
         self.initialise();
     }
 
     fn initialise(&mut self) {
-        for (position, param) in self.graph.params.iter().enumerate() {
-            let values = self.arena.f32_mut(&self.places[&Role::Param(param.name.clone())]);
-            init::fill(&param.init, &sizes(&param.shape), self.training.seed, position, &self.pool, values);
+        let (seed, threads) = (self.training().seed, self.threads);
+        for (position, param) in self.artifact.params.iter().enumerate() {
+            let sizes = sizes(&param.shape);
+            self.device.write_with(&self.places[&Role::Param(param.name.clone())], &mut |values| {
+                init::fill(&param.init, &sizes, seed, position, threads, values);
+            });
         }
         // A fresh arena is zero: pages of optimizer memory are left for the threads that first use them.
-        for state in self.graph.states.iter().filter(|state| state.init != 0.0) {
-            let buffer = &self.places[&Role::State(state.name.clone())];
-            fill(&mut self.arena, buffer, state.init);
+        for state in self.artifact.states.iter().filter(|state| state.init != 0.0) {
+            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init);
         }
     }
 
     /// Sets the metric sums to their first values, at the start of a pass.
     pub fn reset_metrics(&mut self) {
-        for state in self.graph.states.iter().filter(|state| state.kind == StateKind::Metric) {
-            let buffer = &self.places[&Role::State(state.name.clone())];
-            fill(&mut self.arena, buffer, state.init);
+        for state in self.artifact.states.iter().filter(|state| state.kind == StateKind::Metric) {
+            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init);
         }
         self.position.loss_sum = Exact(0.0);
         self.position.samples = 0;
         self.position.metric_sums.clear();
     }
 
-    /// Makes sure that a step for `batch` samples is compiled and fits the arena.
-    fn prepare(&mut self, kind: Purpose, batch: usize) -> Result<(), TrainerError> {
-        if self.compiled.contains_key(&(kind, batch)) {
-            return Ok(());
-        }
-        let mut fields = self.fields.clone();
-        fields.iter_mut().for_each(|field| field.sizes[0] = batch);
-        let graph = graph_of(kind, self.project, self.training, &fields, self.settings.gradient_norms)?;
-        let compiled = self.compile(&graph, batch)?;
-        self.compiled.insert((kind, batch), Arc::new(compiled));
-        Ok(())
-    }
-
-    /// Feeds a batch and runs a step; afterwards outputs lie in the arena. False if nothing that the step wrote can have
-    /// become infinite or not a number by it.
-    fn run(&mut self, kind: Purpose, batch: &Batch) -> Result<bool, TrainerError> {
-        self.prepare(kind, batch.rows)?;
-        let compiled = self.compiled[&(kind, batch.rows)].clone();
-        let step = self.position.step + u64::from(kind == Purpose::Train);
-        Ok(self.run_compiled(&compiled, batch, step))
-    }
-
-    fn run_compiled(&mut self, compiled: &Compiled, batch: &Batch, step: u64) -> bool {
-        let mut suspect = self.has_infinities || !batch.is_finite;
-        for (field, rows) in self.fields.iter().zip(&batch.fields) {
-            let Some((_, buffer)) = compiled.inputs.iter().find(|(name, _)| *name == field.name) else { continue };
-            match rows {
-                Rows::F32(values) => self.arena.f32_mut(buffer).copy_from_slice(values),
-                Rows::I32(values) => self.arena.i32_mut(buffer).copy_from_slice(values),
-            }
-        }
-        let clock = self.clock(step);
-        for (buffer, expr) in &compiled.scalars {
-            let value = expr.evaluate(&clock) as f32;
-            self.arena.f32_mut(buffer)[0] = value;
-            suspect |= !value.is_finite();
-        }
-        let input = StepInput { seed: self.training.seed, step };
-        suspect | compiled.executable.run(&mut self.arena, &self.pool, input)
-    }
-
-    fn clock(&self, step: u64) -> ClockReading {
-        ClockReading { step, total_steps: self.settings.total_steps, steps_per_epoch: self.settings.steps_per_epoch }
+    /// Feeds a batch and runs a step; afterwards outputs lie in the device's memory. False if nothing that the step wrote
+    /// can have become infinite or not a number by it.
+    ///
+    /// # Panics
+    /// If the artifact has no step for so many samples, or it was not loaded: a bug of the caller.
+    fn run(&mut self, purpose: Purpose, batch: &Batch) -> bool {
+        let key = (purpose, batch.rows);
+        let number = self.position.step + u64::from(purpose == Purpose::Train);
+        let loaded = *self.loaded.get(&key).unwrap_or_else(|| panic!("no step is loaded for {key:?}"));
+        run_step(
+            &mut *self.device,
+            &self.artifact,
+            &self.artifact.steps[&key],
+            loaded,
+            batch,
+            self.extent.clock(number),
+        )
     }
 
     /// The learning rate of a step, counted from 1.
     pub fn learning_rate(&self, step: u64) -> f64 {
-        let lr = self.graph.scalars.iter().find(|scalar| scalar.name == "lr");
-        lr.map_or(f64::NAN, |scalar| scalar.expr.evaluate(&self.clock(step)))
+        let lr = self.artifact.scalars.iter().find(|scalar| scalar.name == "lr");
+        lr.map_or(f64::NAN, |scalar| scalar.expr.evaluate(&self.extent.clock(step)))
     }
 
     /// One optimizer step.
-    ///
-    /// # Errors
-    /// What is wrong with the model for a batch of this size (a short last batch compiles at its first use).
-    pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainerError> {
+    pub fn step(&mut self, batch: &Batch) -> StepReport {
         let began = Instant::now();
-        let suspect = self.run(Purpose::Train, batch)?;
+        let suspect = self.run(Purpose::Train, batch);
         let seconds = began.elapsed().as_secs_f64();
-        if batch.rows == self.training.batch {
+        if batch.rows == self.training().batch {
             self.full_steps.0 += 1;
             self.full_steps.1 += seconds;
         }
@@ -348,28 +256,26 @@ impl<'p> Trainer<'p> {
         let loss = self.add_figures(Purpose::Train, batch.rows);
         let not_finite = if suspect { self.not_finite() } else { None };
         let lost_metrics = if suspect { self.newly_lost_metrics() } else { Vec::new() };
-        Ok(StepReport { loss, lr: self.learning_rate(self.position.step), seconds, not_finite, lost_metrics })
+        StepReport { loss, lr: self.learning_rate(self.position.step), seconds, not_finite, lost_metrics }
     }
 
     /// Metrics whose sums are not finite, each once.
     fn newly_lost_metrics(&mut self) -> Vec<String> {
         let sums = self.position.metric_sums.iter().filter(|(_, sum)| !sum.0.is_finite()).map(|(name, _)| name);
-        let states = self.graph.states.iter().filter(|state| state.kind == StateKind::Metric && state.init.is_finite());
-        let states = states.filter(|state| {
-            let buffer = &self.places[&Role::State(state.name.clone())];
-            buffer.dtype == DType::F32 && !all_finite(self.arena.f32(buffer))
-        });
+        let states = self.artifact.states.iter().filter(|s| s.kind == StateKind::Metric && s.init.is_finite());
+        let states =
+            states.filter(|state| state.dtype == DType::F32 && !all_finite(&self.device.read_f32(self.place(state))));
         let states = states.filter_map(|state| state.name.split('.').next());
         let lost: Vec<String> = sums.map(String::as_str).chain(states).map(str::to_string).collect();
         lost.into_iter().filter(|name| self.lost_metrics.insert(name.clone())).collect()
     }
 
-    /// Norms of the last step's gradients by parameter, if [`Settings::gradient_norms`].
+    /// Norms of the last step's gradients by parameter, if the artifact has them.
     pub fn gradient_norms(&self, batch: usize) -> BTreeMap<String, f64> {
-        let buffers = &self.compiled[&(Purpose::Train, batch)].program.buffers;
+        let buffers = &self.step_of(Purpose::Train, batch).program.buffers;
         let norm = |buffer: &Buffer| {
             let name = buffer.role.output()?.strip_prefix("grad:")?;
-            Some((name.to_string(), f64::from(self.arena.f32(buffer)[0])))
+            Some((name.to_string(), f64::from(self.device.read_f32(buffer)[0])))
         };
         buffers.iter().filter_map(norm).collect()
     }
@@ -378,13 +284,13 @@ impl<'p> Trainer<'p> {
     fn add_figures(&mut self, kind: Purpose, batch: usize) -> f64 {
         let weight = batch as f64;
         let mut loss = f64::NAN;
-        for buffer in &self.compiled[&(kind, batch)].program.buffers {
+        for buffer in &self.artifact.steps[&(kind, batch)].program.buffers {
             let Some(output) = buffer.role.output() else { continue };
             if output == "loss" {
-                loss = f64::from(self.arena.f32(buffer)[0]);
+                loss = f64::from(self.device.read_f32(buffer)[0]);
                 self.position.loss_sum.0 += loss * weight;
             } else if let Some(name) = output.strip_prefix("metric:") {
-                let value = f64::from(self.arena.f32(buffer)[0]);
+                let value = f64::from(self.device.read_f32(buffer)[0]);
                 self.position.metric_sums.entry(name.to_string()).or_default().0 += value * weight;
             }
         }
@@ -395,7 +301,7 @@ impl<'p> Trainer<'p> {
     /// Loss and metrics since [`Trainer::reset_metrics`].
     pub fn figures(&self) -> Figures {
         let samples = self.position.samples.max(1) as f64;
-        let metrics = self.training.metrics.iter().map(|metric| {
+        let metrics = self.training().metrics.iter().map(|metric| {
             let mean = || self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum.0 / samples);
             let (sizes, values) = match &metric.finish {
                 Some(graph) => self.finish(graph),
@@ -411,7 +317,7 @@ impl<'p> Trainer<'p> {
         let mut feeds = Feeds::default();
         for input in &graph.inputs {
             let buffer = &self.places[&Role::State(input.name.clone())];
-            let values = self.arena.f32(buffer).iter().map(|x| f64::from(*x)).collect();
+            let values = self.device.read_f32(buffer).iter().map(|x| f64::from(*x)).collect();
             feeds.inputs.insert(input.name.clone(), Tensor64::new(&buffer.sizes, values));
         }
         let evaluation = evaluate(graph, &feeds);
@@ -420,28 +326,25 @@ impl<'p> Trainer<'p> {
     }
 
     /// Loss and metrics over batches, without training; the sums of the running pass are kept.
-    ///
-    /// # Errors
-    /// As [`Trainer::step`].
-    pub fn evaluate(&mut self, batches: impl Iterator<Item = Batch>) -> Result<Figures, TrainerError> {
+    pub fn evaluate(&mut self, batches: impl Iterator<Item = Batch>) -> Figures {
         let (position, sums) = (self.position.clone(), self.metric_states());
         self.reset_metrics();
         for batch in batches {
-            self.run(Purpose::Evaluate, &batch)?;
+            self.run(Purpose::Evaluate, &batch);
             self.add_figures(Purpose::Evaluate, batch.rows);
         }
         let figures = self.figures();
         self.position = position;
         for (buffer, values) in sums {
-            self.arena.f32_mut(&buffer).copy_from_slice(&values);
+            self.device.write_f32(&buffer, &values);
         }
-        Ok(figures)
+        figures
     }
 
     fn metric_states(&self) -> Vec<(Buffer, Vec<f32>)> {
-        let metrics = self.graph.states.iter().filter(|state| state.kind == StateKind::Metric);
-        let buffers = metrics.map(|state| &self.places[&Role::State(state.name.clone())]);
-        buffers.map(|buffer| (buffer.clone(), self.arena.f32(buffer).to_vec())).collect()
+        let metrics = self.artifact.states.iter().filter(|state| state.kind == StateKind::Metric);
+        let held = metrics.map(|state| self.place(state));
+        held.map(|buffer| (buffer.clone(), self.device.read_f32(buffer).into_owned())).collect()
     }
 
     /// How many samples a prediction takes at once.
@@ -453,15 +356,15 @@ impl<'p> Trainer<'p> {
     /// one, so that the same program runs and a sample's bits do not depend on how many come with it.
     ///
     /// # Errors
-    /// As [`Trainer::step`].
+    /// An output that is not a number.
     pub fn predict(&mut self, batch: &Batch) -> Result<Vec<Prediction>, TrainerError> {
-        let rows = Self::prediction_rows(self.training);
+        let rows = Self::prediction_rows(self.training());
         let filled = if batch.rows < rows { &batch.filled(rows) } else { batch };
-        self.run(Purpose::Predict, filled)?;
-        let program = &self.compiled[&(Purpose::Predict, filled.rows)].program;
+        self.run(Purpose::Predict, filled);
+        let program = &self.step_of(Purpose::Predict, filled.rows).program;
         let outputs = program.buffers.iter().filter_map(|buffer| {
             let name = buffer.role.output()?;
-            let (mut values, mut sizes) = (self.arena.f32(buffer).to_vec(), buffer.sizes.clone());
+            let (mut values, mut sizes) = (self.device.read_f32(buffer).into_owned(), buffer.sizes.clone());
             if let Some(first) = sizes.first_mut().filter(|first| **first == filled.rows) {
                 values.truncate(values.len() / filled.rows * batch.rows);
                 *first = batch.rows;
@@ -471,7 +374,7 @@ impl<'p> Trainer<'p> {
         let outputs: Vec<Prediction> = outputs.collect();
         // Infinity may be meant, as that of a mask.
         match outputs.iter().find(|output| output.values.iter().any(|value| value.is_nan())) {
-            Some(output) => Err(TrainerError::Problem(format!(
+            Some(output) => Err(TrainerError(format!(
                 "the output `{}` holds values that are not numbers, though the weights are finite; {NOT_A_NUMBER}",
                 output.name
             ))),
@@ -482,50 +385,79 @@ impl<'p> Trainer<'p> {
     /// The first parameter, buffer or optimizer state that holds a value that is not finite: its name, and the line that
     /// declares it.
     pub fn not_finite(&self) -> Option<String> {
-        let (name, span) = not_finite(&self.graph, &self.places, &self.arena)?;
-        Some(format!("`{name}` ({})", self.project.sources.location(span)))
+        let (name, span) = not_finite(&self.artifact, &self.places, &*self.device)?;
+        Some(format!("`{name}` ({})", self.artifact.sources.location(span)))
     }
 
-    /// A hash of what a training step computes, wherever and however the model file says it.
-    ///
-    /// # Errors
-    /// As [`Trainer::new`].
-    pub fn meaning(&self) -> Result<String, TrainerError> {
-        let plain;
-        let graph = if self.settings.gradient_norms {
-            // What is measured on the side is no part of it.
-            let (batch, fields) = (self.training.batch, &self.fields);
-            plain = pipeline::training_graph(self.project, self.training, batch, fields, false)?;
-            &plain
-        } else {
-            &self.graph
-        };
-        // Without sources the values carry no places.
-        let text = print(graph, &SourceMap::default());
-        let precision = format!("{:?}", graph.precision);
-        Ok(checkpoint::checksum([text.as_bytes(), precision.as_bytes()].into_iter()))
-    }
-
-    /// The instruction set.
-    pub fn level(&self) -> Level {
-        self.settings.level
+    /// What results depend on beside the artifact: the instruction set, or the kind of the device.
+    pub fn level(&self) -> String {
+        self.device.level()
     }
 }
 
-/// The step of this kind for the batch that the fields have.
-fn graph_of(
-    kind: Purpose,
-    project: &Project,
-    training: &Training,
-    fields: &[BoundField],
-    gradient_norms: bool,
-) -> Result<Graph, Vec<Diagnostic>> {
-    let batch = fields.first().and_then(|field| field.sizes.first().copied()).unwrap_or(training.batch);
-    match kind {
-        Purpose::Train => pipeline::training_graph(project, training, batch, fields, gradient_norms),
-        Purpose::Evaluate => pipeline::evaluation_graph(project, training, batch, fields),
-        Purpose::Predict => pipeline::prediction_graph(project, training, batch, fields),
+impl Extent {
+    /// From the settings and the number of training samples.
+    pub fn of(training: &Training, samples: usize) -> Self {
+        let steps_per_epoch = samples.div_ceil(training.batch).max(1) as u64;
+        let total_steps = match training.length {
+            Length::Epochs(epochs) => (epochs * steps_per_epoch as f64).round() as u64,
+            Length::Steps(steps) => steps,
+        };
+        Self { total_steps, steps_per_epoch }
     }
+
+    fn clock(&self, step: u64) -> ClockReading {
+        ClockReading { step, total_steps: self.total_steps, steps_per_epoch: self.steps_per_epoch }
+    }
+}
+
+/// Room and code for a program for `rows` samples. Memory that is there is not taken again.
+fn load(device: &mut dyn Device, artifact: &Artifact, program: &Program, rows: usize) -> Result<Loaded, TrainerError> {
+    let batches = BATCHES_AT_ONCE * artifact.fields.iter().map(|field| bytes_of(field, rows)).sum::<u64>();
+    let wanted = device.bytes_for(program) + batches;
+    let what = format!("a step for {rows} samples");
+    if program.arena_bytes as u64 > device.bytes()
+        && let Some(room) = memory::room().filter(|room| room.bytes < wanted)
+    {
+        let words = memory::refusal(wanted, &what, room) + &way_out(artifact, wanted, room.bytes, rows);
+        return Err(TrainerError(words));
+    }
+    device.load(program).map_err(|error| TrainerError(format!("{what} takes {}: {error}", bytes_text(wanted))))
+}
+
+/// How a step that takes `wanted` bytes comes to fit into `room`.
+fn way_out(artifact: &Artifact, wanted: u64, room: u64, rows: usize) -> String {
+    let fixed = artifact.persistent.bytes as u64;
+    let sample = (wanted.saturating_sub(fixed) / rows as u64).max(1);
+    match room.saturating_sub(fixed) / sample {
+        0 => format!("; weights and states alone take {}: a smaller model is needed", bytes_text(fixed)),
+        some => format!("; about {some} samples fit: `--set train.batch={some}`"),
+    }
+}
+
+/// Feeds a batch and the host's numbers and runs a step; the answer is as [`Trainer::run`]'s.
+fn run_step(
+    device: &mut dyn Device,
+    artifact: &Artifact,
+    step: &Step,
+    loaded: Loaded,
+    batch: &Batch,
+    clock: ClockReading,
+) -> bool {
+    let mut suspect = artifact.has_infinities || !batch.is_finite;
+    for (field, rows) in artifact.fields.iter().zip(&batch.fields) {
+        let Some((_, buffer)) = step.inputs.iter().find(|(name, _)| *name == field.name) else { continue };
+        match rows {
+            Rows::F32(values) => device.write_f32(buffer, values),
+            Rows::I32(values) => device.write_i32(buffer, values),
+        }
+    }
+    for (buffer, expr) in &step.scalars {
+        let value = expr.evaluate(&clock) as f32;
+        device.write_f32(buffer, &[value]);
+        suspect |= !value.is_finite();
+    }
+    suspect | device.run(loaded, StepInput { seed: artifact.training.seed, step: clock.step })
 }
 
 /// Bytes of a field for `batch` samples.

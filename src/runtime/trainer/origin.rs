@@ -3,13 +3,10 @@
 //! Input: the state before the step, and its batch. Output: an operation and its place in the model file. Invariant: all
 //! arguments of the operation named were finite, or it is where such a value enters the step.
 
-use super::{Trainer, TrainerError, graph_of};
-use crate::graph::{Binary, DType, Graph, Op, Output, Unary, Value, ValueId};
-use crate::pipeline::Purpose;
+use super::{Trainer, TrainerError, load, run_step};
+use crate::artifact::Watched;
+use crate::graph::{Binary, Graph, Op, Unary, Value, ValueId};
 use crate::runtime::data::Batch;
-
-/// Names of outputs that tell of a value by its number.
-const WATCH: &str = "watch:";
 
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,59 +17,37 @@ pub struct Origin {
     pub advice: &'static str,
 }
 
-impl Trainer<'_> {
+impl Trainer {
     /// Computes the next step for this batch without its updates, and looks at every value of it. None if all are finite.
     ///
     /// # Errors
     /// No memory for a step that keeps so many values.
-    pub fn origin(&mut self, batch: &Batch) -> Result<Option<Origin>, TrainerError> {
-        let mut fields = self.fields.clone();
-        fields.iter_mut().for_each(|field| field.sizes[0] = batch.rows);
-        let mut graph = graph_of(Purpose::Train, self.project, self.training, &fields, false)?;
-        let loss = graph.outputs.iter().filter(|output| output.name == "loss").map(|output| output.value);
-        let roots: Vec<ValueId> = loss.chain(graph.updates.iter().map(|update| update.value)).collect();
-        watch(&mut graph);
-        let compiled = self.compile(&graph, batch.rows)?;
-        self.run_compiled(&compiled, batch, self.position.step + 1);
-        let mut is_broken = vec![false; graph.len()];
-        for buffer in &compiled.program.buffers {
-            let watched = buffer.role.output().and_then(|name| name.strip_prefix(WATCH));
-            if let Some(value) = watched.and_then(|number| number.parse::<usize>().ok()) {
-                is_broken[value] = !self.arena.f32(buffer)[0].is_finite();
-            }
-        }
-        let root = roots.into_iter().find(|root| is_broken[root.0 as usize]);
-        Ok(root.map(|root| self.told(&graph, first_broken(&graph, &is_broken, root))))
+    pub fn origin(&mut self, watched: &Watched, batch: &Batch) -> Result<Option<Origin>, TrainerError> {
+        let loaded = load(&mut *self.device, &self.artifact, &watched.step.program, batch.rows)?;
+        let clock = self.extent.clock(self.position.step + 1);
+        run_step(&mut *self.device, &self.artifact, &watched.step, loaded, batch, clock);
+        let outputs = watched.step.program.buffers.iter();
+        let broken =
+            outputs.filter(|buffer| buffer.role.output().is_some() && !self.device.read_f32(buffer)[0].is_finite());
+        let names: Vec<&str> = broken.filter_map(|buffer| buffer.role.output()).collect();
+        let is_broken = |value: ValueId| names.contains(&Watched::output(value).as_str());
+        let root = watched.roots.iter().find(|root| is_broken(**root));
+        Ok(root.map(|root| self.told(&watched.graph, first_broken(&watched.graph, is_broken, *root))))
     }
 
     fn told(&self, graph: &Graph, id: ValueId) -> Origin {
         let value = graph.value(id);
         let (operation, advice) = words(graph, value);
-        Origin { operation: format!("{operation} at {}", self.project.sources.location(value.span)), advice }
-    }
-}
-
-/// In place of what the graph computes, for each of its values an output that is finite if all elements are: the sum of
-/// `x - x`, which is 0 or not a number.
-fn watch(graph: &mut Graph) {
-    graph.updates.clear();
-    graph.outputs.clear();
-    for number in 0..graph.len() {
-        let id = ValueId(number as u32);
-        let Value { dtype: DType::F32, span, .. } = *graph.value(id) else { continue };
-        let difference = graph.binary(Binary::Sub, id, id, span);
-        let axes: Vec<usize> = (0..graph.shape(id).len()).collect();
-        let value = graph.sum(difference, &axes, span);
-        graph.outputs.push(Output { name: format!("{WATCH}{number}"), value });
+        Origin { operation: format!("{operation} at {}", self.artifact.sources.location(value.span)), advice }
     }
 }
 
 /// From a broken value to one none of whose arguments is. Infinite constants are meant, such as those of masks, and are
 /// followed only where nothing else explains the value.
-fn first_broken(graph: &Graph, is_broken: &[bool], root: ValueId) -> ValueId {
+fn first_broken(graph: &Graph, is_broken: impl Fn(ValueId) -> bool, root: ValueId) -> ValueId {
     let mut value = root;
     loop {
-        let broken = graph.value(value).args.iter().filter(|arg| is_broken[arg.0 as usize]);
+        let broken = graph.value(value).args.iter().filter(|arg| is_broken(**arg));
         match broken.min_by_key(|arg| matches!(graph.value(**arg).op, Op::Const(_))) {
             Some(arg) => value = *arg,
             None => return value,

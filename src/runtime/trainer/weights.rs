@@ -1,32 +1,33 @@
 //! The tensors of a trainer, out to a checkpoint and in from one.
 //!
-//! Input: named tensors. Output: parameters and states in the arena. Invariant: tensors are taken only where names, shapes
+//! Input: named tensors. Output: parameters and states in the device's memory. Invariant: tensors are taken only where names, shapes
 //! and types are the model's.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Trainer, TrainerError};
+use crate::artifact::checksum;
 use crate::diagnostics::suggest;
 use crate::graph::{DType, StateKind};
 use crate::kernel::Role;
 use crate::runtime::checkpoint::{self, Note, Position, Tensor};
 use crate::runtime::places::checkpoint_name;
 
-impl Trainer<'_> {
+impl Trainer {
     /// A hash of the parameters and buffers.
     pub fn content(&self) -> String {
         let tensors = self.tensors(true);
-        checkpoint::checksum(tensors.values().map(|tensor| tensor.bytes.as_ref()))
+        checksum(tensors.values().map(|tensor| tensor.bytes.as_ref()))
     }
 
     /// All parameters and states by checkpoint name; with `weights_only`, parameters and buffers.
     pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor<'_>> {
         let mut tensors = BTreeMap::new();
-        for param in &self.graph.params {
+        for param in &self.artifact.params {
             tensors.insert(param.name.clone(), self.read(&Role::Param(param.name.clone())));
         }
-        for state in &self.graph.states {
+        for state in &self.artifact.states {
             if weights_only && state.kind != StateKind::Buffer {
                 continue;
             }
@@ -38,7 +39,7 @@ impl Trainer<'_> {
     fn read(&self, role: &Role) -> Tensor<'_> {
         let buffer = &self.places[role];
         let integer = buffer.dtype != DType::F32;
-        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.arena.raw(buffer).into() }
+        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.device.read_bytes(buffer) }
     }
 
     /// Goes on from a checkpoint of this very run, which the caller has made sure of.
@@ -62,7 +63,7 @@ impl Trainer<'_> {
     /// # Errors
     /// A parameter that is missing or of another shape; a tensor that the model does not have.
     pub fn load_weights(&mut self, path: &Path) -> Result<Note, TrainerError> {
-        let (tensors, note) = checkpoint::load(path).map_err(|error| TrainerError::Problem(error.to_string()))?;
+        let (tensors, note) = checkpoint::load(path).map_err(|error| TrainerError(error.to_string()))?;
         self.take_weights(path, tensors)?;
         Ok(note)
     }
@@ -79,7 +80,7 @@ impl Trainer<'_> {
         match self.not_finite() {
             Some(tensor) => {
                 let words = format!("{}: {tensor} holds values that are not finite", path.display());
-                Err(TrainerError::Problem(words))
+                Err(TrainerError(words))
             }
             None => Ok(()),
         }
@@ -91,8 +92,8 @@ impl Trainer<'_> {
         mut tensors: BTreeMap<String, Tensor<'_>>,
         weights_only: bool,
     ) -> Result<(), TrainerError> {
-        let params = self.graph.params.iter().map(|p| (p.name.clone(), Role::Param(p.name.clone())));
-        let states = self.graph.states.iter().filter(|state| !weights_only || state.kind == StateKind::Buffer);
+        let params = self.artifact.params.iter().map(|p| (p.name.clone(), Role::Param(p.name.clone())));
+        let states = self.artifact.states.iter().filter(|state| !weights_only || state.kind == StateKind::Buffer);
         let states = states.map(|state| (checkpoint_name(&state.kind, &state.name), Role::State(state.name.clone())));
         let wanted: Vec<(String, Role)> = params.chain(states).collect();
         let mut problems = Vec::new();
@@ -107,7 +108,7 @@ impl Trainer<'_> {
             } else if tensor.integer != (buffer.dtype != DType::F32) {
                 problems.push(format!("`{name}` has another element type than the model"));
             } else {
-                self.arena.raw_mut(buffer).copy_from_slice(&tensor.bytes);
+                self.device.write_bytes(buffer, &tensor.bytes);
             }
         }
         for name in tensors.keys() {
@@ -122,6 +123,6 @@ impl Trainer<'_> {
         let more =
             if problems.len() > shown { format!("\n  … and {} more", problems.len() - shown) } else { String::new() };
         let list = problems[..shown].join("\n  ");
-        Err(TrainerError::Problem(format!("{} does not fit the model:\n  {list}{more}", path.display())))
+        Err(TrainerError(format!("{} does not fit the model:\n  {list}{more}", path.display())))
     }
 }

@@ -3,12 +3,12 @@
 //! Input: a folder, a level and a number of threads. Output: a [`Tuning`]. Invariant: what another version of this
 //! program, or this program on another processor, has written is not read; a file that cannot be read counts as none.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::{env, fs, io};
 
-use super::{checkpoint, files};
 use crate::primitives::Level;
 use crate::primitives::tuning::Tuning;
+use crate::runtime::{checkpoint, files};
 
 /// A folder of measurements.
 #[derive(Clone, Debug)]
@@ -35,11 +35,6 @@ impl Cache {
         let home = || folder("HOME").map(|home| home.join(".cache"));
         let ansatz = |parent: PathBuf| parent.join("ansatz");
         Some(Cache { folder: folder("ANSATZ_CACHE").or_else(|| system().or_else(home).map(ansatz))? })
-    }
-
-    /// The cache in a folder, which need not exist.
-    pub fn at(folder: &Path) -> Cache {
-        Cache { folder: folder.to_path_buf() }
     }
 
     /// Where the cuts for so many threads lie.
@@ -83,7 +78,7 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_for_the_same_level_and_threads() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let cache = Cache::at(&folder.path().join("new"));
+        let cache = Cache { folder: folder.path().join("new") };
         assert!(cache.load(Level::Portable, 2).is_empty());
         let text = r#"{"portable 0 m64:64,0,64 n64:0,1,1 k64:1,64,0":{"orientation":"Given","row_blocks":2,"column_blocks":1}}"#;
         let tuning: Tuning = serde_json::from_str(text).expect("a tuning");
@@ -95,7 +90,7 @@ mod tests {
     #[test]
     fn an_oversized_file_counts_as_none() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let cache = Cache::at(folder.path());
+        let cache = Cache { folder: folder.path().to_path_buf() };
         let file = fs::File::create(cache.path(Level::Portable, 1)).expect("made");
         // Without contents: reading it to its end would take longer than memory lasts.
         file.set_len(1 << 42).expect("lengthened");
@@ -105,7 +100,7 @@ mod tests {
     #[test]
     fn what_another_machine_or_version_wrote_counts_as_none() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let cache = Cache::at(folder.path());
+        let cache = Cache { folder: folder.path().to_path_buf() };
         let (level, path) = (Level::Portable, cache.path(Level::Portable, 1));
         let text = r#"{"portable 0":{"orientation":"Given","row_blocks":1,"column_blocks":1}}"#;
         let tuning: Tuning = serde_json::from_str(text).expect("a tuning");

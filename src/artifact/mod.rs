@@ -1,0 +1,144 @@
+//! A run as plain data: the steps of a `train` item for the sizes of its data, and all that executing them needs.
+//!
+//! Input: made by `pipeline`. Output: read by `runtime`, which needs no model file and no compiler beside it; written to
+//! bytes and read back. Invariant: what is read back gives the same bits as what was written. It knows no machine.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Graph, Param, Scalar, ScalarExpr, State, ValueId};
+use crate::kernel::{Buffer, Program, Role};
+use crate::model::{BoundField, Training};
+use crate::schedule::Persistent;
+use crate::source::SourceMap;
+
+/// The first bytes of a file that holds an artifact; the last is the version of its form.
+const MAGIC: &[u8; 16] = b"ansatz artifact\x01";
+
+/// What a step is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Purpose {
+    /// A training step.
+    Train,
+    /// Loss and metrics.
+    Evaluate,
+    /// The model's outputs.
+    Predict,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The texts that places in messages point into.
+    pub sources: SourceMap,
+    /// The settings of the item, its data among them.
+    pub training: Training,
+    /// The data's fields, with the batch first.
+    pub fields: Vec<BoundField>,
+    /// Trained tensors with their first values, in declaration order.
+    pub params: Vec<Param>,
+    /// The other tensors that live from step to step.
+    pub states: Vec<State>,
+    /// Numbers of the host that are worth a name in figures, such as the learning rate.
+    pub scalars: Vec<Scalar>,
+    /// Where parameters and states lie in every step.
+    pub persistent: Persistent,
+    /// Steps by purpose and number of samples.
+    pub steps: BTreeMap<(Purpose, usize), Step>,
+    /// The model itself holds infinities, so that none need be made for one to reach a parameter.
+    pub has_infinities: bool,
+    /// A hash of what the first step computes, wherever and however the model file says it.
+    pub meaning: String,
+}
+
+/// One step for one number of samples.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Buffers and kernels.
+    pub program: Program,
+    /// The fields of the data that the step reads: name and place.
+    pub inputs: Vec<(String, Buffer)>,
+    /// The host's numbers: place and formula.
+    pub scalars: Vec<(Buffer, ScalarExpr)>,
+}
+
+/// A step that gives away, for each of its values, whether it is finite.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Watched {
+    /// Without updates; output [`Watched::output`] of a value is finite if all of its elements are.
+    pub step: Step,
+    /// The values and what they are computed from.
+    pub graph: Graph,
+    /// The loss, then the values that updates write.
+    pub roots: Vec<ValueId>,
+}
+
+impl Step {
+    /// A planned graph.
+    pub fn new(graph: &Graph, program: Program) -> Self {
+        let place =
+            |scalar: &Scalar| Some((program.find(&Role::Scalar(scalar.name.clone()))?.clone(), scalar.expr.clone()));
+        let scalars = graph.scalars.iter().filter_map(place).collect();
+        let input = |buffer: &Buffer| match &buffer.role {
+            Role::Input(name) => Some((name.clone(), buffer.clone())),
+            Role::Param(_) | Role::State(_) | Role::Scalar(_) | Role::Output(_) => None,
+            Role::Temporary(_) | Role::Local(_) => None,
+        };
+        let inputs = program.buffers.iter().filter_map(input).collect();
+        Self { program, inputs, scalars }
+    }
+}
+
+impl Watched {
+    /// The name of the output that tells of a value.
+    pub fn output(value: ValueId) -> String {
+        format!("watch:{}", value.0)
+    }
+}
+
+/// Why bytes are no artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoArtifact(String);
+
+impl fmt::Display for NoArtifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoArtifact {}
+
+impl Artifact {
+    /// The artifact as bytes.
+    ///
+    /// # Errors
+    /// Where a size is not bound: a bug of whoever made it.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, NoArtifact> {
+        let body = postcard::to_stdvec(self).map_err(|error| NoArtifact(error.to_string()))?;
+        let sum = checksum([&body[..]].into_iter());
+        Ok([&MAGIC[..], sum.as_bytes(), &body].concat())
+    }
+
+    /// What [`Artifact::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// Anything else: other files, other versions, changed or missing bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NoArtifact> {
+        let no = |words: &str| NoArtifact(words.to_string());
+        let rest = bytes.strip_prefix(&MAGIC[..]).ok_or_else(|| no("not an artifact of this version"))?;
+        let (sum, body) = rest.split_at_checked(8).ok_or_else(|| no("cut off"))?;
+        if sum != checksum([body].into_iter()).as_bytes() {
+            return Err(no("changed or cut off: its checksum does not hold"));
+        }
+        postcard::from_bytes(body).map_err(|error| no(&error.to_string()))
+    }
+}
+
+/// CRC-32 in eight digits.
+pub fn checksum<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut crc = flate2::Crc::new();
+    parts.for_each(|part| crc.update(part));
+    format!("{:08x}", crc.sum())
+}

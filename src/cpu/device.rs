@@ -1,0 +1,94 @@
+//! The CPU as a device: an arena, a pool of threads, and the programs loaded so far.
+//!
+//! Input: programs and tensors. Output: results in the arena. Invariant: as [`crate::device`]'s.
+
+use std::borrow::Cow;
+
+use super::{Arena, Executable, Options};
+use crate::device::{Device, DeviceError, Loaded, StepInput};
+use crate::graph::DType;
+use crate::kernel::{Buffer, Program};
+use crate::primitives::pool::Pool;
+
+/// See the module's text.
+pub struct Cpu {
+    options: Options,
+    arena: Arena,
+    pool: Pool,
+    executables: Vec<Executable>,
+}
+
+impl Cpu {
+    /// A device of so many threads, without memory yet.
+    ///
+    /// # Errors
+    /// No memory at all.
+    pub fn new(options: Options, threads: usize) -> Result<Self, DeviceError> {
+        let arena = Arena::with_bytes(0).map_err(|error| DeviceError(error.to_string()))?;
+        Ok(Self { options, arena, pool: Pool::new(threads), executables: Vec::new() })
+    }
+}
+
+impl Device for Cpu {
+    fn level(&self) -> String {
+        self.options.level.to_string()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.arena.bytes() as u64
+    }
+
+    fn bytes_for(&self, program: &Program) -> u64 {
+        program.arena_bytes as u64 + (program.local_bytes * self.pool.threads()) as u64
+    }
+
+    fn load(&mut self, program: &Program) -> Result<Loaded, DeviceError> {
+        let failed = |error: &dyn std::fmt::Display| DeviceError(error.to_string());
+        let executable = Executable::load(program, &self.options).map_err(|error| failed(&error))?;
+        let scratch = executable.scratch_bytes(self.pool.threads());
+        self.arena.grow(program.arena_bytes).map_err(|error| failed(&error))?;
+        self.arena.grow_scratch(scratch).map_err(|error| failed(&error))?;
+        self.executables.push(executable);
+        Ok(Loaded(self.executables.len() - 1))
+    }
+
+    fn run(&mut self, step: Loaded, input: StepInput) -> bool {
+        self.executables[step.0].run(&mut self.arena, &self.pool, input)
+    }
+
+    fn profile(&self, step: Loaded) -> Vec<u64> {
+        self.executables[step.0].profile()
+    }
+
+    fn read_f32(&self, buffer: &Buffer) -> Cow<'_, [f32]> {
+        self.arena.f32(buffer).into()
+    }
+
+    fn read_bytes(&self, buffer: &Buffer) -> Cow<'_, [u8]> {
+        self.arena.raw(buffer).into()
+    }
+
+    fn write_f32(&mut self, buffer: &Buffer, values: &[f32]) {
+        self.arena.f32_mut(buffer).copy_from_slice(values);
+    }
+
+    fn write_i32(&mut self, buffer: &Buffer, values: &[i32]) {
+        self.arena.i32_mut(buffer).copy_from_slice(values);
+    }
+
+    fn write_bytes(&mut self, buffer: &Buffer, bytes: &[u8]) {
+        self.arena.raw_mut(buffer).copy_from_slice(bytes);
+    }
+
+    fn write_with(&mut self, buffer: &Buffer, write: &mut dyn FnMut(&mut [f32])) {
+        write(self.arena.f32_mut(buffer));
+    }
+
+    fn fill(&mut self, buffer: &Buffer, value: f64) {
+        match buffer.dtype {
+            DType::F32 => self.arena.f32_mut(buffer).fill(value as f32),
+            DType::I32 => self.arena.i32_mut(buffer).fill(value as i32),
+            DType::Bool => self.arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A run as an artifact: written to bytes, read back, and executed without the model file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use ansatz::artifact::{Artifact, Purpose};
+use ansatz::cpu::{Cpu, Options};
+use ansatz::model;
+use ansatz::pipeline;
+use ansatz::primitives::Level;
+use ansatz::runtime::check::bound_fields;
+use ansatz::runtime::checkpoint;
+use ansatz::runtime::data::{self, Dataset, Plan};
+use ansatz::runtime::files;
+use ansatz::runtime::trainer::{Extent, Trainer};
+
+/// Convolution, batch norm, dropout, a schedule, clipping, a metric with state; 58 samples, of which 46 train in batches of
+/// 9, so that the last is short.
+const MODEL: &str = r#"
+model Net {
+  input image: [N, 2, 8, 8]
+  return image
+    -> conv1: Conv(6, 3, pad = 1) -> bn1: BatchNorm -> relu -> max_pool(2) -> flatten
+    -> Dropout(0.2) -> fc: Linear(4)
+}
+
+data noise {
+  source = random(samples = 58)
+  image: f32[2, 8, 8]
+  label: class[4]
+  augment.image = random_crop(8, pad = 1) -> random_flip(horizontal)
+  split = random(test = 0.2)
+}
+
+train Net on noise {
+  loss      = cross_entropy(label)
+  optimizer = adamw(lr = 3e-3)
+  schedule  = warmup(3 steps) -> cosine(to = 0.1)
+  batch     = 9
+  length    = 2 epochs
+  clip      = 1.0
+  metrics   = accuracy, recall(macro)
+}
+"#;
+
+/// The artifact of a file's run as bytes, and the data.
+fn artifact(path: &Path) -> (Vec<u8>, Dataset) {
+    let (project, file, found) = files::project(path);
+    assert!(found.is_empty(), "{found:#?}");
+    let training = model::training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
+    let dataset = data::open(&training.data, training.seed).expect("the data is there");
+    let fields = bound_fields(&dataset.fields, training.batch);
+    let short = dataset.train.len() % training.batch;
+    let wanted = [(Purpose::Train, training.batch), (Purpose::Train, short)];
+    let wanted = if short == 0 { &wanted[..1] } else { &wanted };
+    let made = pipeline::artifact(&project, &training, &fields, wanted, false);
+    (made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound"), dataset)
+}
+
+/// All tensors after the run, by name.
+fn trained(artifact: Artifact, dataset: &Dataset, level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
+    let (batch, seed) = (artifact.training.batch, artifact.training.seed);
+    let extent = Extent::of(&artifact.training, dataset.train.len());
+    let options = Options { level, profile: false, tuning: Default::default() };
+    let device = Box::new(Cpu::new(options, threads).expect("memory"));
+    let mut trainer = Trainer::new(artifact, device, extent, threads, &[Purpose::Train]).expect("the steps load");
+    for batch in dataset.train.batches(Plan::training(batch, seed), 0, extent.total_steps).expect("a thread") {
+        if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
+            trainer.reset_metrics();
+        }
+        trainer.step(&batch);
+    }
+    trainer.tensors(false).into_iter().map(|(name, tensor)| (name, tensor.bytes.into_owned())).collect()
+}
+
+/// The same as `ansatz train` in a process of its own writes it.
+fn by_command(folder: &Path, file: &str, level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
+    let run = format!("run-{level}-{threads}");
+    let threads = threads.to_string();
+    let arguments = ["train", file, "--run", &run, "--cpu", level.name(), "--threads", &threads];
+    let output = Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output();
+    let output = output.expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (tensors, _) = checkpoint::load(&folder.join(run).join("last.safetensors")).expect("a checkpoint");
+    tensors.into_iter().map(|(name, tensor)| (name, tensor.bytes.into_owned())).collect()
+}
+
+#[test]
+fn an_artifact_that_is_read_back_trains_to_the_bits_of_the_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
+    let (bytes, dataset) = artifact(&folder.path().join("net.ansatz"));
+    std::fs::remove_file(folder.path().join("net.ansatz")).expect("removed");
+    let read = || Artifact::from_bytes(&bytes).expect("an artifact");
+    for level in Level::available() {
+        let first = trained(read(), &dataset, level, 1);
+        for threads in [2, 3, 7] {
+            assert!(first == trained(read(), &dataset, level, threads), "{level} at {threads} threads");
+        }
+        std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
+        assert!(first == by_command(folder.path(), "net.ansatz", level, 2), "{level}");
+    }
+}
+
+#[test]
+fn an_artifact_is_read_back_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
+    let (bytes, _) = artifact(&folder.path().join("net.ansatz"));
+    let again = Artifact::from_bytes(&bytes).expect("an artifact").to_bytes().expect("all sizes are bound");
+    assert!(again == bytes);
+    for length in (0..bytes.len()).step_by(97).chain([bytes.len() - 1]) {
+        assert!(Artifact::from_bytes(&bytes[..length]).is_err(), "cut to {length} bytes");
+    }
+    for place in (0..bytes.len()).step_by(101).chain(0..40) {
+        let mut changed = bytes.clone();
+        changed[place] ^= 1;
+        assert!(Artifact::from_bytes(&changed).is_err(), "byte {place} changed");
+    }
+}
