@@ -9,7 +9,7 @@ use crate::artifact::{Artifact, Purpose, Step, Watched, checksum};
 use crate::diagnostics::Diagnostic;
 use crate::grad;
 use crate::graph::print::print;
-use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, Unary, ValueId};
+use crate::graph::{Binary, DType, Graph, Op, Output, ValueId};
 use crate::model::{self, BoundField, FieldRange, Mode, Project, Training};
 use crate::passes;
 use crate::schedule::{self, Persistent};
@@ -30,18 +30,12 @@ pub fn training_graph(
     let forward = model::forward(project, training, batch, Mode::Train, fields)?;
     let mut graph = forward.graph;
     graph.outputs.retain(|output| output.name == "loss" || output.name.starts_with("metric:"));
-    let mut gradients = gradients(&mut graph, forward.loss);
+    let mut gradients = grad::by_params(&mut graph, forward.loss);
     if gradient_norms {
-        for (param, gradient) in &gradients {
-            let square = square_sum(&mut graph, *gradient);
-            let span = graph.value(square).span;
-            let value = graph.unary(Unary::Sqrt, square, span);
-            let name = format!("grad:{}", graph.params[param.0 as usize].name);
-            graph.outputs.push(Output { name, value });
-        }
+        grad::add_norms(&mut graph, &gradients);
     }
     if let Some(limit) = training.clip {
-        clip(&mut graph, &mut gradients, limit);
+        grad::clip(&mut graph, &mut gradients, limit);
     }
     model::apply_optimizer(project, training, &mut graph, &gradients)?;
     passes::run(&mut graph);
@@ -140,7 +134,7 @@ fn alive(graph: &Graph, purpose: Purpose) -> Vec<bool> {
 
 /// Adds an output `d_PARAM` for the gradient of `loss` for each parameter.
 pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
-    for (param, value) in gradients(graph, loss) {
+    for (param, value) in grad::by_params(graph, loss) {
         let name = format!("d_{}", graph.params[param.0 as usize].name);
         graph.outputs.push(Output { name, value });
     }
@@ -239,75 +233,4 @@ fn meaning(graph: &Graph) -> String {
     let text = print(graph, &SourceMap::default());
     let precision = format!("{:?}", graph.precision);
     checksum([text.as_bytes(), precision.as_bytes()].into_iter())
-}
-
-/// The gradient of `loss` for each parameter that the graph reads; `differentiate` sums over its reads.
-fn gradients(graph: &mut Graph, loss: ValueId) -> Vec<(ParamId, ValueId)> {
-    let mut first: BTreeMap<ParamId, ValueId> = BTreeMap::new();
-    for (id, value) in graph.values() {
-        if let Op::Param(param) = value.op {
-            first.entry(param).or_insert(id);
-        }
-    }
-    let wrt: Vec<ValueId> = first.values().copied().collect();
-    first.into_keys().zip(grad::differentiate(graph, loss, &wrt)).collect()
-}
-
-/// The sum of squares of a tensor.
-fn square_sum(graph: &mut Graph, x: ValueId) -> ValueId {
-    let span = graph.value(x).span;
-    let square = graph.binary(Binary::Mul, x, x, span);
-    let axes: Vec<usize> = (0..graph.shape(x).len()).collect();
-    graph.sum(square, &axes, span)
-}
-
-/// Scales all gradients by min(1, limit / (norm + 1e-6)), norm over all of them (Pascanu et al. 2013, as in PyTorch).
-fn clip(graph: &mut Graph, gradients: &mut [(ParamId, ValueId)], limit: f64) {
-    let squares: Vec<ValueId> = gradients.iter().map(|(_, gradient)| square_sum(graph, *gradient)).collect();
-    let Some(total) = squares.into_iter().reduce(|a, b| {
-        let span = graph.value(a).span;
-        graph.binary(Binary::Add, a, b, span)
-    }) else {
-        return;
-    };
-    let span = graph.value(total).span;
-    let constant = |graph: &mut Graph, value| graph.constant(value, &[], DType::F32, span);
-    let norm = graph.unary(Unary::Sqrt, total, span);
-    let epsilon = constant(graph, 1e-6);
-    let norm = graph.binary(Binary::Add, norm, epsilon, span);
-    let limit = constant(graph, limit);
-    let ratio = graph.binary(Binary::Div, limit, norm, span);
-    let one = constant(graph, 1.0);
-    let scale = graph.binary(Binary::Min, one, ratio, span);
-    for (_, gradient) in gradients {
-        let shape = graph.shape(*gradient).to_vec();
-        let factor = graph.broadcast(scale, &shape, &[], span);
-        *gradient = graph.binary(Binary::Mul, *gradient, factor, span);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dim::Dim;
-    use crate::graph::{Feeds, Init, Param, Tensor, evaluate};
-    use crate::source::{FileId, Span};
-
-    #[test]
-    fn a_parameter_that_is_read_twice_has_one_gradient_over_both_reads() {
-        let span = Span::new(FileId(0), 0, 0);
-        let mut graph = Graph::default();
-        let first =
-            graph.param(Param { name: "w".into(), shape: vec![Dim::from(2usize)], init: Init::Constant(1.0), span });
-        let second = graph.read_param(ParamId(0), span);
-        let product = graph.binary(Binary::Mul, first, second, span);
-        let loss = graph.sum(product, &[0], span);
-        let found = gradients(&mut graph, loss);
-        assert_eq!(found.len(), 1);
-        graph.outputs.push(Output { name: "gradient".into(), value: found[0].1 });
-        let mut feeds = Feeds::default();
-        feeds.params.insert("w".into(), Tensor::new(&[2], vec![3.0, -5.0]));
-        let gradient = evaluate(&graph, &feeds).output("gradient").expect("an output").data.clone();
-        assert_eq!(gradient, [6.0, -10.0]);
-    }
 }

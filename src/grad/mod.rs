@@ -4,12 +4,14 @@
 //! appended, made of the same core operations. Invariant: a gradient has the shape and type of what it belongs to,
 //! and each of its nodes carries the span of the node that it differentiates.
 
+mod params;
 pub mod print;
 mod rules;
 
 use std::collections::{HashMap, HashSet};
 
 use crate::graph::{Binary, DType, Graph, Op, ParamId, Value, ValueId};
+pub use params::{add_norms, by_params, clip};
 
 /// Appends the gradient of `of` (rank 0, F32) by each of `wrt` (F32) and returns them in order; zeros where `of`
 /// does not depend on one. All reads of one parameter count as that parameter. Sizes may be symbolic.
