@@ -1,6 +1,6 @@
 //! The promises of `docs/architecture.md` and of our habits, held against the sources.
 //!
-//! Input: every Rust file under `src`. Invariant: a rule with exceptions lists each with its reason, and an exception
+//! Input: every Rust file under `src`, and `Cargo.lock`. Invariant: a rule with exceptions lists each with its reason, and an exception
 //! that is no longer needed fails too.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,15 @@ const UNSAFE_MODULES: &[&str] = &["primitives", "cpu"];
 
 /// Modules that may name the code generator.
 const CRANELIFT_MODULES: &[&str] = &["cpu"];
+
+/// Crates whose build scripts call a C compiler, and why they stay.
+const C_CRATES: &[(&str, &str)] = &[
+    ("psm", "one assembler file, which tells pest how deep the stack is"),
+    ("stacker", "asks the compiler for the name of a system only; no file of it is compiled on ours"),
+];
+
+/// Crates through which a build script compiles or links C.
+const C_BUILDERS: &[&str] = &["autotools", "bindgen", "cc", "cmake", "cxx-build", "nasm-rs", "pkg-config", "vcpkg"];
 
 /// One source file without its tests.
 struct Source {
@@ -199,4 +208,20 @@ fn sources_do_not_unwrap() {
             assert!(!code(line).contains(".unwrap()"), "src/{}:{}: say which invariant holds", source.path, number + 1);
         }
     }
+}
+
+#[test]
+fn no_dependency_builds_a_c_library() {
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is shipped");
+    let mut found = Vec::new();
+    for package in lock.split("[[package]]").skip(1) {
+        let name = package.lines().find_map(|line| line.strip_prefix("name = ")).expect("a package has a name");
+        // Where there are several versions of a crate, its name is followed by the one that is meant.
+        let used = package.lines().filter_map(|line| line.strip_prefix(" \"")?.split(['"', ' ']).next());
+        if used.into_iter().any(|used| C_BUILDERS.contains(&used)) {
+            found.push(name.trim_matches('"'));
+        }
+    }
+    let listed: Vec<&str> = C_CRATES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(found, listed, "a crate that compiles C makes the build slow; choose another or list a reason");
 }

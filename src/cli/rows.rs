@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 
+use rawzip::path::EntryPath;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// A value of a row.
@@ -125,7 +126,7 @@ impl<W: Write> Rows<W> {
         if self.format == Format::Npz {
             let arrays: Vec<(String, Vec<u8>)> =
                 self.columns.iter().map(|(name, column)| (format!("{name}.npy"), array(column))).collect();
-            self.out.write_all(&archive(&arrays)?)?;
+            archive(&arrays, &mut self.out)?;
         }
         self.out.flush()
     }
@@ -171,43 +172,18 @@ fn array(column: &[Cell]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes(), &data].concat()
 }
 
-/// A ZIP archive of uncompressed entries (PKWARE's application note, sections 4.3.7 to 4.3.16).
-fn archive(entries: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
-    let (mut bytes, mut directory) = (Vec::new(), Vec::new());
-    let limit = |length: usize| u32::try_from(length).map_err(|_| io::Error::other("an archive holds at most 4 GiB"));
-    for (name, content) in entries {
-        let mut crc = flate2::Crc::new();
-        crc.update(content);
-        let (start, size) = (limit(bytes.len())?, limit(content.len())?);
-        // Version 2.0, names in UTF-8, stored, the first of January 1980.
-        let mut common = Vec::new();
-        for half in [20u16, 0x0800, 0, 0, 0x0021] {
-            common.extend(half.to_le_bytes());
-        }
-        for word in [crc.sum(), size, size] {
-            common.extend(word.to_le_bytes());
-        }
-        common.extend((name.len() as u16).to_le_bytes());
-        common.extend([0, 0]);
-        bytes.extend(b"PK\x03\x04");
-        bytes.extend(&common);
-        bytes.extend(name.as_bytes());
-        bytes.extend(content);
-        directory.extend(b"PK\x01\x02\x14\x00");
-        directory.extend(&common);
-        directory.extend([0; 10]);
-        directory.extend(start.to_le_bytes());
-        directory.extend(name.as_bytes());
+/// Writes arrays into a ZIP archive, uncompressed, as `numpy.savez` does.
+fn archive(arrays: &[(String, Vec<u8>)], out: &mut impl Write) -> io::Result<()> {
+    let mut archive = rawzip::ZipArchiveWriter::new(out);
+    for (name, array) in arrays {
+        let (mut entry, config) =
+            archive.new_file(EntryPath::verbatim(name.as_bytes())).start().map_err(io::Error::other)?;
+        let mut writer = config.wrap(&mut entry);
+        writer.write_all(array)?;
+        let (_, descriptor) = writer.finish().map_err(io::Error::other)?;
+        entry.finish(descriptor).map_err(io::Error::other)?;
     }
-    let (start, length) = (limit(bytes.len())?, limit(directory.len())?);
-    let count = (entries.len() as u16).to_le_bytes();
-    bytes.extend(directory);
-    bytes.extend(b"PK\x05\x06\x00\x00\x00\x00");
-    bytes.extend([count, count].concat());
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(start.to_le_bytes());
-    bytes.extend([0, 0]);
-    Ok(bytes)
+    archive.finish().map(|_| ()).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -241,13 +217,23 @@ mod tests {
     #[test]
     fn archives_are_read_back() {
         let bytes = written(Format::Npz);
-        let mut archive = npyz::npz::NpzArchive::new(io::Cursor::new(bytes)).expect("an archive");
-        let y = archive.by_name("y").expect("read").expect("there");
-        assert_eq!(y.shape(), [2, 2]);
-        assert_eq!(y.into_vec::<f32>().expect("floats"), [0.1, 1.0, 0.1, 2.0]);
-        let row = archive.by_name("row").expect("read").expect("there");
-        assert_eq!(row.into_vec::<i64>().expect("integers"), [1, 2]);
-        let class = archive.by_name("class").expect("read").expect("there");
-        assert_eq!(class.dtype().descr(), "'<U4'");
+        let archive = rawzip::ZipArchive::from_slice(&bytes).expect("an archive");
+        let mut arrays = archive.entries().map(|entry| {
+            let entry = entry.expect("an entry");
+            let array = archive.get_entry(entry.wayfinder()).expect("there").data().to_vec();
+            (String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned(), array)
+        });
+        let mut next = |name: &str, head: &str| {
+            let (found, array) = arrays.next().expect("an array");
+            assert_eq!(found, name);
+            let text = String::from_utf8_lossy(&array[10..128]).into_owned();
+            assert!(text.starts_with(head), "{text}");
+            array[128..].to_vec()
+        };
+        let row = next("row.npy", "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }");
+        assert_eq!(row, [1i64, 2].map(i64::to_le_bytes).concat());
+        next("class.npy", "{'descr': '<U4', 'fortran_order': False, 'shape': (2,), }");
+        let y = next("y.npy", "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }");
+        assert_eq!(y, [0.1f32, 1.0, 0.1, 2.0].map(f32::to_le_bytes).concat());
     }
 }

@@ -1,11 +1,13 @@
 //! Files of strangers: whatever the bytes are, opening gives data or an error that names the file.
 
-use std::io::{Cursor, Write};
+use std::io::Write;
 
-use super::sources::{gzip, idx, npy};
+use super::sources::{gzip, idx, npy, png};
 use super::{folder, open};
 use ansatz::runtime::data::DataError;
+use flate2::Compression;
 use proptest::prelude::*;
+use rawzip::CompressionMethod;
 
 /// One change of a file.
 #[derive(Clone, Debug)]
@@ -45,38 +47,29 @@ fn damaged(bytes: &[u8], damages: &[Damage]) -> Vec<u8> {
     bytes
 }
 
-fn archive(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    // Stored entries; the offsets and sizes are those of the ZIP format (APPNOTE 4.3).
-    let (mut file, mut directory) = (Vec::new(), Vec::new());
+/// A ZIP archive; what is not deflated is stored, whatever its method is called.
+fn archive(arrays: &[(&str, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
+    let mut archive = rawzip::ZipArchiveWriter::new(Vec::new());
     for (name, bytes) in arrays {
-        let offset = file.len() as u32;
-        let mut crc = flate2::Crc::new();
-        crc.update(bytes);
-        let mut common = vec![20, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        common.extend(crc.sum().to_le_bytes());
-        common.extend((bytes.len() as u32).to_le_bytes());
-        common.extend((bytes.len() as u32).to_le_bytes());
-        common.extend((name.len() as u16).to_le_bytes());
-        common.extend([0, 0]);
-        file.extend(b"PK\x03\x04");
-        file.extend(&common);
-        file.extend(name.as_bytes());
-        file.extend(bytes);
-        directory.extend(b"PK\x01\x02\x14\x00");
-        directory.extend(&common);
-        directory.extend([0; 10]);
-        directory.extend(offset.to_le_bytes());
-        directory.extend(name.as_bytes());
+        let file = archive.new_file(*name).compression_method(method);
+        let (mut entry, config) = file.start().expect("begun");
+        let descriptor = match method {
+            CompressionMethod::DEFLATE => {
+                let mut writer = config.wrap(flate2::write::DeflateEncoder::new(&mut entry, Compression::best()));
+                writer.write_all(bytes).expect("written");
+                let (encoder, descriptor) = writer.finish().expect("counted");
+                encoder.finish().expect("compressed");
+                descriptor
+            }
+            _ => {
+                let mut writer = config.wrap(&mut entry);
+                writer.write_all(bytes).expect("written");
+                writer.finish().expect("counted").1
+            }
+        };
+        entry.finish(descriptor).expect("ended");
     }
-    let start = file.len() as u32;
-    file.extend(&directory);
-    file.extend(b"PK\x05\x06\0\0\0\0");
-    file.extend((arrays.len() as u16).to_le_bytes());
-    file.extend((arrays.len() as u16).to_le_bytes());
-    file.extend((directory.len() as u32).to_le_bytes());
-    file.extend(start.to_le_bytes());
-    file.extend([0, 0]);
-    file
+    archive.finish().expect("an archive")
 }
 
 /// Opens; an error must be about a file, or about a declaration that the data contradict.
@@ -100,7 +93,7 @@ fn images() -> Vec<u8> {
 fn undamaged_files_open() {
     let labels = npy("|u1", "(4,)", &[0, 1, 2, 0]);
     let arrays = [("image.npy", npy("|u1", "(4, 2, 3)", &[7; 24])), ("label.npy", labels)];
-    let folder = folder(&[("z.npz", &archive(&arrays))]);
+    let folder = folder(&[("z.npz", &archive(&arrays, CompressionMethod::STORE))]);
     let data = open(folder.path(), &format!("source = npz(\"z.npz\"){LABELLED}")).expect("a good archive");
     assert_eq!(data.train.len(), 4);
 }
@@ -122,9 +115,10 @@ proptest! {
     }
 
     #[test]
-    fn damaged_npz(damages in damages()) {
+    fn damaged_npz(damages in damages(), compressed: bool) {
         let arrays = [("image.npy", npy("|u1", "(4, 2, 3)", &[7; 24])), ("label.npy", npy("|u1", "(4,)", &[0, 1, 2, 0]))];
-        let mut bytes = archive(&arrays);
+        let method = if compressed { CompressionMethod::DEFLATE } else { CompressionMethod::STORE };
+        let mut bytes = archive(&arrays, method);
         // The directory at the end is the head of an archive.
         bytes.reverse();
         let mut bytes = damaged(&bytes, &damages);
@@ -140,10 +134,9 @@ proptest! {
 
     #[test]
     fn damaged_pictures(damages in damages(), jpeg: bool) {
-        let mut bytes = Cursor::new(Vec::new());
-        let format = if jpeg { image::ImageFormat::Jpeg } else { image::ImageFormat::Png };
-        image::RgbImage::from_fn(5, 4, |x, y| image::Rgb([x as u8 * 40, y as u8 * 50, 9])).write_to(&mut bytes, format).expect("encoded");
-        let bytes = damaged(&bytes.into_inner(), &damages);
+        let pixels: Vec<u8> = (0..20).flat_map(|place| [place % 5 * 40, place / 5 * 50, 9]).collect();
+        let jpeg_file = include_bytes!("pictures/colour.jpg");
+        let bytes = damaged(&if jpeg { jpeg_file.to_vec() } else { png(5, 4, &pixels) }, &damages);
         survives(&[("p/a/x.png", &bytes)], "source = image_folder(\"p\", size = [4, 4])\n image: u8[3, 4, 4]\n label: class[1]")?;
     }
 
@@ -167,6 +160,27 @@ fn a_compressed_array_that_claims_less_than_it_holds_is_not_unpacked_without_end
     let error =
         open(folder.path(), &format!("source = idx(images = \"i\", labels = \"l\"){LABELLED}")).expect_err("too long");
     assert!(error.to_string().contains("holds more than the 1 records"), "{error}");
+}
+
+#[test]
+fn an_archive_is_unpacked_as_far_as_its_arrays_need_and_its_checksums_are_compared() {
+    let body = "source = npz(\"z.npz\")\n x: u8[2]";
+    let refused = |bytes: &[u8], words: &str| {
+        let folder = folder(&[("z.npz", bytes)]);
+        let error = open(folder.path(), body).expect_err("wrong").to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    // 64 MiB of zeros behind a header of three records.
+    let bomb = [npy("|u1", "(3, 2)", &[1; 6]), vec![0; 64 << 20]].concat();
+    refused(&archive(&[("x.npy", bomb)], CompressionMethod::DEFLATE), "z.npz: array \"x\": holds more bytes");
+    let short = npy("|u1", "(1000000000000, 2)", &[1; 6]);
+    refused(&archive(&[("x.npy", short)], CompressionMethod::DEFLATE), "holds 6 bytes of data");
+    let good = [("x.npy", npy("|u1", "(3, 2)", &[1, 2, 3, 4, 5, 6]))];
+    refused(&archive(&good, CompressionMethod::BZIP2), "which is not NumPy's");
+    let mut changed = archive(&good, CompressionMethod::STORE);
+    let place = changed.windows(6).position(|bytes| bytes == [1, 2, 3, 4, 5, 6]).expect("stored");
+    changed[place] = 9;
+    refused(&changed, "checksum");
 }
 
 /// A gzip file of so many MiB of one byte.

@@ -14,6 +14,15 @@ pub fn idx(sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
     file
 }
 
+/// A PNG file of red, green and blue.
+pub fn png(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().and_then(|mut head| head.write_image_data(pixels)).expect("encoded");
+    bytes
+}
+
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).expect("compressed");
@@ -120,6 +129,20 @@ fn npz_takes_named_arrays_and_refuses_missing_ones() {
 }
 
 #[test]
+fn npz_reads_what_numpy_writes_plain_and_compressed() {
+    // `savez` and `savez_compressed` of NumPy 2.4 wrote these.
+    for name in ["arrays", "arrays_compressed"] {
+        let body =
+            format!("source = npz(\"tests/data/{name}.npz\")\n image: u8[2, 3]\n label: class[3]\n row: f32[100]");
+        let batch = all(&opened(&repository(), &body).train);
+        assert_eq!(floats(&batch, 0), (0..24u8).map(f32::from).collect::<Vec<_>>(), "{name}");
+        assert_eq!(integers(&batch, 1), [0, 1, 2, 0], "{name}");
+        let ends = (floats(&batch, 2)[0], floats(&batch, 2)[399]);
+        assert_eq!(ends, (-1.0, 1.0), "{name}");
+    }
+}
+
+#[test]
 fn cifar_folder_gives_training_and_test_records() {
     let body = "source = cifar_binary(\"tests/data/cifar-like\")\n image: u8[3, 32, 32]\n label: class[10]";
     let data = opened(&repository(), body);
@@ -149,12 +172,7 @@ fn cifar_100_has_two_labels_and_says_so_when_they_are_forgotten() {
 
 #[test]
 fn image_folder_numbers_classes_in_sorted_order_and_resizes() {
-    let picture = |red: u8, side: u32| {
-        let mut bytes = std::io::Cursor::new(Vec::new());
-        let pixels = image::RgbImage::from_pixel(side, side, image::Rgb([red, 20, 30]));
-        pixels.write_to(&mut bytes, image::ImageFormat::Png).expect("encoded");
-        bytes.into_inner()
-    };
+    let picture = |red: u8, side: usize| png(side as u32, side as u32, &[red, 20, 30].repeat(side * side));
     let files = [("p/b/1.png", picture(200, 4)), ("p/a/2.png", picture(10, 4)), ("p/a/1.png", picture(90, 8))];
     let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
     let folder = folder(&files);
@@ -169,6 +187,34 @@ fn image_folder_numbers_classes_in_sorted_order_and_resizes() {
         &body.replace(", size = [4, 4]", ""),
         &["p/a/1.png: is 8 × 8, but 4 × 4 is declared"],
     );
+}
+
+/// Checksums of planes that the `image` crate, version 0.25.10, decoded, converted and resized.
+#[test]
+fn pictures_of_all_kinds_are_decoded_made_grey_or_coloured_and_resized() {
+    // Grey, coloured, grey as 8 × 5, coloured as 20 × 31.
+    let pictures = [
+        ("colour.jpg", [17, 23], [0x1cc4f5a3, 0xc7bf2f22, 0x086fd0e8, 0x20daf2b2]),
+        ("grey.jpg", [12, 9], [0x51fa1eee, 0x84a706a4, 0xe1f891a4, 0xc6a1afa7]),
+        ("deep.png", [6, 7], [0xda21404e, 0x657de784, 0x64e14cf6, 0xdd5e5e35]),
+        ("palette.png", [5, 8], [0x3d1f0eb3, 0x11d39c38, 0x5faf99cb, 0xe1444fe7]),
+        ("bits.png", [3, 10], [0xbf322571, 0xe1e7a082, 0xe08196ec, 0x04e89274]),
+    ];
+    for (name, own, checksums) in pictures {
+        let bytes = std::fs::read(repository().join("tests/data/pictures").join(name)).expect("shipped");
+        let folder = folder(&[(&format!("p/a/{name}"), &bytes)]);
+        let sizes = [(1, own), (3, own), (1, [8, 5]), (3, [20, 31])];
+        for ((channels, [height, width]), checksum) in sizes.into_iter().zip(checksums) {
+            let body = format!(
+                "source = image_folder(\"p\", size = [{height}, {width}])\n image: u8[{channels}, {height}, {width}]"
+            );
+            let planes: Vec<u8> =
+                floats(&all(&opened(folder.path(), &body).train), 0).iter().map(|value| *value as u8).collect();
+            let mut crc = flate2::Crc::new();
+            crc.update(&planes);
+            assert_eq!(crc.sum(), checksum, "{name}, {channels} × {height} × {width}: {planes:?}");
+        }
+    }
 }
 
 #[test]

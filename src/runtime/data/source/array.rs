@@ -5,8 +5,12 @@
 //! Format: NumPy enhancement proposal 1. The header is read here by hand, since its sizes must be checked against the
 //! length of the data before anything is allocated or multiplied.
 
-use std::io::{Cursor, Read};
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
+
+use flate2::bufread::DeflateDecoder;
+use rawzip::{CompressionMethod, ZipArchiveEntryWayfinder, ZipSliceArchive};
 
 use super::super::arguments::Arguments;
 use super::super::error::{FileError, ReadError};
@@ -66,23 +70,60 @@ impl Source for Npz {
             FileError::new(path, format!("is not a NumPy archive: {error}")).hint("write it with `numpy.savez`")
         };
         let bytes = files::read_all(&place, context.budget)?;
-        let mut archive = npyz::npz::NpzArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
+        let archive = Archive::of(&bytes).map_err(|error| damaged(&error))?;
         let mut arrays = Vec::new();
         for name in &self.arrays {
-            let names: Vec<String> = archive.array_names().map(str::to_string).collect();
-            if !names.contains(name) {
-                let options: Vec<&str> = names.iter().map(String::as_str).collect();
-                let hint = match nearest(name, options.iter().copied()) {
+            let Some(found) = archive.arrays.get(name) else {
+                let hint = match nearest(name, archive.arrays.keys().map(String::as_str)) {
                     Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("its arrays are: {}", options.join(", ")),
+                    None => {
+                        let names: Vec<&str> = archive.arrays.keys().map(String::as_str).collect();
+                        format!("its arrays are: {}", names.join(", "))
+                    }
                 };
                 return Err(FileError::new(path, format!("holds no array \"{name}\"")).hint(hint).into());
-            }
-            let mut entry = archive.zip_archive().by_name(&format!("{name}.npy")).map_err(|error| damaged(&error))?;
-            let array = read_array(&mut entry, path, context.budget);
+            };
+            let mut reader = archive.open(*found).map_err(|error| damaged(&error))?;
+            let array = read_array(&mut reader, path, context.budget);
             arrays.push(array.map_err(|error| error.at(format!("array \"{name}\"")))?);
         }
         together(arrays, context.fields)
+    }
+}
+
+/// A ZIP archive of arrays, as `numpy.savez` and `numpy.savez_compressed` write it.
+struct Archive<'b> {
+    file: ZipSliceArchive<&'b [u8]>,
+    /// Where each array lies and how it is compressed; of two of one name the last counts.
+    arrays: BTreeMap<String, (CompressionMethod, ZipArchiveEntryWayfinder)>,
+}
+
+impl<'b> Archive<'b> {
+    fn of(bytes: &'b [u8]) -> Result<Self, rawzip::Error> {
+        let file = rawzip::ZipArchive::from_slice(bytes)?;
+        let mut arrays = BTreeMap::new();
+        let mut entries = file.entries();
+        while let Some(entry) = entries.next_entry()? {
+            let name =
+                std::str::from_utf8(entry.file_path().as_bytes()).ok().and_then(|name| name.strip_suffix(".npy"));
+            if let Some(name) = name {
+                arrays.insert(name.to_string(), (entry.compression_method(), entry.wayfinder()));
+            }
+        }
+        Ok(Self { file, arrays })
+    }
+
+    /// The bytes of an array, decompressed as they are read; the last read compares their checksum.
+    fn open(
+        &self,
+        (method, place): (CompressionMethod, ZipArchiveEntryWayfinder),
+    ) -> Result<Box<dyn Read + '_>, String> {
+        let entry = self.file.get_entry(place).map_err(|error| error.to_string())?;
+        match method {
+            CompressionMethod::STORE => Ok(Box::new(entry.verifying_reader(entry.data()))),
+            CompressionMethod::DEFLATE => Ok(Box::new(entry.verifying_reader(DeflateDecoder::new(entry.data())))),
+            other => Err(format!("its arrays are compressed by method {other:?}, which is not NumPy's")),
+        }
     }
 }
 

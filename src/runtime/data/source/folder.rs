@@ -5,23 +5,19 @@
 //! With `size` pictures are resized (bilinearly), without it they must have the declared size.
 //! Pictures become grey or red, green and blue by the declared number of channels.
 
-use std::io::{Cursor, ErrorKind};
-
-use image::{DynamicImage, ImageDecoder};
+use std::io::ErrorKind;
 
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
 use super::super::files::explain;
 use super::super::settings::Field;
 use super::super::table::{Column, Places, Values};
+use super::picture::{MOST_PIXELS, Picture, Trouble};
 use super::{Context, Loaded, Role, Roles, Source, refuse_values};
 use crate::runtime::files::{self, Place};
 
 /// Bytes of a picture's file.
 const LARGEST_FILE: u64 = 256 << 20;
-
-/// Pixels of a picture: 8192 × 8192.
-const MOST_PIXELS: u64 = 1 << 26;
 
 struct Folder {
     path: String,
@@ -156,39 +152,23 @@ impl Folder {
     /// Appends the bytes of a picture, plane by plane.
     fn picture(&self, place: &Place, pixels: &mut Vec<u8>) -> Result<(), FileError> {
         let path = place.path();
-        let damaged = |error: &dyn std::fmt::Display| {
-            FileError::new(path, format!("cannot be decoded: {error}")).hint("replace or remove the file")
-        };
         let bytes = place.open().and_then(|file| files::read_all(file, LARGEST_FILE));
-        let bytes = Cursor::new(bytes.map_err(|error| explain(path, &error))?);
-        let reader = image::ImageReader::new(bytes).with_guessed_format().map_err(|error| explain(path, &error))?;
-        // The decoder's own limit of memory bounds what a header can claim beside its size.
-        let decoder = reader.into_decoder().map_err(|error| damaged(&error))?;
-        let (width, height) = decoder.dimensions();
-        if u64::from(width) * u64::from(height) > MOST_PIXELS {
-            let message = format!("is {height} × {width}, more than the {MOST_PIXELS} pixels that are decoded");
-            return Err(FileError::new(path, message).hint("make the picture smaller"));
-        }
-        let picture = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
-        let (width, height) = (self.width as u32, self.height as u32);
-        let picture = match (picture.width(), picture.height()) == (width, height) {
-            true => picture,
-            false if self.resize => picture.resize_exact(width, height, image::imageops::FilterType::Triangle),
-            false => {
-                let message =
-                    format!("is {} × {}, but {height} × {width} is declared", picture.height(), picture.width());
-                return Err(FileError::new(path, message).hint(format!("say `size = [{height}, {width}]` to resize")));
-            }
-        };
-        match self.channels {
-            1 => pixels.extend_from_slice(picture.into_luma8().as_raw()),
-            channels => {
-                let interleaved = picture.into_rgb8().into_raw();
-                for channel in 0..channels {
-                    pixels.extend(interleaved.iter().skip(channel).step_by(channels));
+        let picture =
+            Picture::decode(&bytes.map_err(|error| explain(path, &error))?).map_err(|trouble| match trouble {
+                Trouble::TooLarge(height, width) => {
+                    let message = format!("is {height} × {width}, more than the {MOST_PIXELS} pixels that are decoded");
+                    FileError::new(path, message).hint("make the picture smaller")
                 }
-            }
+                Trouble::Damaged(words) => {
+                    FileError::new(path, format!("cannot be decoded: {words}")).hint("replace or remove the file")
+                }
+            })?;
+        let (height, width) = (self.height, self.width);
+        if !self.resize && (picture.height, picture.width) != (height, width) {
+            let message = format!("is {} × {}, but {height} × {width} is declared", picture.height, picture.width);
+            return Err(FileError::new(path, message).hint(format!("say `size = [{height}, {width}]` to resize")));
         }
+        picture.append_planes(self.channels, height, width, pixels);
         Ok(())
     }
 }

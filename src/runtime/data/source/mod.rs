@@ -10,6 +10,7 @@ mod cifar;
 mod csv;
 mod folder;
 mod idx;
+mod picture;
 mod synthetic;
 
 use std::path::Path;
