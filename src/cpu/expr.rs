@@ -69,7 +69,7 @@ impl NestEmitter<'_, '_> {
     /// One element through a strip function.
     fn call_once(&mut self, call: Call, node: &Node, point: &Point) -> Value {
         let one = self.e.i64(1);
-        for (slot, argument) in crate::cpu::plan::operands(&node.op).into_iter().enumerate() {
+        for (slot, argument) in node.op.operands().into_iter().enumerate() {
             let argument = self.uniform(argument);
             self.e.b.ins().store(memory(), argument, self.scratch, (slot * SLOT_BYTES) as i32);
         }

@@ -23,7 +23,7 @@ use crate::cpu::emit::Emitter;
 use crate::cpu::nest::NestEmitter;
 use crate::cpu::plan::NestPlan;
 use crate::cpu::step::{Steps, accesses, emit};
-use crate::kernel::{BufferId, KernelKind, Program};
+use crate::kernel::{BufferId, Program};
 use crate::primitives::Level;
 
 /// Parameters of a nest's function: base, scratch, context, lo, hi.
@@ -302,8 +302,7 @@ fn build_nest(
 
 /// Per buffer: whether the kernel may write some of its bytes.
 fn written(program: &Program, kernel: usize) -> Vec<bool> {
-    let kind: &KernelKind = &program.kernels[kernel].kind;
-    let (_, writes) = accesses(program, kind);
+    let (_, writes) = accesses(program, &program.kernels[kernel]);
     (0..program.buffers.len())
         .map(|buffer| {
             let bytes = program.range(BufferId(buffer as u32));

@@ -308,18 +308,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
             a.start < b.end && b.start < a.end
         };
         phase.stores.iter().all(|store| {
-            let seen = phase.nodes.iter().any(|node| match &node.op {
-                NodeOp::Load(location) => overlaps(location.buffer, store.location.buffer),
-                NodeOp::Const(_)
-                | NodeOp::Index(_)
-                | NodeOp::Random { .. }
-                | NodeOp::Reduced { .. }
-                | NodeOp::Unary(..)
-                | NodeOp::Binary(..)
-                | NodeOp::Compare(..)
-                | NodeOp::Select(..)
-                | NodeOp::Cast(_) => false,
-            });
+            let seen = phase.loads().any(|location| overlaps(location.buffer, store.location.buffer));
             !store.accumulate && !seen
         })
     }
@@ -528,7 +517,7 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         let plan = self.plan;
         for id in level {
             let slot = plan.phases[self.phase].slots[id.0 as usize];
-            let arguments = super::plan::operands(&plan.nest.phases[self.phase].nodes[id.0 as usize].op);
+            let arguments = plan.nest.phases[self.phase].nodes[id.0 as usize].op.operands();
             for (position, argument) in arguments.into_iter().enumerate() {
                 let value = self.value(argument, point);
                 self.store_slot(slot + position, value, crate::graph::DType::F32, point);

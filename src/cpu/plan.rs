@@ -131,17 +131,6 @@ fn is_number(nodes: &[Node], id: NodeId) -> bool {
         }
 }
 
-/// The nodes that a node reads.
-pub(super) fn operands(op: &NodeOp) -> Vec<NodeId> {
-    match op {
-        NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Random { .. } | NodeOp::Reduced { .. } => Vec::new(),
-        NodeOp::Load(location) => location.indirect.iter().map(|term| term.node).collect(),
-        NodeOp::Unary(_, a) | NodeOp::Cast(a) => vec![*a],
-        NodeOp::Binary(_, a, b) | NodeOp::Compare(_, a, b) => vec![*a, *b],
-        NodeOp::Select(a, b, c) => vec![*a, *b, *c],
-    }
-}
-
 /// Analyses a nest.
 pub(super) fn plan(nest: &Nest, wide: Wide<'_>) -> NestPlan {
     let mut nest = simplify(nest);
@@ -209,7 +198,7 @@ fn plan_phase(nest: &Nest, number: usize, outer_lanes: bool, slot: &mut usize, w
     let mut slots = vec![0; phase.nodes.len()];
     let mut levels: Vec<Vec<NodeId>> = Vec::new();
     for (index, node) in phase.nodes.iter().enumerate() {
-        let reads = operands(&node.op);
+        let reads = node.op.operands();
         let own = lane.is_some_and(|lane| own_lane(&node.op, lane, outer_lanes));
         let varies = own || reads.iter().any(|read| varying[read.0 as usize]);
         let below = reads.iter().map(|read| depth[read.0 as usize]).max().unwrap_or(0);
@@ -240,22 +229,8 @@ fn plan_phase(nest: &Nest, number: usize, outer_lanes: bool, slot: &mut usize, w
 
 /// True if the node itself, not only its operands, differs along the lane loop.
 fn own_lane(op: &NodeOp, lane: usize, outer_lanes: bool) -> bool {
-    match op {
-        NodeOp::Index(linear) | NodeOp::Random { element: linear, .. } => linear.coefficient(lane) != 0,
-        NodeOp::Load(location) => location_lane(location, lane),
-        NodeOp::Reduced { .. } => outer_lanes,
-        NodeOp::Const(_)
-        | NodeOp::Unary(..)
-        | NodeOp::Binary(..)
-        | NodeOp::Compare(..)
-        | NodeOp::Select(..)
-        | NodeOp::Cast(_) => false,
-    }
-}
-
-/// True if the affine parts of a location use the lane loop.
-pub(super) fn location_lane(location: &Location, lane: usize) -> bool {
-    location.index.coefficient(lane) != 0 || location.guards.iter().any(|(linear, _)| linear.coefficient(lane) != 0)
+    let moves = op.linears().iter().any(|linear| linear.coefficient(lane) != 0);
+    moves || outer_lanes && matches!(op, NodeOp::Reduced { .. })
 }
 
 /// More vectors per iteration for small bodies; large ones fill the machine by themselves and cost compile time.
@@ -270,19 +245,7 @@ fn unroll(phase: &Phase, varying: &[bool], lane: Option<usize>) -> usize {
         .filter(|(_, varies)| **varies)
         .map(|(node, _)| {
             let divides = matches!(node.op, NodeOp::Binary(Binary::Div | Binary::Rem, ..)) && node.dtype == DType::I32;
-            match &node.op {
-                NodeOp::Load(location) => weigh(location),
-                NodeOp::Binary(..) if divides => 16,
-                NodeOp::Const(_)
-                | NodeOp::Index(_)
-                | NodeOp::Random { .. }
-                | NodeOp::Reduced { .. }
-                | NodeOp::Unary(..)
-                | NodeOp::Binary(..)
-                | NodeOp::Compare(..)
-                | NodeOp::Select(..)
-                | NodeOp::Cast(_) => 1,
-            }
+            node.op.location().map_or(if divides { 16 } else { 1 }, weigh)
         })
         .sum();
     let stores: usize = phase.stores.iter().map(|store| weigh(&store.location)).sum();

@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{FuncRef, InstBuilder, Value};
 
 use crate::cpu::context::{Helper, field};
 use crate::cpu::emit::Emitter;
-use crate::kernel::{BufferId, KernelKind, Location, NodeOp, Program, Winograd};
+use crate::kernel::{BufferId, Kernel, Program};
 
 /// From which size on a kernel is worth a barrier.
 #[derive(Clone, Copy, Debug)]
@@ -102,43 +102,16 @@ fn overlap(a: &[Bytes], b: &[Bytes]) -> bool {
 }
 
 /// The bytes that a kernel reads and those that it writes, numbered as by [`Program::range`].
-pub(super) fn accesses(program: &Program, kind: &KernelKind) -> (Vec<Bytes>, Vec<Bytes>) {
-    let range = |id: BufferId| program.range(id);
-    match kind {
-        KernelKind::Nest(nest) => {
-            let loads = nest.phases.iter().flat_map(|phase| &phase.nodes).filter_map(|node| match &node.op {
-                NodeOp::Load(Location { buffer, .. }) => Some(range(*buffer)),
-                NodeOp::Const(_)
-                | NodeOp::Index(_)
-                | NodeOp::Random { .. }
-                | NodeOp::Reduced { .. }
-                | NodeOp::Unary(..)
-                | NodeOp::Binary(..)
-                | NodeOp::Compare(..)
-                | NodeOp::Select(..)
-                | NodeOp::Cast(_) => None,
-            });
-            let stores = nest.phases.iter().flat_map(|phase| &phase.stores).map(|store| range(store.location.buffer));
-            (loads.collect(), stores.collect())
-        }
-        KernelKind::Product(product) => (vec![range(product.a.0), range(product.b.0)], vec![range(product.c.0)]),
-        KernelKind::Winograd(Winograd { product, filter, .. }) => {
-            let read = [product.a.0, product.b.0].into_iter().chain(*filter);
-            (read.map(range).collect(), vec![range(product.c.0)])
-        }
-        KernelKind::Filter(winograd) => {
-            (vec![range(winograd.taps())], winograd.filter.into_iter().map(range).collect())
-        }
-        KernelKind::Zero(buffer) => (Vec::new(), vec![range(*buffer)]),
-        KernelKind::Copy { from, to } => (vec![range(*from)], vec![range(*to)]),
-    }
+pub(super) fn accesses(program: &Program, kernel: &Kernel) -> (Vec<Bytes>, Vec<Bytes>) {
+    let ranges = |buffers: Vec<BufferId>| buffers.into_iter().map(|buffer| program.range(buffer)).collect();
+    (ranges(kernel.reads()), ranges(kernel.writes()))
 }
 
 /// The bytes that kernels read and those that they write, without the threads' own memory.
 fn shared_accesses(program: &Program, kernels: std::ops::Range<usize>) -> (Vec<Bytes>, Vec<Bytes>) {
     let (mut reads, mut writes) = (Vec::new(), Vec::new());
     for kernel in &program.kernels[kernels] {
-        let (read, written) = accesses(program, &kernel.kind);
+        let (read, written) = accesses(program, kernel);
         reads.extend(read);
         writes.extend(written);
     }

@@ -232,26 +232,18 @@ impl Machine<'_> {
     }
 
     fn product(&mut self, product: &Product, slice: usize, slices: usize) {
-        let address = |base: i64, loops: &[(&[ProductLoop], &[usize])], stride: fn(&ProductLoop) -> i64| {
-            loops
-                .iter()
-                .flat_map(|(loops, point)| loops.iter().zip(*point))
-                .fold(base, |sum, (each, &index)| sum + stride(each) * index as i64)
-        };
         let extents = |loops: &[ProductLoop]| points(&loops.iter().map(|each| each.extent).collect::<Vec<_>>());
+        let [a, b, c] = product.functions();
         for batch in part(&extents(&product.batch), slice, slices) {
-            for m in extents(&product.m) {
-                for n in extents(&product.n) {
-                    let outer = [(&product.batch[..], &batch[..]), (&product.m[..], &m[..]), (&product.n[..], &n[..])];
-                    let c = address(product.c.1, &outer, |each| each.c);
-                    let mut sum = if product.accumulate { self.load(product.c.0, c) } else { 0.0 };
-                    for k in extents(&product.k) {
-                        let all = [outer[0], outer[1], outer[2], (&product.k[..], &k[..])];
-                        let a = self.load(product.a.0, address(product.a.1, &all, |each| each.a));
-                        sum += a * self.load(product.b.0, address(product.b.1, &all, |each| each.b));
-                    }
-                    self.store(product.c.0, c, sum);
+            for rest in extents(&[&product.m[..], &product.n[..]].concat()) {
+                let outer = [&batch[..], &rest[..]].concat();
+                let place = c.at(&outer);
+                let mut sum = if product.accumulate { self.load(product.c.0, place) } else { 0.0 };
+                for k in extents(&product.k) {
+                    let all = [&outer[..], &k[..]].concat();
+                    sum += self.load(product.a.0, a.at(&all)) * self.load(product.b.0, b.at(&all));
                 }
+                self.store(product.c.0, place, sum);
             }
         }
     }

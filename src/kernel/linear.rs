@@ -71,6 +71,18 @@ impl Linear {
         self.terms.iter().fold(start, |sum, &(index, coefficient)| sum.plus(&substitute(index).scaled(coefficient)))
     }
 
+    /// Forgets a loop; the numbers of later ones become one less.
+    pub fn remove(&mut self, index: usize) {
+        self.terms.retain(|term| term.0 != index);
+        self.terms.iter_mut().filter(|term| term.0 > index).for_each(|term| term.0 -= 1);
+    }
+
+    /// Fixes the index of a loop.
+    pub fn fix(&mut self, index: usize, point: usize) {
+        self.offset += self.coefficient(index) * point as i64;
+        self.terms.retain(|term| term.0 != index);
+    }
+
     /// Least and greatest value over a box of index extents; every extent is at least 1.
     pub fn range(&self, extents: &[usize]) -> (i64, i64) {
         let mut range = (self.offset, self.offset);

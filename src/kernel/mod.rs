@@ -8,6 +8,7 @@
 //! and a list of phases that run in order at each outer point; a phase with inner loops reduces or maps over them.
 //! A softmax row is one nest: a max phase, a sum-of-exp phase and a store phase.
 
+pub mod access;
 pub mod interpret;
 pub mod linear;
 pub mod print;

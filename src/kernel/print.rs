@@ -5,8 +5,7 @@
 use std::fmt::Write;
 
 use super::{
-    BufferId, Kernel, KernelKind, Linear, Location, Nest, NodeId, NodeOp, Phase, Product, ProductLoop, Program,
-    ReductionKind,
+    BufferId, Kernel, KernelKind, Linear, Location, Nest, NodeOp, Phase, Product, ProductLoop, Program, ReductionKind,
 };
 
 /// The whole program.
@@ -74,18 +73,18 @@ fn phase_text(program: &Program, phase: &Phase, text: &mut String) {
 
 fn node_text(program: &Program, op: &NodeOp) -> String {
     let name = |op: &dyn std::fmt::Debug| format!("{op:?}").to_lowercase();
-    let list = |nodes: &[&NodeId]| nodes.iter().map(|node| format!("%{}", node.0)).collect::<Vec<_>>().join(", ");
+    let operands = || op.operands().iter().map(|node| format!("%{}", node.0)).collect::<Vec<_>>().join(", ");
     match op {
         NodeOp::Const(number) => format!("{number}"),
         NodeOp::Index(linear) => format!("index {}", linear_text(linear)),
         NodeOp::Load(location) => format!("load {}", location_text(program, location)),
         NodeOp::Random { stream, element } => format!("random {stream} at {}", linear_text(element)),
         NodeOp::Reduced { phase, index } => format!("reduced {phase}.{index}"),
-        NodeOp::Unary(op, x) => format!("{} {}", name(op), list(&[x])),
-        NodeOp::Binary(op, a, b) => format!("{} {}", name(op), list(&[a, b])),
-        NodeOp::Compare(op, a, b) => format!("{} {}", name(op), list(&[a, b])),
-        NodeOp::Select(condition, then, otherwise) => format!("select {}", list(&[condition, then, otherwise])),
-        NodeOp::Cast(x) => format!("cast {}", list(&[x])),
+        NodeOp::Unary(op, _) => format!("{} {}", name(op), operands()),
+        NodeOp::Binary(op, ..) => format!("{} {}", name(op), operands()),
+        NodeOp::Compare(op, ..) => format!("{} {}", name(op), operands()),
+        NodeOp::Select(..) => format!("select {}", operands()),
+        NodeOp::Cast(_) => format!("cast {}", operands()),
     }
 }
 

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 
-use super::slices::product_functions;
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{BufferId, Kernel, KernelKind, Linear, Nest, NodeId, NodeOp, Phase, Product};
 use zone::{Access, Zone};
@@ -95,7 +94,7 @@ pub(super) fn find(kernels: &mut [Kernel], is_temporary: impl Fn(BufferId) -> bo
                 }
             }
             KernelKind::Winograd(_) | KernelKind::Filter(_) | KernelKind::Zero(_) | KernelKind::Copy { .. } => {
-                for buffer in super::touched(kernel) {
+                for buffer in kernel.reads() {
                     reads.entry(buffer).or_default().push((Access::default(), Zone::nowhere()));
                 }
             }
@@ -115,20 +114,8 @@ pub(super) fn find(kernels: &mut [Kernel], is_temporary: impl Fn(BufferId) -> bo
 /// How many stores and kernels write each buffer.
 fn writes(kernels: &[Kernel]) -> BTreeMap<BufferId, usize> {
     let mut writes = BTreeMap::new();
-    for kernel in kernels {
-        let written: Vec<BufferId> = match &kernel.kind {
-            KernelKind::Nest(nest) => {
-                nest.phases.iter().flat_map(|phase| &phase.stores).map(|store| store.location.buffer).collect()
-            }
-            KernelKind::Product(product) => vec![product.c.0],
-            KernelKind::Winograd(winograd) => vec![winograd.product.c.0],
-            KernelKind::Filter(winograd) => winograd.filter.into_iter().collect(),
-            KernelKind::Zero(buffer) => vec![*buffer],
-            KernelKind::Copy { to, .. } => vec![*to],
-        };
-        for buffer in written {
-            *writes.entry(buffer).or_insert(0) += 1;
-        }
+    for buffer in kernels.iter().flat_map(Kernel::writes) {
+        *writes.entry(buffer).or_insert(0) += 1;
     }
     writes
 }
@@ -136,7 +123,7 @@ fn writes(kernels: &[Kernel]) -> BTreeMap<BufferId, usize> {
 /// A product's operands and result over all its loops.
 fn accesses(product: &Product) -> [Access; 3] {
     let extents: Vec<usize> = product.loops().map(|each| each.extent).collect();
-    product_functions(product).map(|index| Access { index, extents: extents.clone() })
+    product.functions().map(|index| Access { index, extents: extents.clone() })
 }
 
 /// Adds the bands of a zone over all loops of a product that its primitive can follow: of at most one m, one n and one k
@@ -308,31 +295,17 @@ fn unread(phase: &Phase, facts: &[Fact]) -> Vec<(BufferId, Linear, Zone)> {
                 limit(&mut unread, *x, &own.or(&fact(condition).fails));
                 limit(&mut unread, *y, &own.or(&fact(condition).holds));
             }
-            NodeOp::Binary(_, x, y) | NodeOp::Compare(_, x, y) => {
-                limit(&mut unread, *x, &own);
-                limit(&mut unread, *y, &own);
-            }
-            NodeOp::Unary(_, x) | NodeOp::Cast(x) => limit(&mut unread, *x, &own),
-            NodeOp::Load(location) => {
-                for term in &location.indirect {
-                    limit(&mut unread, term.node, &Zone::nowhere());
-                }
+            // Which element is read matters everywhere.
+            NodeOp::Load(_) => node.op.operands().into_iter().for_each(|id| limit(&mut unread, id, &Zone::nowhere())),
+            NodeOp::Binary(..) | NodeOp::Compare(..) | NodeOp::Unary(..) | NodeOp::Cast(_) => {
+                node.op.operands().into_iter().for_each(|id| limit(&mut unread, id, &own));
             }
             NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Random { .. } | NodeOp::Reduced { .. } => {}
         }
     }
-    let load = |(node, zone): (&crate::kernel::Node, Zone)| match &node.op {
-        NodeOp::Load(at) if at.indirect.is_empty() => Some((at.buffer, at.index.clone(), zone)),
-        NodeOp::Load(at) => Some((at.buffer, at.index.clone(), Zone::nowhere())),
-        NodeOp::Const(_)
-        | NodeOp::Index(_)
-        | NodeOp::Random { .. }
-        | NodeOp::Reduced { .. }
-        | NodeOp::Unary(..)
-        | NodeOp::Binary(..)
-        | NodeOp::Compare(..)
-        | NodeOp::Select(..)
-        | NodeOp::Cast(_) => None,
+    let load = |(node, zone): (&crate::kernel::Node, Zone)| {
+        let at = node.op.location()?;
+        Some((at.buffer, at.index.clone(), if at.indirect.is_empty() { zone } else { Zone::nowhere() }))
     };
     phase.nodes.iter().zip(unread).filter_map(load).collect()
 }

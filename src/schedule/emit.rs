@@ -62,7 +62,7 @@ pub(super) fn nest(places: &Places<'_>, draft: &Draft) -> Vec<Kernel> {
     }
     let phases = draft.stages.iter().map(|stage| phase(places, stage, &reduced)).collect();
     let mut nest = Nest { outer: draft.outer.clone(), parallel: draft.parallel, lanes: Lanes::None, phases };
-    join_loops(&mut nest);
+    nest.join_loops();
     if draft.scatter != Some(false) {
         unroll_short_rows(&mut nest);
     }
@@ -160,60 +160,6 @@ fn location(buffer: BufferId, sizes: &[usize], at: &At, name: &impl Fn(NodeId) -
     location
 }
 
-/// Every linear function of a phase.
-pub(super) fn functions(phase: &mut Phase) -> Vec<&mut Linear> {
-    fn of_location(location: &mut Location) -> impl Iterator<Item = &mut Linear> {
-        std::iter::once(&mut location.index).chain(location.guards.iter_mut().map(|guard| &mut guard.0))
-    }
-    let mut all = Vec::new();
-    for node in &mut phase.nodes {
-        match &mut node.op {
-            NodeOp::Index(linear) | NodeOp::Random { element: linear, .. } => all.push(linear),
-            NodeOp::Load(location) => all.extend(of_location(location)),
-            NodeOp::Const(_)
-            | NodeOp::Reduced { .. }
-            | NodeOp::Unary(..)
-            | NodeOp::Binary(..)
-            | NodeOp::Compare(..)
-            | NodeOp::Select(..)
-            | NodeOp::Cast(_) => {}
-        }
-    }
-    all.extend(phase.stores.iter_mut().flat_map(|store| of_location(&mut store.location)));
-    all
-}
-
-/// Joins neighbouring loops that every address walks through as one.
-fn join_loops(nest: &mut Nest) {
-    let as_one = |linear: &Linear, index: usize, extent: usize| {
-        linear.coefficient(index) == linear.coefficient(index + 1) * extent as i64
-    };
-    let remove = |linear: &mut Linear, index: usize| {
-        linear.terms.retain(|term| term.0 != index);
-        linear.terms.iter_mut().filter(|term| term.0 > index).for_each(|term| term.0 -= 1);
-    };
-    for index in (0..nest.outer.len().saturating_sub(1)).rev() {
-        let extent = nest.outer[index + 1];
-        let same_side = (index < nest.parallel) == (index + 1 < nest.parallel);
-        let joins = |phase: &mut Phase| functions(phase).iter().all(|linear| as_one(linear, index, extent));
-        if same_side && nest.phases.iter_mut().all(joins) {
-            nest.phases.iter_mut().flat_map(functions).for_each(|linear| remove(linear, index));
-            nest.outer[index] *= nest.outer.remove(index + 1);
-            nest.parallel -= usize::from(index + 1 < nest.parallel);
-        }
-    }
-    let outer = nest.outer.len();
-    for phase in &mut nest.phases {
-        for index in (0..phase.inner.len().saturating_sub(1)).rev() {
-            let extent = phase.inner[index + 1];
-            if functions(phase).iter().all(|linear| as_one(linear, outer + index, extent)) {
-                functions(phase).into_iter().for_each(|linear| remove(linear, outer + index));
-                phase.inner[index] *= phase.inner.remove(index + 1);
-            }
-        }
-    }
-}
-
 /// Extent up to which a last loop is unrolled, so that the lanes run along the one before it.
 const SHORT_ROW: usize = 4;
 /// Nodes of an unrolled phase.
@@ -253,12 +199,9 @@ fn unrolled(phase: &Phase, index: usize, before: usize, last: usize) -> Option<P
         return None;
     }
     let mut unrolled = Phase { inner: Vec::new(), nodes: Vec::new(), reductions: Vec::new(), stores: Vec::new() };
-    for point in 0..last as i64 {
+    for point in 0..last {
         let mut copy = phase.clone();
-        for linear in functions(&mut copy) {
-            linear.offset += linear.coefficient(index) * point;
-            linear.terms.retain(|term| term.0 != index);
-        }
+        copy.linears_mut().for_each(|linear| linear.fix(index, point));
         append(&mut unrolled, copy);
     }
     Some(unrolled)
@@ -268,7 +211,7 @@ fn unrolled(phase: &Phase, index: usize, before: usize, last: usize) -> Option<P
 fn append(target: &mut Phase, phase: Phase) {
     let mut names: Vec<NodeId> = Vec::with_capacity(phase.nodes.len());
     for mut node in phase.nodes {
-        rename(&mut node.op, &names);
+        node.op.operands_mut().into_iter().for_each(|id| *id = names[id.0 as usize]);
         let known = target.nodes.iter().position(|other| *other == node);
         names.push(NodeId(known.unwrap_or_else(|| {
             target.nodes.push(node);
@@ -291,27 +234,8 @@ fn append(target: &mut Phase, phase: Phase) {
         before.node = NodeId(target.nodes.len() as u32 - 1);
     }
     for mut store in phase.stores {
-        store.value = names[store.value.0 as usize];
-        store.location.indirect.iter_mut().for_each(|term| term.node = names[term.node.0 as usize]);
+        store.operands_mut().for_each(|id| *id = names[id.0 as usize]);
         target.stores.push(store);
-    }
-}
-
-fn rename(op: &mut NodeOp, names: &[NodeId]) {
-    let name = |node: &mut NodeId| *node = names[node.0 as usize];
-    match op {
-        NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Random { .. } | NodeOp::Reduced { .. } => {}
-        NodeOp::Load(location) => location.indirect.iter_mut().for_each(|term| name(&mut term.node)),
-        NodeOp::Unary(_, x) | NodeOp::Cast(x) => name(x),
-        NodeOp::Binary(_, a, b) | NodeOp::Compare(_, a, b) => {
-            name(a);
-            name(b);
-        }
-        NodeOp::Select(condition, then, otherwise) => {
-            name(condition);
-            name(then);
-            name(otherwise);
-        }
     }
 }
 
@@ -328,19 +252,7 @@ fn choose_lanes(nest: &Nest) -> Lanes {
     for phase in nest.phases.iter().filter(|phase| !phase.inner.is_empty()) {
         let inner_loop = nest.outer.len() + phase.inner.len() - 1;
         let last_inner = *phase.inner.last().expect("the phase has inner loops");
-        let loads = phase.nodes.iter().filter_map(|node| match &node.op {
-            NodeOp::Load(location) => Some(location),
-            NodeOp::Const(_)
-            | NodeOp::Index(_)
-            | NodeOp::Random { .. }
-            | NodeOp::Reduced { .. }
-            | NodeOp::Unary(..)
-            | NodeOp::Binary(..)
-            | NodeOp::Compare(..)
-            | NodeOp::Select(..)
-            | NodeOp::Cast(_) => None,
-        });
-        for location in loads.chain(phase.stores.iter().map(|store| &store.location)) {
+        for location in phase.locations() {
             inner_score += contiguity(location, inner_loop) * filling(last_inner);
             outer_score += contiguity(location, outer_loop) * filling(last_outer);
         }
@@ -359,22 +271,7 @@ fn are_short_rows(nest: &Nest, outer_loop: usize) -> bool {
         location.indirect.is_empty() && location.index.coefficient(outer_loop).unsigned_abs() < LANES as u64
     };
     let short = |phase: &Phase| {
-        let loads_are_near = phase.nodes.iter().all(|node| match &node.op {
-            NodeOp::Load(location) => near(location),
-            NodeOp::Const(_)
-            | NodeOp::Index(_)
-            | NodeOp::Random { .. }
-            | NodeOp::Reduced { .. }
-            | NodeOp::Unary(..)
-            | NodeOp::Binary(..)
-            | NodeOp::Compare(..)
-            | NodeOp::Select(..)
-            | NodeOp::Cast(_) => true,
-        });
-        phase.inner.len() <= 1
-            && phase.inner.iter().all(|extent| *extent < LANES)
-            && loads_are_near
-            && phase.stores.iter().all(|store| near(&store.location))
+        phase.inner.len() <= 1 && phase.inner.iter().all(|extent| *extent < LANES) && phase.locations().all(near)
     };
     nest.outer[outer_loop] >= LANES && nest.phases.iter().all(short)
 }

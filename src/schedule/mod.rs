@@ -46,7 +46,7 @@ pub use persistent::{ALIGNMENT, Persistent};
 pub use report::{KernelReport, Report, report};
 
 use crate::graph::{DType, Graph, Target};
-use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, NodeOp, Program, Role, Winograd};
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Program, Role};
 use crate::source::Span;
 use code::Dest;
 use draft::Item;
@@ -251,42 +251,10 @@ fn place_temporaries(program: &mut Program, fixed: usize, start: usize) -> usize
 fn lives(buffers: usize, kernels: &[Kernel]) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; buffers];
     for (number, kernel) in kernels.iter().enumerate() {
-        for buffer in touched(kernel) {
+        for buffer in kernel.buffers() {
             let life = &mut lives[buffer.0 as usize];
             *life = Some(life.map_or((number, number), |(first, _)| (first, number)));
         }
     }
     lives
-}
-
-/// The buffers that a kernel reads or writes, possibly more than once.
-pub fn touched(kernel: &Kernel) -> Vec<BufferId> {
-    match &kernel.kind {
-        KernelKind::Zero(buffer) => vec![*buffer],
-        KernelKind::Copy { from, to } => vec![*from, *to],
-        KernelKind::Product(product) => vec![product.a.0, product.b.0, product.c.0],
-        KernelKind::Winograd(Winograd { product, filter, .. }) => {
-            [product.a.0, product.b.0, product.c.0].into_iter().chain(*filter).collect()
-        }
-        KernelKind::Filter(winograd) => std::iter::once(winograd.taps()).chain(winograd.filter).collect(),
-        KernelKind::Nest(nest) => {
-            let mut touched = Vec::new();
-            for phase in &nest.phases {
-                touched.extend(phase.stores.iter().map(|store| store.location.buffer));
-                touched.extend(phase.nodes.iter().filter_map(|node| match &node.op {
-                    NodeOp::Load(location) => Some(location.buffer),
-                    NodeOp::Const(_)
-                    | NodeOp::Index(_)
-                    | NodeOp::Random { .. }
-                    | NodeOp::Reduced { .. }
-                    | NodeOp::Unary(..)
-                    | NodeOp::Binary(..)
-                    | NodeOp::Compare(..)
-                    | NodeOp::Select(..)
-                    | NodeOp::Cast(_) => None,
-                }));
-            }
-            touched
-        }
-    }
 }

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 
 use crate::kernel::print::bands_text;
-use crate::kernel::{Buffer, BufferId, KernelKind, Nest, NodeOp, Product, Program, Role, Winograd};
+use crate::kernel::{Buffer, KernelKind, Nest, NodeOp, Product, Program, Role, Winograd};
 use crate::source::SourceMap;
 
 /// A program in numbers.
@@ -103,9 +103,6 @@ pub fn report(program: &Program, sources: &SourceMap) -> Report {
 fn kernel_report(program: &Program, position: usize, sources: &SourceMap) -> KernelReport {
     let kernel = &program.kernels[position];
     let group = program.group_of(position);
-    let mut touched: Vec<BufferId> = super::touched(kernel);
-    touched.sort_unstable();
-    touched.dedup();
     let place = if sources.get(kernel.span.file).is_some() { sources.location(kernel.span) } else { String::new() };
     let (flops, shape) = match &kernel.kind {
         KernelKind::Nest(nest) => (nest_flops(nest), nest_shape(nest)),
@@ -117,7 +114,7 @@ fn kernel_report(program: &Program, position: usize, sources: &SourceMap) -> Ker
     // A local buffer is written or read anew in every slice.
     let slices = group.map(|group| group.slices);
     let times = |buffer| if program.is_local(buffer) { slices.unwrap_or(1) as u64 } else { 1 };
-    let bytes = touched.iter().map(|&buffer| program.buffer(buffer).bytes() as u64 * times(buffer)).sum();
+    let bytes = kernel.buffers().into_iter().map(|buffer| program.buffer(buffer).bytes() as u64 * times(buffer)).sum();
     KernelReport { name: kernel.name.clone(), place, flops, bytes, shape, slices }
 }
 

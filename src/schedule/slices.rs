@@ -9,9 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use super::emit::functions;
 use super::memory::{self, Request};
-use crate::kernel::{Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Linear, Nest, NodeOp, Product, Role};
+use crate::kernel::{Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Linear, Nest, Phase, Role};
 
 /// Bytes of a slice that stay in an L2 of 1 MiB beside what is read once.
 const CACHE_BYTES: usize = 512 << 10;
@@ -190,7 +189,7 @@ fn cut_nest(nest: &Nest, slices: usize) -> Option<Nest> {
 /// Makes two loops of loop `number`, the first of `count` iterations.
 fn split_loop(nest: &mut Nest, number: usize, count: usize) {
     let rest = nest.outer[number] / count;
-    for linear in nest.phases.iter_mut().flat_map(functions) {
+    for linear in nest.linears_mut() {
         *linear = linear.compose(|index| match index.cmp(&number) {
             std::cmp::Ordering::Less => Linear::index(index),
             std::cmp::Ordering::Equal => Linear::index(index).scaled(rest as i64).plus(&Linear::index(index + 1)),
@@ -213,22 +212,17 @@ pub(super) fn uses(kind: &KernelKind, slices: usize) -> BTreeMap<BufferId, Use> 
         KernelKind::Nest(nest) => {
             for phase in &nest.phases {
                 let extents = [&nest.outer[..], &phase.inner[..]].concat();
-                for node in &phase.nodes {
-                    if let NodeOp::Load(at) = &node.op {
-                        let pattern = at.indirect.is_empty().then(|| pattern(&at.index, &extents, nest.parallel));
-                        add(at.buffer, true, false, pattern.flatten());
-                    }
-                }
-                for store in &phase.stores {
-                    let at = &store.location;
+                let loads = phase.loads().map(|at| (at, true, false));
+                let stores = phase.stores.iter().map(|store| (&store.location, store.accumulate, true));
+                for (at, reads, writes) in loads.chain(stores) {
                     let pattern = at.indirect.is_empty().then(|| pattern(&at.index, &extents, nest.parallel));
-                    add(at.buffer, store.accumulate, true, pattern.flatten());
+                    add(at.buffer, reads, writes, pattern.flatten());
                 }
             }
         }
         KernelKind::Product(product) => {
             let loops = product.slice_loops(slices).expect("a cut product has loops over slices");
-            let [a, b, c] = product_functions(product);
+            let [a, b, c] = product.functions();
             let extents: Vec<usize> = product.loops().map(|each| each.extent).collect();
             add(product.a.0, true, false, pattern(&a, &extents, loops));
             add(product.b.0, true, false, pattern(&b, &extents, loops));
@@ -239,17 +233,6 @@ pub(super) fn uses(kind: &KernelKind, slices: usize) -> BTreeMap<BufferId, Use> 
         }
     }
     uses
-}
-
-/// The elements of A, B and C as functions of batch, m, n and k loops.
-pub(super) fn product_functions(product: &Product) -> [Linear; 3] {
-    let function = |offset: i64, stride: fn(&crate::kernel::ProductLoop) -> i64| {
-        let loops = product.loops().enumerate();
-        loops
-            .fold(Linear::constant(offset), |sum, (number, each)| sum.plus(&Linear::index(number).scaled(stride(each))))
-    };
-    let (a, b, c) = (product.a.1, product.b.1, product.c.1);
-    [function(a, |each| each.a), function(b, |each| each.b), function(c, |each| each.c)]
 }
 
 /// The pattern of an address whose first `loops` loops number the slices.
@@ -322,20 +305,10 @@ fn move_accesses(kind: &mut KernelKind, slices: usize, moved: &BTreeMap<BufferId
     match kind {
         KernelKind::Nest(nest) => {
             let parallel = nest.parallel;
-            let relocate = |buffer: BufferId, index: &mut Linear| {
-                if let Some(low) = moved.get(&buffer) {
-                    index.terms.retain(|(number, _)| *number >= parallel);
-                    index.offset -= low;
-                }
-            };
-            for phase in &mut nest.phases {
-                for node in &mut phase.nodes {
-                    if let NodeOp::Load(at) = &mut node.op {
-                        relocate(at.buffer, &mut at.index);
-                    }
-                }
-                for store in &mut phase.stores {
-                    relocate(store.location.buffer, &mut store.location.index);
+            for location in nest.phases.iter_mut().flat_map(Phase::locations_mut) {
+                if let Some(low) = moved.get(&location.buffer) {
+                    location.index.terms.retain(|(number, _)| *number >= parallel);
+                    location.index.offset -= low;
                 }
             }
         }

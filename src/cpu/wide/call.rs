@@ -11,7 +11,7 @@ use super::{LANES, Stream, Strip, Uniform};
 use crate::cpu::emit::{Width, memory};
 use crate::cpu::nest::{NestEmitter, Point};
 use crate::graph::DType;
-use crate::kernel::{NodeOp, ReductionKind};
+use crate::kernel::ReductionKind;
 
 impl NestEmitter<'_, '_> {
     /// A place of the table, as an offset from this thread's scratch.
@@ -51,18 +51,10 @@ impl NestEmitter<'_, '_> {
         let plan = self.plan;
         let phase = &plan.nest.phases[self.phase];
         let (sum, constant) = match stream {
-            Stream::Load(node) => match &phase.nodes[node.0 as usize].op {
-                NodeOp::Load(location) => self.address(location, first),
-                NodeOp::Const(_)
-                | NodeOp::Index(_)
-                | NodeOp::Random { .. }
-                | NodeOp::Reduced { .. }
-                | NodeOp::Unary(..)
-                | NodeOp::Binary(..)
-                | NodeOp::Compare(..)
-                | NodeOp::Select(..)
-                | NodeOp::Cast(_) => unreachable!("load streams stem from loads"),
-            },
+            Stream::Load(node) => {
+                let location = phase.nodes[node.0 as usize].op.location().expect("load streams stem from loads");
+                self.address(location, first)
+            }
             Stream::Store(store) => self.address(&phase.stores[store].location, first),
             Stream::Reduced(phase, index) => {
                 let slot = plan.phases[phase].reduced[index];
