@@ -2,7 +2,8 @@
 //!
 //! Input: built by `schedule` from a graph with bound sizes. Output: read by `cpu` (and later `cuda`).
 //! Invariant: every load and store of a nest lies inside its buffer for every point of its domain,
-//! unless it carries a guard that says otherwise. Buffers are offsets from one base pointer.
+//! unless it carries a guard that says otherwise. Buffers are offsets from one base pointer. [`verify`] lists
+//! all rules and checks them.
 //!
 //! Everything except contraction tiles is a [`Nest`]. A nest has outer loops (one point = one or more results)
 //! and a list of phases that run in order at each outer point; a phase with inner loops reduces or maps over them.
@@ -12,6 +13,7 @@ pub mod access;
 pub mod interpret;
 pub mod linear;
 pub mod print;
+pub mod verify;
 pub mod winograd;
 
 use std::fmt;
@@ -188,8 +190,8 @@ pub enum Lanes {
 ///
 /// All loads of a point happen before its stores. A load may read a buffer that the same nest stores:
 /// in the same phase only the very element that this point stores (an update in place, the old value is read);
-/// in a later phase anything that earlier phases stored at the same outer point. Everything else that a phase loads
-/// is not written during the nest.
+/// in another phase what is stored at the same outer point (by earlier phases: the new value is read; by later ones: the
+/// old one). Everything else that a phase loads is not written during the nest.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Phase {
     /// Extents of the inner loops, outermost first, every extent ≥ 1; empty: once per outer point.

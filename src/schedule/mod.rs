@@ -46,6 +46,8 @@ pub use persistent::{ALIGNMENT, Persistent};
 pub use report::{KernelReport, Report, report};
 
 use crate::graph::{DType, Graph, Target};
+use crate::kernel::print::kernel_text;
+use crate::kernel::verify::{Violation, verify, verify_kernels};
 use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Program, Role};
 use crate::source::Span;
 use code::Dest;
@@ -209,16 +211,34 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
         })
         .collect();
     kernels.extend(final_copies.into_iter().map(copy));
-    let mut kernels = winograd::choose(kernels, &mut buffers, form.limits.tile);
+    let mut program = Program { buffers, kernels, ..Program::default() };
+    check("emit", &program, verify_kernels);
+    program.kernels = winograd::choose(std::mem::take(&mut program.kernels), &mut program.buffers, form.limits.tile);
+    check("winograd", &program, verify_kernels);
     let is_temporary = |buffer: BufferId| buffer.0 as usize >= fixed;
-    bands::find(&mut kernels, is_temporary);
-    let groups = slices::group(&mut kernels, form.limits.slices);
-    let (locals, local_bytes) = slices::localize(&mut buffers, is_temporary, &mut kernels, &groups);
-    let start = buffers[..fixed].iter().map(|buffer| buffer.offset + persistent::round_up(buffer.bytes())).max();
+    bands::find(&mut program.kernels, is_temporary);
+    check("bands", &program, verify_kernels);
+    program.groups = slices::group(&mut program.kernels, form.limits.slices);
+    (program.locals, program.local_bytes) =
+        slices::localize(&mut program.buffers, is_temporary, &mut program.kernels, &program.groups);
+    check("slices", &program, verify_kernels);
+    let declared = program.buffers[..fixed].iter();
+    let start = declared.map(|buffer| buffer.offset + persistent::round_up(buffer.bytes())).max();
     let start = start.unwrap_or(0).max(persistent.bytes);
-    let mut program = Program { buffers, kernels, groups, locals, arena_bytes: start, local_bytes };
-    program.arena_bytes += place_temporaries(&mut program, fixed, start);
+    program.arena_bytes = start + place_temporaries(&mut program, fixed, start);
+    check("memory", &program, verify);
     program
+}
+
+/// Holds what a pass has made against the rules of the loop IR, in debug builds.
+fn check(pass: &str, program: &Program, verify: fn(&Program) -> Result<(), Vec<Violation>>) {
+    if cfg!(debug_assertions)
+        && let Err(found) = verify(program)
+    {
+        let kernel = |position: usize| kernel_text(program, &program.kernels[position]);
+        let found = found.iter().map(|each| format!("{each}\n{}", each.kernel.map(kernel).unwrap_or_default()));
+        panic!("`{pass}` has broken rules of the loop IR:\n{}", found.collect::<Vec<_>>().join("\n"));
+    }
 }
 
 fn copy((from, to, span): (BufferId, BufferId, Span)) -> Kernel {

@@ -11,6 +11,8 @@ use crate::kernel::interpret::{Arena, interpret};
 use crate::kernel::{KernelKind, Program, Role};
 use crate::source::{FileId, Span};
 
+mod breaking;
+
 fn span() -> Span {
     Span::new(FileId(0), 0, 0)
 }
