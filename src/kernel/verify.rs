@@ -28,7 +28,7 @@ mod nest;
 use std::collections::BTreeMap;
 
 use super::winograd::{Geometry, Kind};
-use super::{BufferId, Group, Kernel, KernelKind, Product, Program, Winograd};
+use super::{BufferId, Group, Kernel, KernelKind, Lanes, Product, Program, Winograd};
 use crate::graph::DType;
 use domain::Access;
 
@@ -217,6 +217,8 @@ fn sliced_accesses(kind: &KernelKind, slices: usize) -> Result<Vec<(BufferId, Ac
         KernelKind::Nest(nest) => {
             let count: usize = nest.outer[..nest.parallel].iter().product();
             ensure(count == slices, || format!("{count} points of the parallel loops in {slices} slices"))?;
+            let lanes = nest.lanes != Lanes::Outer || nest.parallel < nest.outer.len();
+            ensure(lanes, || "lanes of a nest are other slices".into())?;
             let phases = nest.phases.iter();
             let accesses = phases.flat_map(|phase| {
                 let extents = [&nest.outer[..], &phase.inner[..]].concat();

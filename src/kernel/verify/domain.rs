@@ -85,7 +85,8 @@ impl Access {
         }
         let mut range = self.index.range(&self.extents);
         if !self.guards.is_empty() {
-            self.tighten(&self.index, &self.guards, (0, 0), &mut range, &mut MANY_WAYS.clone());
+            let mut ways = MANY_WAYS;
+            self.tighten(&self.index, &self.guards, (0, 0), &mut range, &mut ways);
         }
         range
     }

@@ -317,6 +317,13 @@ fn slices_that_meet_and_locals_outside_their_group_are_found() {
         // Head h of the queries is no range of what the last product writes.
         product(program).a.0 = find(program, |buffer| matches!(buffer.role, Role::Output(_)));
     });
+    expect(&program, "lanes of a nest", |program| {
+        let nest = nest(program, |_| true);
+        nest.parallel = 1;
+        nest.outer.truncate(1);
+        nest.phases.iter_mut().flat_map(|phase| phase.linears_mut()).for_each(|linear| linear.terms.clear());
+        nest.lanes = Lanes::Outer;
+    });
     expect(&program, "the same element of local:", |program| program.locals.clear());
     expect(&program, "within", |program| program.local_bytes = 0);
     expect(&program, "share bytes", |program| {
