@@ -44,11 +44,11 @@ train Net on noise {
 }
 "#;
 
-/// The artifact of a file's run as bytes, and the data.
-fn artifact(path: &Path) -> (Vec<u8>, Dataset) {
+/// The artifact of a file's run with settings as bytes, and the data.
+fn artifact(path: &Path, settings: &[(String, String)]) -> (Vec<u8>, Dataset) {
     let (project, file, found) = files::project(path);
     assert!(found.is_empty(), "{found:#?}");
-    let training = model::training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
+    let training = model::training(&project, file, settings).unwrap_or_else(|found| panic!("{found:#?}"));
     let dataset = data::open(&training.data, training.seed).expect("the data is there");
     let fields = bound_fields(&dataset.fields, training.batch);
     let short = dataset.train.len() % training.batch;
@@ -75,10 +75,9 @@ fn trained(artifact: Artifact, dataset: &Dataset, level: Level, threads: usize) 
 }
 
 /// The same as `ansatz train` in a process of its own writes it.
-fn by_command(folder: &Path, file: &str, level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
-    let run = format!("run-{level}-{threads}");
-    let threads = threads.to_string();
-    let arguments = ["train", file, "--run", &run, "--cpu", level.name(), "--threads", &threads];
+fn by_command(folder: &Path, file: &str, level: Level, options: &[&str]) -> BTreeMap<String, Vec<u8>> {
+    let run = format!("run-{level}-{}", options.len());
+    let arguments = [&["train", file, "--run", &run, "--cpu", level.name(), "--threads", "2"], options].concat();
     let output = Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output();
     let output = output.expect("the binary runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -90,7 +89,7 @@ fn by_command(folder: &Path, file: &str, level: Level, threads: usize) -> BTreeM
 fn an_artifact_that_is_read_back_trains_to_the_bits_of_the_command() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
-    let (bytes, dataset) = artifact(&folder.path().join("net.ansatz"));
+    let (bytes, dataset) = artifact(&folder.path().join("net.ansatz"), &[]);
     std::fs::remove_file(folder.path().join("net.ansatz")).expect("removed");
     let read = || Artifact::from_bytes(&bytes).expect("an artifact");
     for level in Level::available() {
@@ -99,7 +98,21 @@ fn an_artifact_that_is_read_back_trains_to_the_bits_of_the_command() {
             assert!(first == trained(read(), &dataset, level, threads), "{level} at {threads} threads");
         }
         std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
-        assert!(first == by_command(folder.path(), "net.ansatz", level, 2), "{level}");
+        assert!(first == by_command(folder.path(), "net.ansatz", level, &[]), "{level}");
+    }
+}
+
+#[test]
+fn artifacts_of_shipped_models_train_to_the_bits_of_the_command() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let level = Level::available().last().expect("portable at least");
+    for file in ["models/digits.ansatz", "models/mnist_cnn.ansatz", "benches/models/gpt-tiny.ansatz"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (bytes, dataset) = artifact(&root.join(file), &[("train.length".into(), "5 steps".into())]);
+        let own = trained(Artifact::from_bytes(&bytes).expect("an artifact"), &dataset, level, 3);
+        let path = root.join(file);
+        let theirs = by_command(folder.path(), path.to_str().expect("UTF-8"), level, &["--steps", "5"]);
+        assert!(own == theirs, "{file}");
     }
 }
 
@@ -107,7 +120,7 @@ fn an_artifact_that_is_read_back_trains_to_the_bits_of_the_command() {
 fn an_artifact_is_read_back_whole_or_not_at_all() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
-    let (bytes, _) = artifact(&folder.path().join("net.ansatz"));
+    let (bytes, _) = artifact(&folder.path().join("net.ansatz"), &[]);
     let again = Artifact::from_bytes(&bytes).expect("an artifact").to_bytes().expect("all sizes are bound");
     assert!(again == bytes);
     for length in (0..bytes.len()).step_by(97).chain([bytes.len() - 1]) {
