@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use ansatz::artifact::{Artifact, Purpose};
 use ansatz::cpu::{Cpu, Options};
@@ -15,34 +14,7 @@ use ansatz::runtime::data::{self, Dataset, Plan};
 use ansatz::runtime::files;
 use ansatz::runtime::trainer::{Extent, Trainer};
 
-/// Convolution, batch norm, dropout, a schedule, clipping, a metric with state; 58 samples, of which 46 train in batches of
-/// 9, so that the last is short.
-const MODEL: &str = r#"
-model Net {
-  input image: [N, 2, 8, 8]
-  return image
-    -> conv1: Conv(6, 3, pad = 1) -> bn1: BatchNorm -> relu -> max_pool(2) -> flatten
-    -> Dropout(0.2) -> fc: Linear(4)
-}
-
-data noise {
-  source = random(samples = 58)
-  image: f32[2, 8, 8]
-  label: class[4]
-  augment.image = random_crop(8, pad = 1) -> random_flip(horizontal)
-  split = random(test = 0.2)
-}
-
-train Net on noise {
-  loss      = cross_entropy(label)
-  optimizer = adamw(lr = 3e-3)
-  schedule  = warmup(3 steps) -> cosine(to = 0.1)
-  batch     = 9
-  length    = 2 epochs
-  clip      = 1.0
-  metrics   = accuracy, recall(macro)
-}
-"#;
+use crate::train::{MODEL, succeed};
 
 /// The artifact of a file's run with settings as bytes, and the data.
 fn artifact(path: &Path, settings: &[(String, String)]) -> (Vec<u8>, Dataset) {
@@ -78,9 +50,7 @@ fn trained(artifact: Artifact, dataset: &Dataset, level: Level, threads: usize) 
 fn by_command(folder: &Path, file: &str, level: Level, options: &[&str]) -> BTreeMap<String, Vec<u8>> {
     let run = format!("run-{level}-{}", options.len());
     let arguments = [&["train", file, "--run", &run, "--cpu", level.name(), "--threads", "2"], options].concat();
-    let output = Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output();
-    let output = output.expect("the binary runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    succeed(folder, &arguments);
     let (tensors, _) = checkpoint::load(&folder.join(run).join("last.safetensors")).expect("a checkpoint");
     tensors.into_iter().map(|(name, tensor)| (name, tensor.bytes.into_owned())).collect()
 }

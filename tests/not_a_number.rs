@@ -117,6 +117,51 @@ fn one_element_that_is_not_a_number_makes_every_loss_so() {
     }
 }
 
+/// Expressions that make an infinity or NaN of the finite `x[i]`, of which one is -1, one 0 and one 1e30; the last ones of a
+/// number that is a constant when code is made, and of sums.
+const EXCEPTIONAL: &[&str] = &[
+    "log(x[i])",
+    "sqrt(x[i])",
+    "1 / x[i]",
+    "x[i] / (x[i] - x[i])",
+    "exp(x[i])",
+    "x[i] ^ 0.5",
+    "x[i] ^ 2",
+    "x[i] * x[i]",
+    "log(x[i]) if x[i] < 2 else 0",
+    "x[i] + 1 / (0 * f32(i))",
+    "x[i] + (sum[j] x[j] * x[j])",
+    "sum[j] x[i] * x[j]",
+];
+
+#[test]
+fn what_numbers_make_infinite_or_nan_is_noticed_by_machine_code_at_each_level() {
+    let pools = [Pool::new(1), Pool::new(3)];
+    for (expression, count) in EXCEPTIONAL.iter().flat_map(|expression| [3, 21, 3000].map(|count| (expression, count)))
+    {
+        let text = format!(
+            "model M {{\n input unused: [1]\n param x: [{count}] ~ zeros\n y[i] = {expression}\n return y\n}}\n"
+        );
+        let (project, file, found) = Project::from_text("made.ansatz", &text);
+        assert!(found.is_empty(), "{expression}: {found:#?}");
+        let (expanded, _) = expand(&project, file, "M", &[], Mode::Train, &BTreeMap::new())
+            .unwrap_or_else(|found| panic!("{expression}: {found:#?}"));
+        let mut graph = expanded.graph;
+        ansatz::passes::run(&mut graph);
+        let mut data: Vec<f64> = (0..count).map(|i| 1.0 + i as f64 / count as f64).collect();
+        (data[count - 1], data[count - 2], data[0]) = (-1.0, 0.0, 1e30);
+        let mut feeds = Feeds::default();
+        feeds.inputs.insert("unused".into(), Tensor::full(&[1], 0.0));
+        feeds.params.insert("x".into(), Tensor::new(&[count], data));
+        for (level, pool) in Level::available().flat_map(|level| pools.iter().map(move |pool| (level, pool))) {
+            // This asserts that the run says so.
+            let result = compiled(&graph, &feeds, level, pool);
+            let is_made = result.outputs[0].1.data.iter().any(|value| !value.is_finite());
+            assert!(is_made, "{expression} of {count} at {level} is finite: nothing is tested");
+        }
+    }
+}
+
 #[test]
 fn arg_max_and_top_see_what_is_not_a_number() {
     let pool = Pool::new(1);

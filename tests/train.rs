@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// A network with convolution, batch norm, dropout, pooling, a schedule, augmentation and a metric with state:
-/// everything that could depend on threads or on where a run was interrupted.
-const MODEL: &str = r#"
+/// everything that could depend on threads or on where a run was interrupted. The last of six batches is short.
+pub const MODEL: &str = r#"
 model Net {
   input image: [N, 2, 8, 8]
   return image
@@ -37,7 +37,7 @@ fn ansatz(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output().expect("the binary runs")
 }
 
-fn succeed(folder: &Path, arguments: &[&str]) -> String {
+pub fn succeed(folder: &Path, arguments: &[&str]) -> String {
     let output = ansatz(folder, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -41,7 +41,7 @@ pub struct Artifact {
     pub params: Vec<Param>,
     /// The other tensors that live from step to step.
     pub states: Vec<State>,
-    /// Numbers of the host that are worth a name in figures, such as the learning rate.
+    /// The host's numbers of the first step by name, such as the learning rate that figures tell.
     pub scalars: Vec<Scalar>,
     /// Where parameters and states lie in every step.
     pub persistent: Persistent,

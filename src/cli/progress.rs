@@ -6,7 +6,8 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::runtime::figures::{Epoch, Figures};
-use crate::runtime::train::{Event, Extent};
+use crate::runtime::train::Event;
+use crate::runtime::trainer::Extent;
 
 /// Shows the events of a training on standard error, and the epochs on standard output.
 pub(super) struct Progress {

@@ -16,8 +16,8 @@ use crate::primitives::{self, Level};
 use crate::runtime::check;
 use crate::runtime::data::{self, DataError, Dataset, Preparation, Split};
 use crate::runtime::recipe::Recipe;
-use crate::runtime::train::{Extent, LoopError};
-use crate::runtime::trainer::{Trainer, TrainerError};
+use crate::runtime::train::LoopError;
+use crate::runtime::trainer::{Extent, Trainer, TrainerError};
 use crate::schedule::Persistent;
 
 /// Options about the machine; none of them changes results beyond rounding.

@@ -15,8 +15,7 @@ use super::figures::{Epoch, Figures};
 use super::folder::NamedError;
 use super::keep;
 use super::record::{Record, StepLine, StepLog};
-pub use super::trainer::Extent;
-use super::trainer::{Origin, StepReport, Trainer, TrainerError};
+use super::trainer::{Extent, Origin, StepReport, Trainer, TrainerError};
 use crate::artifact::{Purpose, Watched};
 use crate::model::{Interval, SplitName, Training};
 use crate::schedule::Persistent;
@@ -368,7 +367,8 @@ fn save_last(trainer: &Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event
     Ok(folder.save_last(run.training.keep.last, &trainer.tensors(false), &note(trainer, run))?)
 }
 
-/// Weights that are not finite are not saved: the older file stays.
+/// Weights that are not finite are not saved: the older file stays. Each step is looked at by itself; a file is worth a second
+/// look that does not rely on what the device noticed.
 fn hold_finite(trainer: &Trainer) -> Result<(), LoopError> {
     match trainer.not_finite() {
         Some(what) => Err(LoopError::Diverged { step: trainer.position().step, what, origin: None }),

@@ -219,16 +219,7 @@ fn wrong_types_and_nodes_out_of_order_are_found() {
 
 #[test]
 fn parallel_points_that_meet_are_found() {
-    let mut bench = Bench::new();
-    let table = bench.param("table", &[11, 48]);
-    let tokens = bench.labels("tokens", &[2, 3], &[0, 10, 4, 4, 2, 1]);
-    let index = vec![IndirectIndex::Tensor { arg: 1, access: plain(&[0, 1]) }, IndirectIndex::Affine(Affine::index(2))];
-    let indirect = Indirect { domain: dims(&[2, 3, 48]), index };
-    let rows = bench.graph.gather(indirect.clone(), &[table, tokens], span());
-    let rows = bench.unary(Unary::Exp, rows);
-    let gradient = bench.graph.scatter(indirect, &[rows, tokens], &dims(&[11, 48]), span());
-    bench.output("rows", rows);
-    bench.output("gradient", gradient);
+    let bench = embedding(&[0, 10, 4, 4, 2, 1]);
     let program = planned(&bench, Limits::default());
     let scatters = |nest: &Nest| nest.stores().any(|store| !store.location.indirect.is_empty());
     expect(&program, "parallel points", |program| {
