@@ -3,19 +3,22 @@
 //! The crate is a pipeline; each module is a stage and imports only earlier ones:
 //!
 //! 1. [`source`], [`diagnostics`]: texts, spans, findings.
-//! 2. [`syntax`]: text → tree → text.
-//! 3. [`dim`]: symbolic sizes.
-//! 4. [`graph`]: the tensor graph and its reference evaluator.
-//! 5. [`model`]: names, shapes, expansion of layers; tree → graph.
-//! 6. [`grad`]: graph → graph with gradients.
-//! 7. [`passes`]: graph → equal, cheaper graph.
-//! 8. [`kernel`]: the loop IR.
-//! 9. [`schedule`]: graph → loop IR with a memory plan.
-//! 10. [`primitives`]: contraction tiles and vector functions.
-//! 11. [`cpu`]: loop IR → machine code.
-//! 12. [`pipeline`]: all of the above in order.
-//! 13. [`runtime`]: data, checkpoints, training.
-//! 14. [`cli`]: the commands.
+//! 2. [`dim`]: symbolic sizes.
+//! 3. [`graph`]: the tensor graph and its reference evaluator.
+//! 4. [`settings`]: a `train` item as plain data.
+//! 5. [`kernel`]: the loop IR.
+//! 6. [`artifact`], [`device`]: a run as plain data, and what executes it.
+//! 7. [`primitives`]: contraction tiles and vector functions.
+//! 8. [`runtime`]: data, checkpoints, training.
+//! 9. [`syntax`]: text → tree → text.
+//! 10. [`model`]: names, shapes, expansion of layers; tree → graph.
+//! 11. [`grad`]: graph → graph with gradients.
+//! 12. [`passes`]: graph → equal, cheaper graph.
+//! 13. [`schedule`]: graph → loop IR with a memory plan.
+//! 14. [`pipeline`]: from a project to an artifact.
+//! 15. [`cpu`]: loop IR → machine code.
+//! 16. [`workspace`]: model files with what lies beside them.
+//! 17. [`cli`]: the commands.
 
 pub mod artifact;
 pub mod cli;
@@ -32,5 +35,7 @@ pub mod pipeline;
 pub mod primitives;
 pub mod runtime;
 pub mod schedule;
+pub mod settings;
 pub mod source;
 pub mod syntax;
+pub mod workspace;

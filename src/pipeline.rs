@@ -10,9 +10,10 @@ use crate::diagnostics::Diagnostic;
 use crate::grad;
 use crate::graph::print::print;
 use crate::graph::{Binary, DType, Graph, Op, Output, ValueId};
-use crate::model::{self, BoundField, FieldRange, Mode, Project, Training};
+use crate::model::{self, Mode, Project};
 use crate::passes;
 use crate::schedule::{self, Persistent};
+use crate::settings::{FieldInfo, FieldRange, Training};
 use crate::source::SourceMap;
 
 /// Forward, backward, clip, optimizer and metric sums for `batch` samples.
@@ -24,7 +25,7 @@ pub fn training_graph(
     project: &Project,
     training: &Training,
     batch: usize,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
     gradient_norms: bool,
 ) -> Result<Graph, Vec<Diagnostic>> {
     let forward = model::forward(project, training, batch, Mode::Train, fields)?;
@@ -50,7 +51,7 @@ pub fn evaluation_graph(
     project: &Project,
     training: &Training,
     batch: usize,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
 ) -> Result<Graph, Vec<Diagnostic>> {
     let mut graph = model::forward(project, training, batch, Mode::Eval, fields)?.graph;
     graph.outputs.retain(|output| output.name == "loss" || output.name.starts_with("metric:"));
@@ -67,7 +68,7 @@ pub fn prediction_graph(
     project: &Project,
     training: &Training,
     batch: usize,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
 ) -> Result<Graph, Vec<Diagnostic>> {
     let mut graph = model::prediction(project, training, batch, fields)?.graph;
     graph.updates.clear();
@@ -83,7 +84,7 @@ pub fn prediction_graph(
 pub fn data_ranges(
     project: &Project,
     training: &Training,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
     purposes: &[Purpose],
 ) -> Result<Vec<FieldRange>, Vec<Diagnostic>> {
     let mut ranges: Vec<FieldRange> = Vec::new();
@@ -148,7 +149,7 @@ pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
 pub fn artifact(
     project: &Project,
     training: &Training,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
     wanted: &[(Purpose, usize)],
     gradient_norms: bool,
 ) -> Result<Artifact, Vec<Diagnostic>> {
@@ -189,7 +190,7 @@ pub fn artifact(
 pub fn watched(
     project: &Project,
     training: &Training,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
     rows: usize,
     persistent: &Persistent,
 ) -> Result<Watched, Vec<Diagnostic>> {
@@ -214,16 +215,14 @@ pub fn watched(
 fn step_graph(
     project: &Project,
     training: &Training,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
     (purpose, rows): (Purpose, usize),
     gradient_norms: bool,
 ) -> Result<Graph, Vec<Diagnostic>> {
-    let mut fields = fields.to_vec();
-    fields.iter_mut().for_each(|field| field.sizes[0] = rows);
     match purpose {
-        Purpose::Train => training_graph(project, training, rows, &fields, gradient_norms),
-        Purpose::Evaluate => evaluation_graph(project, training, rows, &fields),
-        Purpose::Predict => prediction_graph(project, training, rows, &fields),
+        Purpose::Train => training_graph(project, training, rows, fields, gradient_norms),
+        Purpose::Evaluate => evaluation_graph(project, training, rows, fields),
+        Purpose::Predict => prediction_graph(project, training, rows, fields),
     }
 }
 

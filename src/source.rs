@@ -52,6 +52,15 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// `512 MiB`, with one decimal from KiB on.
+pub fn bytes_text(bytes: u64) -> String {
+    let units = [("TiB", 1u64 << 40), ("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// Identifies one file of a [`SourceMap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct FileId(pub u32);

@@ -8,25 +8,23 @@ use ansatz::cpu::{Cpu, Options};
 use ansatz::model;
 use ansatz::pipeline;
 use ansatz::primitives::Level;
-use ansatz::runtime::check::bound_fields;
 use ansatz::runtime::checkpoint;
 use ansatz::runtime::data::{self, Dataset, Plan};
-use ansatz::runtime::files;
 use ansatz::runtime::trainer::{Extent, Trainer};
+use ansatz::workspace;
 
 use crate::train::{MODEL, succeed};
 
 /// The artifact of a file's run with settings as bytes, and the data.
 fn artifact(path: &Path, settings: &[(String, String)]) -> (Vec<u8>, Dataset) {
-    let (project, file, found) = files::project(path);
+    let (project, file, found) = workspace::project(path);
     assert!(found.is_empty(), "{found:#?}");
     let training = model::training(&project, file, settings).unwrap_or_else(|found| panic!("{found:#?}"));
     let dataset = data::open(&training.data, training.seed).expect("the data is there");
-    let fields = bound_fields(&dataset.fields, training.batch);
     let short = dataset.train.len() % training.batch;
     let wanted = [(Purpose::Train, training.batch), (Purpose::Train, short)];
     let wanted = if short == 0 { &wanted[..1] } else { &wanted };
-    let made = pipeline::artifact(&project, &training, &fields, wanted, false);
+    let made = pipeline::artifact(&project, &training, &dataset.fields, wanted, false);
     (made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound"), dataset)
 }
 

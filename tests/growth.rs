@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ansatz::kernel::{KernelKind, Program};
 use ansatz::model::Project;
 use ansatz::source::FileId;
-use ansatz::{model, pipeline, runtime, schedule};
+use ansatz::{model, pipeline, runtime, schedule, workspace};
 
 /// A whole model file around the body of a model whose input is `x`.
 fn file(layers: &str, sizes: &str, body: &str, train: &str) -> String {
@@ -144,7 +144,6 @@ fn step(text: &str) -> Program {
     let (project, file) = load(text);
     let training = model::training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
     let fields = runtime::data::fields(&training.data).unwrap_or_else(|found| panic!("{found:#?}"));
-    let fields = runtime::check::bound_fields(&fields, training.batch);
     let graph = pipeline::training_graph(&project, &training, training.batch, &fields, false);
     let graph = graph.unwrap_or_else(|found| panic!("{found:#?}"));
     schedule::plan(&graph, &schedule::Persistent::of(&graph))
@@ -213,7 +212,7 @@ fn the_adversarial_models_pass_check() {
         [activations, squares, integrator, stencil, recursion, unrolled_lstm, repeated_gru, wide_sum, concatenation];
     for make in makes {
         let (project, file) = load(&make(12));
-        let found = runtime::check::check(&project, file);
+        let found = workspace::check::check(&project, file);
         assert!(found.is_empty(), "{found:#?}");
     }
 }

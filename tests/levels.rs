@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use ansatz::graph::{DType, Feeds, Graph, evaluate};
-use ansatz::model::{BoundField, Mode, Project, Training, expand, training};
+use ansatz::model::{Mode, Project, expand, training};
 use ansatz::pipeline::{evaluation_graph, prediction_graph, training_graph};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
+use ansatz::settings::{FieldInfo, Training};
 
 use crate::library::{self, CASES};
 use crate::machine_code::compiled;
@@ -67,13 +68,12 @@ const TASKS: &[Task] = &[
 ];
 
 impl Task {
-    fn fields(&self) -> Vec<BoundField> {
-        let sizes = [&[BATCH][..], self.target].concat();
+    fn fields(&self) -> Vec<FieldInfo> {
         let dtype = if self.classes.is_some() { DType::I32 } else { DType::F32 };
         let classes = self.classes.filter(|_| self.target.is_empty());
         vec![
-            BoundField { name: "x".into(), sizes: vec![BATCH, 9], dtype: DType::F32, classes: None },
-            BoundField { name: "target".into(), sizes, dtype, classes },
+            FieldInfo { name: "x".into(), sizes: vec![9], dtype: DType::F32, classes: None },
+            FieldInfo { name: "target".into(), sizes: self.target.to_vec(), dtype, classes },
         ]
     }
 
@@ -111,7 +111,7 @@ fn check(graph: &Graph, classes: Option<usize>, pool: &Pool, what: &str) {
     }
 }
 
-type Step = fn(&Project, &Training, &[BoundField]) -> Graph;
+type Step = fn(&Project, &Training, &[FieldInfo]) -> Graph;
 
 /// What `pipeline` makes of a `train` item, by name.
 const STEPS: [(&str, Step); 3] = [

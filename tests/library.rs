@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use ansatz::graph::{
     Binary, DType, Evaluation, Feeds, Graph, Init, Op, Output, Param, Target, Tensor, Unary, ValueId, evaluate,
 };
-use ansatz::model::{BoundField, Mode, Project, apply_optimizer, expand, forward, training};
+use ansatz::model::{Mode, Project, apply_optimizer, expand, forward, training};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
+use ansatz::settings::FieldInfo;
 
 use crate::machine_code::compiled;
 use crate::support::lowered::difference;
@@ -204,8 +205,8 @@ fn step(optimizer: &str) -> Graph {
     assert!(found.is_empty(), "{optimizer}: {}", report(&found));
     let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{optimizer}: {}", report(&found)));
     let fields = [
-        BoundField { name: "x".into(), sizes: vec![6, 5], dtype: DType::F32, classes: None },
-        BoundField { name: "label".into(), sizes: vec![6], dtype: DType::I32, classes: Some(3) },
+        FieldInfo { name: "x".into(), sizes: vec![5], dtype: DType::F32, classes: None },
+        FieldInfo { name: "label".into(), sizes: vec![], dtype: DType::I32, classes: Some(3) },
     ];
     let forward = forward(&project, &training, 6, Mode::Train, &fields)
         .unwrap_or_else(|found| panic!("{optimizer}: {}", report(&found)));

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use ansatz::cpu::{Arena, Executable, Options, StepInput};
 use ansatz::graph::{DType, Feeds, StateKind, Tensor, evaluate};
 use ansatz::kernel::Role;
-use ansatz::model::{BoundField, Project, training};
+use ansatz::model::{Project, training};
 use ansatz::pipeline::evaluation_graph;
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
 use ansatz::schedule::{Persistent, plan};
+use ansatz::settings::FieldInfo;
 
 use crate::support::random_graph::Random;
 
@@ -35,10 +36,10 @@ fn figure(
     let (project, file, found) = Project::from_text("metric.ansatz", &text);
     assert!(found.is_empty(), "{metric}: {found:#?}");
     let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{metric}: {found:#?}"));
-    let (sizes, dtype) = if class { (vec![rows], DType::I32) } else { (vec![rows, columns], DType::F32) };
+    let (sizes, dtype) = if class { (vec![], DType::I32) } else { (vec![columns], DType::F32) };
     let fields = [
-        BoundField { name: "x".into(), sizes: vec![rows, columns], dtype: DType::F32, classes: None },
-        BoundField { name: "target".into(), sizes, dtype, classes: class.then_some(columns) },
+        FieldInfo { name: "x".into(), sizes: vec![columns], dtype: DType::F32, classes: None },
+        FieldInfo { name: "target".into(), sizes, dtype, classes: class.then_some(columns) },
     ];
     let graph = evaluation_graph(&project, &training, rows, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let program = plan(&graph, &Persistent::of(&graph));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ansatz::model::check::{Hooks, check};
-use ansatz::model::{BoundField, Mode, Project, forward, training};
+use ansatz::model::{Mode, Project, forward, training};
 use ansatz::runtime::data;
 
 fn programs() -> Vec<PathBuf> {
@@ -39,9 +39,8 @@ fn the_data_of_every_program_flow_into_its_model_and_loss() {
         let (project, file) = load(&path);
         let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{}: {found:#?}", path.display()));
         let fields = data::fields(&training.data).unwrap_or_else(|found| panic!("{}: {found:#?}", path.display()));
-        let bound: Vec<BoundField> = fields.iter().map(|field| field.bound(training.batch)).collect();
         for mode in [Mode::Train, Mode::Eval] {
-            let forward = forward(&project, &training, training.batch, mode, &bound);
+            let forward = forward(&project, &training, training.batch, mode, &fields);
             let forward = forward.unwrap_or_else(|found| panic!("{}: {found:#?}", path.display()));
             assert_eq!(forward.graph.sizes(forward.loss), [0usize; 0], "{}", path.display());
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ansatz::graph::{self, Graph, Op, ParamId, ValueId};
-use ansatz::model::{BoundField, Mode, Project, apply_optimizer, forward, training};
+use ansatz::model::{Mode, Project, apply_optimizer, forward, training};
 use ansatz::{grad, runtime, source::FileId};
 
 fn load(path: &Path) -> (Project, FileId) {
@@ -12,21 +12,10 @@ fn load(path: &Path) -> (Project, FileId) {
     (project, file)
 }
 
-fn bound(fields: Vec<runtime::data::FieldInfo>, batch: usize) -> Vec<BoundField> {
-    let field = |field: runtime::data::FieldInfo| BoundField {
-        sizes: std::iter::once(batch).chain(field.sizes.iter().copied()).collect(),
-        name: field.name,
-        dtype: field.dtype,
-        classes: field.classes,
-    };
-    fields.into_iter().map(field).collect()
-}
-
 /// A whole training step: forward, gradients, optimizer.
 fn step(project: &Project, file: FileId, batch: usize) -> Graph {
     let training = training(project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
     let fields = runtime::data::fields(&training.data).unwrap_or_else(|found| panic!("{found:#?}"));
-    let fields = bound(fields, batch);
     let result = forward(project, &training, batch, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let mut graph = result.graph;
     let reads: Vec<(ParamId, ValueId)> = graph

@@ -5,7 +5,7 @@
 
 use ansatz::diagnostics::Diagnostic;
 use ansatz::model::{self, Mode, Project};
-use ansatz::runtime::{check, data};
+use ansatz::runtime::data;
 use ansatz::schedule::{self, Persistent};
 use ansatz::{grad, graph, kernel, pipeline};
 
@@ -39,7 +39,7 @@ fn a_line_through_points_at_every_stage() {
     let (project, file, findings) = Project::from_text("line.ansatz", LINE);
     assert!(findings.is_empty(), "{findings:?}");
     let training = expect(model::training(&project, file, &[]));
-    let fields = check::bound_fields(&expect(data::fields(&training.data)), training.batch);
+    let fields = expect(data::fields(&training.data));
 
     let forward = expect(model::forward(&project, &training, training.batch, Mode::Train, &fields));
     insta::assert_snapshot!("graph", graph::print::print(&forward.graph, &project.sources));

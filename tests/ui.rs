@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use ansatz::diagnostics::{Diagnostic, render};
 use ansatz::model::Project;
-use ansatz::runtime::check::check;
+use ansatz::workspace::check::check;
 
 /// A name and what makes the text.
 type Generated = (&'static str, fn() -> String);

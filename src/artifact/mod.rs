@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Param, Scalar, ScalarExpr, State, ValueId};
 use crate::kernel::{Buffer, Program, Role};
-use crate::model::{BoundField, Training};
 use crate::schedule::Persistent;
+use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
 
 /// The first bytes of a file that holds an artifact; the last is the version of its form.
@@ -35,8 +35,8 @@ pub struct Artifact {
     pub sources: SourceMap,
     /// The settings of the item, its data among them.
     pub training: Training,
-    /// The data's fields, with the batch first.
-    pub fields: Vec<BoundField>,
+    /// The data's fields.
+    pub fields: Vec<FieldInfo>,
     /// Trained tensors with their first values, in declaration order.
     pub params: Vec<Param>,
     /// The other tensors that live from step to step.

@@ -8,9 +8,9 @@ use super::session::Session;
 use super::{Failure, open};
 use crate::graph::DType;
 use crate::model;
-use crate::runtime::check::bound_fields;
-use crate::runtime::data::{self, FieldInfo, Preparation};
+use crate::runtime::data::{self, Preparation};
 use crate::runtime::trainer::Prediction;
+use crate::settings::FieldInfo;
 
 /// How the outputs of a session's model are read.
 pub(super) struct Answers {
@@ -42,13 +42,12 @@ impl Answers {
     /// Of the model and loss of a session.
     pub(super) fn of(session: &Session) -> Result<Self, Failure> {
         let (project, training) = (&session.project, &session.training);
-        let infos = open::unwrap(data::fields(&training.data), &project.sources)?;
-        let fields = bound_fields(&infos, training.batch);
+        let fields = open::unwrap(data::fields(&training.data), &project.sources)?;
         let predicted = open::unwrap(model::prediction(project, training, training.batch, &fields), &project.sources)?;
         let target = predicted.target.and_then(|name| {
             let declared = training.data.fields.iter().find(|field| field.name == name)?;
             let classes = (declared.element == "class").then(|| declared.sizes.first().copied()).flatten();
-            Some(Target { info: infos.iter().find(|info| info.name == name)?.clone(), classes })
+            Some(Target { info: fields.iter().find(|info| info.name == name)?.clone(), classes })
         });
         let preparation = session.dataset.preparation.clone();
         Ok(Self { target, output: predicted.output, reading: predicted.reading, preparation })

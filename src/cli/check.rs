@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, fmt, open};
 use crate::diagnostics::{Diagnostic, render};
-use crate::runtime;
+use crate::workspace::{self, check::check};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -35,9 +35,9 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let files = fmt::files(&arguments.paths)?;
     let mut failed = false;
     for path in &files {
-        let (project, file, mut diagnostics) = runtime::files::project(path);
+        let (project, file, mut diagnostics) = workspace::project(path);
         if !diagnostics.iter().any(Diagnostic::is_error) {
-            diagnostics.extend(runtime::check::check(&project, file));
+            diagnostics.extend(check(&project, file));
         }
         failed |= diagnostics.iter().any(|d| d.is_error() || arguments.deny_warnings);
         match arguments.format {

@@ -12,11 +12,11 @@ use super::session::{self, Machine, Session};
 use super::trained::Trained;
 use super::{Failure, progress};
 use crate::artifact::Purpose;
-use crate::model::SplitName;
 use crate::runtime::data::{Plan, Rows, Split};
 use crate::runtime::figures::{Figures, Metric};
 use crate::runtime::train;
 use crate::runtime::trainer::{NOT_A_NUMBER, Trainer};
+use crate::settings::SplitName;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

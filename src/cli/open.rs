@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::diagnostics::{Diagnostic, render};
 use crate::model::{Project, unread};
-use crate::runtime::files;
 use crate::source::{FileId, SourceMap, visible};
+use crate::workspace;
 
 use super::Failure;
 
@@ -30,14 +30,14 @@ pub(super) fn project(path: &Path) -> Result<(Project, FileId), Failure> {
     if !path.exists() {
         return Err(Failure::Problem(format!("there is no file {}", path.display())));
     }
-    let (project, file, diagnostics) = files::project(path);
+    let (project, file, diagnostics) = workspace::project(path);
     report(&diagnostics, &project.sources)?;
     Ok((project, file))
 }
 
 /// The text of one model file, without what it uses.
 pub(super) fn text(path: &Path) -> Result<String, Failure> {
-    let bytes = files::read_model(path).map_err(|error| Failure::Problem(unread(path, &error)))?;
+    let bytes = workspace::read_model(path).map_err(|error| Failure::Problem(unread(path, &error)))?;
     String::from_utf8(bytes).map_err(|_| Failure::Problem(format!("`{}` is not UTF-8", path.display())))
 }
 

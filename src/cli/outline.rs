@@ -7,10 +7,11 @@ use std::path::Path;
 
 use super::{Failure, open};
 use crate::kernel::Program;
-use crate::model::{self, BoundField, Project, Training};
+use crate::model::{self, Project};
 use crate::pipeline;
-use crate::runtime::{check, data};
+use crate::runtime::data;
 use crate::schedule::{self, Persistent};
+use crate::settings::{FieldInfo, Training};
 
 /// A model file without its data.
 pub(super) struct Outline {
@@ -18,8 +19,8 @@ pub(super) struct Outline {
     pub project: Project,
     /// The settings of the `train` item.
     pub training: Training,
-    /// The data's fields as declared, with the batch first.
-    pub fields: Vec<BoundField>,
+    /// The data's fields after preparation.
+    pub fields: Vec<FieldInfo>,
 }
 
 impl Outline {
@@ -29,7 +30,6 @@ impl Outline {
         project.add_settings(overrides);
         let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
         let fields = open::unwrap(data::fields(&training.data), &project.sources)?;
-        let fields = check::bound_fields(&fields, training.batch);
         Ok(Self { project, training, fields })
     }
 

@@ -10,15 +10,15 @@ use super::tuning::Cache;
 use super::{Failure, open};
 use crate::artifact::{Purpose, Watched};
 use crate::cpu::{Cpu, Options};
-use crate::model::{self, BoundField, Project, Training};
+use crate::model::{self, Project};
 use crate::pipeline;
 use crate::primitives::{self, Level};
-use crate::runtime::check;
 use crate::runtime::data::{self, DataError, Dataset, Preparation, Split};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::train::LoopError;
 use crate::runtime::trainer::{Extent, Trainer, TrainerError};
 use crate::schedule::Persistent;
+use crate::settings::Training;
 
 /// Options about the machine; none of them changes results beyond rounding.
 #[derive(Clone, Debug, Args)]
@@ -91,8 +91,6 @@ pub(super) struct Session {
     pub training: Training,
     /// The data.
     pub dataset: Dataset,
-    /// The data's fields with the batch first.
-    pub fields: Vec<BoundField>,
 }
 
 impl Session {
@@ -122,14 +120,13 @@ impl Session {
         project.add_settings(overrides);
         let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
         let dataset = read(&project, &training)?;
-        let fields = check::bound_fields(&dataset.fields, training.batch);
-        Ok(Self { path: path.to_path_buf(), project, training, dataset, fields })
+        Ok(Self { path: path.to_path_buf(), project, training, dataset })
     }
 
     /// Prints what is suspicious about the run, now that the data is known.
     pub(super) fn warn(&self) -> super::Outcome {
         let samples = Some(self.dataset.train.len());
-        let warnings = model::warnings(&self.project, &self.training, &self.fields, samples);
+        let warnings = model::warnings(&self.project, &self.training, &self.dataset.fields, samples);
         open::report(&warnings, &self.project.sources)
     }
 
@@ -139,7 +136,7 @@ impl Session {
 
     /// Holds weights to both modes, and the integers of the data to the reads of the steps that are about to run.
     pub(super) fn hold_data(&self, purposes: &[Purpose]) -> Result<(), Failure> {
-        let ranges = pipeline::data_ranges(&self.project, &self.training, &self.fields, purposes);
+        let ranges = pipeline::data_ranges(&self.project, &self.training, &self.dataset.fields, purposes);
         let ranges = open::unwrap(ranges, &self.project.sources)?;
         self.dataset.hold(&self.training.data, &ranges).map_err(|error| data_failure(&self.project, error))
     }
@@ -177,7 +174,8 @@ impl Session {
         measures: Measures,
     ) -> Result<Trainer, Failure> {
         let (level, threads) = (machine.level()?, machine.threads());
-        let artifact = pipeline::artifact(&self.project, &self.training, &self.fields, steps, measures.gradient_norms);
+        let artifact =
+            pipeline::artifact(&self.project, &self.training, &self.dataset.fields, steps, measures.gradient_norms);
         let artifact = open::unwrap(artifact, &self.project.sources)?;
         let tuning = Arc::new(Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default());
         let options = Options { level, profile: measures.profile, tuning };
@@ -187,7 +185,7 @@ impl Session {
 
     /// The training step for so many samples, opened up to see what is not finite.
     pub(super) fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched> {
-        pipeline::watched(&self.project, &self.training, &self.fields, rows, persistent).ok()
+        pipeline::watched(&self.project, &self.training, &self.dataset.fields, rows, persistent).ok()
     }
 
     /// What the run is made from.

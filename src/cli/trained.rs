@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use super::session::{self, Session, data_failure};
 use crate::model;
-use crate::runtime::check::bound_fields;
 use crate::runtime::checkpoint::{self, Note, Tensor};
 use crate::runtime::data::{self, DataError, Preparation};
 use crate::runtime::trainer::Trainer;
+use crate::settings::Training;
 
 /// See the module's text.
 pub(super) struct Trained {
@@ -70,8 +70,7 @@ impl Trained {
                 Some(known) => known.clone(),
                 None => self.preparation_of(training).map_err(failure)?,
             };
-            let infos = data::fields(&training.data).map_err(|found| failure(DataError::Spec(found)))?;
-            let fields = bound_fields(&infos, training.batch);
+            let fields = data::fields(&training.data).map_err(|found| failure(DataError::Spec(found)))?;
             let predicted =
                 super::open::unwrap(model::prediction(project, training, training.batch, &fields), &project.sources)?;
             let input = data::open_input(&training.data, &known, input, &predicted.fields);
@@ -85,7 +84,7 @@ impl Trained {
     }
 
     /// For weights that say nothing of their preparation: the item's own, measured on its training split.
-    fn preparation_of(&self, training: &model::Training) -> Result<Preparation, DataError> {
+    fn preparation_of(&self, training: &Training) -> Result<Preparation, DataError> {
         let words = "says nothing of a preparation";
         match (data::open(&training.data, training.seed), Preparation::given(&training.data)?) {
             (Ok(dataset), _) => {

@@ -4,15 +4,16 @@
 //! added to findings. Invariant: nothing here makes a finding an error; what is said follows from graphs, formulas and
 //! the types of fields, never from names.
 
+use super::Mode;
 use super::declare::show;
 use super::expander::Expander;
 use super::forward::{Bound, field_place};
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem};
-use super::{BoundField, Length, Mode, Training};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{ClockReading, DType, ScalarExpr};
+use crate::settings::{FieldInfo, Length, Training};
 use crate::source::Span;
 
 /// Passes of so few and so many steps stand for every run where the samples are not counted yet.
@@ -38,7 +39,7 @@ pub(super) struct Rate {
 pub fn warnings(
     project: &Project,
     training: &Training,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
     samples: Option<usize>,
 ) -> Vec<Diagnostic> {
     let Ok(item) = train_item::find(project, training.file, &training.overrides) else { return Vec::new() };
@@ -112,7 +113,7 @@ fn about_stages(rate: &Rate, clocks: &[ClockReading]) -> Vec<Diagnostic> {
 
 impl Expander<'_> {
     /// Adds to a library's refusal of the loss what it was given, and the way out that the types of the fields show.
-    pub(super) fn explain_loss(&mut self, before: usize, item: &TrainItem, bound: &Bound, fields: &[BoundField]) {
+    pub(super) fn explain_loss(&mut self, before: usize, item: &TrainItem, bound: &Bound, fields: &[FieldInfo]) {
         let project = self.project;
         let refused = self.diagnostics[before..].iter_mut().find(|finding| {
             REFUSALS.contains(&finding.code)
@@ -121,19 +122,20 @@ impl Expander<'_> {
         let target = bound.targets.iter().find_map(|name| fields.iter().find(|field| field.name == *name));
         let (Some(refused), Some(target), Some((_, output))) = (refused, target, bound.outputs.first()) else { return };
         let (name, shape) = (&target.name, self.graph.shape(*output));
+        let wanted = bound.field(name).map_or(&[][..], |value| self.graph.shape(value));
         let kind = match (target.classes, target.dtype) {
             (Some(classes), _) => format!("class[{classes}]"),
             (None, DType::I32) => "integers".to_string(),
             (None, DType::F32 | DType::Bool) => "floats".to_string(),
         };
         let place = field_place(item, name).unwrap_or(item.model.span);
-        let given = format!("{kind} of shape {:?}, and the model gives {}", target.sizes, show(shape));
+        let given = format!("{kind} of shape {}, and the model gives {}", show(wanted), show(shape));
         *refused = refused.clone().label(place, given);
         let way_out = match (target.classes, target.dtype) {
-            (_, DType::I32) if shape.len() > target.sizes.len() + 1 => {
+            (_, DType::I32) if shape.len() > wanted.len() + 1 => {
                 "`flatten` before the last layers makes one row of each sample".to_string()
             }
-            (Some(classes), _) if shape.len() == target.sizes.len() + 1 => format!(
+            (Some(classes), _) if shape.len() == wanted.len() + 1 => format!(
                 "`cross_entropy({name})` takes numbers of classes; `prepare.{name} = one_hot` makes {classes} floats of each"
             ),
             (None, DType::F32) if refused.code == "type-mismatch" => {

@@ -14,7 +14,7 @@ use super::train_item::model_name;
 use super::{Expanded, Mode, equal_sizes, lint, standalone, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::source::{FileId, Span};
+use crate::source::{FileId, Span, bytes_text};
 use crate::syntax::ast::{
     self, Argument, BinaryOp, DefinitionKind, Expr, ExprKind, ItemKind, StatementKind, Suffix, UnaryOp,
 };
@@ -390,13 +390,4 @@ pub fn grouped(value: i64) -> String {
         text.push(digit);
     }
     if value < 0 { format!("-{text}") } else { text }
-}
-
-/// `512 MiB`, with one decimal from KiB on.
-pub fn bytes_text(bytes: u64) -> String {
-    let units = [("TiB", 1u64 << 40), ("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, size)| bytes >= *size) {
-        Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
-        None => format!("{bytes} B"),
-    }
 }

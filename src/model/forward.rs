@@ -13,34 +13,13 @@ use super::metric::{MetricUse, metric_uses};
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem};
-use super::{BoundField, Forward, Mode, Training};
+use super::{Forward, Mode};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{DType, Graph, IndirectIndex, Input, Op, Output, ValueId, verify};
+use crate::settings::{FieldInfo, FieldRange, Training};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, StatementKind};
-
-/// What a read at the values of a field asks of the data: whole numbers from `low` to `high`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldRange {
-    /// The field.
-    pub field: String,
-    /// The least value.
-    pub low: i64,
-    /// The largest value.
-    pub high: i64,
-    /// Further values that the model sorts out by a condition.
-    pub except: Vec<i64>,
-    /// Where the read stands.
-    pub span: Span,
-}
-
-impl FieldRange {
-    /// True for a value that the read stands.
-    pub fn admits(&self, value: i64) -> bool {
-        (self.low..=self.high).contains(&value) || self.except.contains(&value)
-    }
-}
 
 /// The tensors that losses and metrics are about.
 pub(super) struct Bound {
@@ -61,7 +40,7 @@ impl Bound {
     }
 }
 
-/// Expands model, loss and metrics on `fields`, whose first size is `batch`.
+/// Expands model, loss and metrics on a batch of `fields`.
 ///
 /// # Errors
 /// A model input without a field, fields that do not fit (`data-mismatch`), and whatever is wrong with the model, the loss
@@ -71,7 +50,7 @@ pub fn forward(
     training: &Training,
     batch: usize,
     mode: Mode,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
 ) -> Result<Forward, Vec<Diagnostic>> {
     let item = train_item::find(project, training.file, &training.overrides)?;
     with_room(|| {
@@ -116,7 +95,7 @@ pub fn prediction(
     project: &Project,
     training: &Training,
     batch: usize,
-    fields: &[BoundField],
+    fields: &[FieldInfo],
 ) -> Result<Predicted, Vec<Diagnostic>> {
     let item = train_item::find(project, training.file, &training.overrides)?;
     with_room(|| {
@@ -142,11 +121,11 @@ impl Expander<'_> {
         item: &TrainItem,
         training: &Training,
         batch: usize,
-        fields: &[BoundField],
+        fields: &[FieldInfo],
     ) -> Outcome<Predicted> {
         let (definition, _) = used_model(self, &ModelUse { file: item.file, model: &item.model })?;
         let taken: Vec<String> = model_inputs(&definition).iter().map(|(name, _)| name.name.clone()).collect();
-        let fields: Vec<BoundField> = fields.iter().filter(|field| taken.contains(&field.name)).cloned().collect();
+        let fields: Vec<FieldInfo> = fields.iter().filter(|field| taken.contains(&field.name)).cloned().collect();
         let bound = self.model_on_fields(item, batch, &fields)?;
         for (name, value) in bound.outputs.clone() {
             self.graph.outputs.push(Output { name, value });
@@ -205,7 +184,7 @@ impl Expander<'_> {
         Some((definition, function))
     }
 
-    pub(super) fn step(&mut self, item: &TrainItem, batch: usize, fields: &[BoundField]) -> Outcome<ValueId> {
+    pub(super) fn step(&mut self, item: &TrainItem, batch: usize, fields: &[FieldInfo]) -> Outcome<ValueId> {
         let mut bound = self.model_on_fields(item, batch, fields)?;
         for (name, value) in bound.outputs.clone() {
             self.graph.outputs.push(Output { name, value });
@@ -236,15 +215,12 @@ impl Expander<'_> {
     }
 
     /// The model with the fields flowing into its inputs.
-    pub(super) fn model_on_fields(&mut self, item: &TrainItem, batch: usize, fields: &[BoundField]) -> Outcome<Bound> {
+    pub(super) fn model_on_fields(&mut self, item: &TrainItem, batch: usize, fields: &[FieldInfo]) -> Outcome<Bound> {
         let span = item.model.span;
         let (definition, given) = used_model(self, &ModelUse { file: item.file, model: &item.model })?;
         let mut bound = Bound { outputs: Vec::new(), fields: Vec::new(), taken: Vec::new(), targets: Vec::new() };
         for field in fields {
-            let mut shape: Vec<Dim> = field.sizes.iter().map(|size| Dim::from(*size)).collect();
-            if let Some(first) = shape.first_mut() {
-                *first = Dim::from(batch);
-            }
+            let shape = std::iter::once(batch).chain(field.sizes.iter().copied()).map(Dim::from).collect();
             let place = field_place(item, &field.name).unwrap_or(span);
             let input = Input { name: field.name.clone(), shape, dtype: field.dtype, span: place };
             let value = self.graph.input(input);
@@ -403,7 +379,7 @@ impl Expander<'_> {
     }
 
     /// Labels index a dim of as many places as they have classes.
-    fn check_classes(&mut self, item: &TrainItem, fields: &[BoundField]) -> Outcome<()> {
+    fn check_classes(&mut self, item: &TrainItem, fields: &[FieldInfo]) -> Outcome<()> {
         let mut wrong = None;
         for (_, value) in self.graph.values() {
             let Op::Gather(indirect) = &value.op else { continue };
@@ -433,7 +409,7 @@ impl Expander<'_> {
     }
 
     /// All classes of a field stand every read at its values.
-    fn check_class_ranges(&mut self, item: &TrainItem, fields: &[BoundField]) -> Outcome<()> {
+    fn check_class_ranges(&mut self, item: &TrainItem, fields: &[FieldInfo]) -> Outcome<()> {
         for (_, range) in self.field_demands() {
             let classes = fields.iter().find(|field| field.name == range.field).and_then(|field| field.classes);
             let Some(outside) = classes.and_then(|classes| (0..classes as i64).find(|class| !range.admits(*class)))

@@ -4,9 +4,9 @@
 //! f64 (`1 / 255` is exact division); `deg` becomes radians and `%` hundredths.
 //! Invariant: a value that is returned came without a diagnostic.
 
-use super::{DataEntry, DataSpec, FieldSpec, Literal, LiteralKind};
 use crate::diagnostics::Diagnostic;
 use crate::graph::scalar;
+use crate::settings::{DataEntry, DataSpec, FieldSpec, Literal, LiteralKind};
 use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, StatementKind, Suffix, UnaryOp};
 

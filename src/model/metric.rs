@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Mode;
 use super::expand::{ModelUse, used_model};
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
 use super::forward::Bound;
@@ -17,10 +18,10 @@ use super::project::Project;
 use super::total::low_name;
 use super::train_item::{TrainItem, model_name};
 use super::training::items;
-use super::{BoundField, MetricSpec, Mode, Training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{Binary, DType, Graph, Input, Output, StateKind, Target, ValueId};
+use crate::settings::{MetricSpec, Training};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind};
 
@@ -99,7 +100,7 @@ pub(super) fn metric_specs(
     if uses.iter().all(|metric| metric.step_statements().is_none()) {
         return Ok(uses.iter().map(|metric| metric.spec(None)).collect());
     }
-    let declared = declared_fields(training);
+    let declared = training.data.declared();
     let first = specs_from(&mut expander, &uses, |expander| expander.model_on_fields(item, training.batch, &declared));
     let Err(Reported) = first else { return first.map_err(|Reported| Vec::new()) };
     let mut free = Expander::new(project, Mode::Eval);
@@ -110,8 +111,8 @@ pub(super) fn metric_specs(
         let rows = outputs.first().and_then(|(_, value)| expander.graph.shape(*value).first().cloned());
         let mut bound = Bound { outputs, fields: Vec::new(), taken: Vec::new(), targets: Vec::new() };
         for field in &declared {
-            let mut shape: Vec<Dim> = field.sizes.iter().map(|size| Dim::from(*size)).collect();
-            shape[0] = rows.clone().unwrap_or_else(|| Dim::from(training.batch));
+            let rows = rows.clone().unwrap_or_else(|| Dim::from(training.batch));
+            let shape = std::iter::once(rows).chain(field.sizes.iter().map(|size| Dim::from(*size))).collect();
             let value = expander.graph.input(Input { name: field.name.clone(), shape, dtype: field.dtype, span });
             bound.fields.push((field.name.clone(), value));
         }
@@ -140,21 +141,6 @@ fn specs_from(
         specs.push(metric.spec(finish));
     }
     Ok(specs)
-}
-
-/// The fields as declared, before preparation.
-pub(super) fn declared_fields(training: &Training) -> Vec<BoundField> {
-    let field = |field: &super::FieldSpec| {
-        let class = field.element == "class";
-        let own = if class { &[][..] } else { field.sizes.as_slice() };
-        BoundField {
-            name: field.name.clone(),
-            sizes: std::iter::once(training.batch).chain(own.iter().copied()).collect(),
-            dtype: if class || field.element == "i32" { DType::I32 } else { DType::F32 },
-            classes: if class { field.sizes.first().copied() } else { None },
-        }
-    };
-    training.data.fields.iter().map(field).collect()
 }
 
 impl Expander<'_> {

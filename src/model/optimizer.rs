@@ -12,16 +12,17 @@
 
 use std::collections::HashMap;
 
+use super::Mode;
 use super::advice::Rate;
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
-use super::{Mode, Training};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{
     Binary, Clock, Compare, Graph, Op, ParamId, Scalar, ScalarExpr, StateKind, Target, ValueId, verify,
 };
+use crate::settings::Training;
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident};
 

@@ -3,18 +3,19 @@
 //! Input: a project, a file and settings of the command line. Output: [`Training`].
 //! Invariant: every key of the item was read or reported.
 
+use super::Mode;
 use super::forward::forward;
 use super::literal::{data, figure_name, number, whole};
-use super::metric::{declared_fields, metric_specs};
+use super::metric::metric_specs;
 use super::optimizer::apply_optimizer;
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
-use super::{Best, Interval, Keep, Length, MetricSpec, Mode, SplitName, Training};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{Graph, Precision};
+use crate::settings::{Best, Direction, Interval, Keep, Length, MetricSpec, SplitName, Training};
 use crate::source::FileId;
-use crate::syntax::ast::{Direction, Expr, ExprKind, Suffix};
+use crate::syntax::ast::{Expr, ExprKind, Suffix};
 
 const DEFAULT_BATCH: u64 = 32;
 
@@ -62,7 +63,7 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
         Ok(metrics) => training.metrics = metrics,
         Err(found) => {
             // Loss and optimizer are independent of the metrics, so their mistakes are told at once.
-            let forward = forward(project, &training, training.batch, Mode::Eval, &declared_fields(&training)).err();
+            let forward = forward(project, &training, training.batch, Mode::Eval, &training.data.declared()).err();
             let optimizer = apply_optimizer(project, &training, &mut Graph::default(), &[]).err();
             problems = found;
             for problem in forward.into_iter().chain(optimizer).flatten() {

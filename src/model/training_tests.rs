@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::{
-    BoundField, Forward, Interval, Length, Mode, Project, SplitName, Training, apply_optimizer, forward, training,
-};
+use super::{Forward, Mode, Project, apply_optimizer, forward, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{self, ClockReading, DType, Feeds, Graph, Init, Input, Param, ParamId, Target, Tensor};
+use crate::settings::Direction;
+use crate::settings::{FieldInfo, Interval, Length, SplitName, Training};
 use crate::source::Span;
-use crate::syntax::ast::Direction;
 
 /// A classifier of two features into three classes with these lines in its `train` item.
 fn program(lines: &str) -> String {
@@ -43,16 +42,16 @@ fn codes(text: &str, overrides: &[(&str, &str)]) -> Vec<String> {
     found.into_iter().map(|d| format!("{}: {} {:?}", d.code, d.message, d.hints)).collect()
 }
 
-fn fields(batch: usize) -> Vec<BoundField> {
+fn fields() -> Vec<FieldInfo> {
     vec![
-        BoundField { name: "x".into(), sizes: vec![batch, 2], dtype: DType::F32, classes: None },
-        BoundField { name: "label".into(), sizes: vec![batch], dtype: DType::I32, classes: Some(3) },
+        FieldInfo { name: "x".into(), sizes: vec![2], dtype: DType::F32, classes: None },
+        FieldInfo { name: "label".into(), sizes: vec![], dtype: DType::I32, classes: Some(3) },
     ]
 }
 
 fn expanded(text: &str, mode: Mode, batch: usize) -> Forward {
     let (project, training) = good(text, &[]);
-    forward(&project, &training, batch, mode, &fields(batch)).unwrap_or_else(|found| panic!("{found:#?}"))
+    forward(&project, &training, batch, mode, &fields()).unwrap_or_else(|found| panic!("{found:#?}"))
 }
 
 fn close(found: f64, expected: f64) {
@@ -125,7 +124,7 @@ fn settings_of_the_command_line_replace_lines_and_arguments() {
     let mut graph = Graph::default();
     apply_optimizer(&project, &training, &mut graph, &[]).expect("valid");
     assert_eq!(graph.scalars[0].expr.evaluate(&clock(1)), 0.01);
-    let found = forward(&project, &training, 8, Mode::Train, &fields(8)).expect_err("four logits for three classes");
+    let found = forward(&project, &training, 8, Mode::Train, &fields()).expect_err("four logits for three classes");
     assert_eq!(found[0].code, "data-mismatch");
     let (project, training) = good(&lines("sgd(0.1, 0.9)", ""), &[("optimizer.momentum", "0")]);
     let mut graph = Graph::default();
@@ -192,21 +191,21 @@ fn regression_losses_follow_their_formulas() {
 #[test]
 fn a_loss_that_is_not_one_number_is_refused() {
     let (project, training) = good(&program("  loss = 2 * y\n  optimizer = sgd\n  length = 1 epochs"), &[]);
-    assert_eq!(forward(&project, &training, 4, Mode::Train, &fields(4)).expect_err("a tensor")[0].code, "bad-loss");
+    assert_eq!(forward(&project, &training, 4, Mode::Train, &fields()).expect_err("a tensor")[0].code, "bad-loss");
 }
 
 #[test]
 fn fields_must_fit_the_inputs() {
     let (project, training) = good(&lines("sgd", ""), &[]);
-    let mut wide = fields(4);
-    wide[0].sizes = vec![4, 3];
+    let mut wide = fields();
+    wide[0].sizes = vec![3];
     assert_eq!(
         forward(&project, &training, 4, Mode::Train, &wide).expect_err("three features")[0].code,
         "data-mismatch"
     );
-    let found = forward(&project, &training, 4, Mode::Train, &fields(4)[1..]).expect_err("no field");
+    let found = forward(&project, &training, 4, Mode::Train, &fields()[1..]).expect_err("no field");
     assert_eq!(found[0].code, "data-mismatch");
-    let mut few = fields(4);
+    let mut few = fields();
     few[1].classes = Some(10);
     let found = forward(&project, &training, 4, Mode::Train, &few).expect_err("ten classes");
     assert!(found[0].message.contains("`label` has 10 classes"), "{found:#?}");
@@ -215,7 +214,7 @@ fn fields_must_fit_the_inputs() {
 fn metric(extra: &str, name: &str) -> f64 {
     let text = lines("sgd", &format!("  metrics = {extra}"));
     let (project, training) = good(&text, &[]);
-    let step = forward(&project, &training, 4, Mode::Eval, &fields(4)).unwrap_or_else(|found| panic!("{found:#?}"));
+    let step = forward(&project, &training, 4, Mode::Eval, &fields()).unwrap_or_else(|found| panic!("{found:#?}"));
     let mut feeds = feeds();
     for state in &step.graph.states {
         let sizes: Vec<usize> = state.shape.iter().map(|d| d.as_const().expect("bound") as usize).collect();
@@ -467,8 +466,8 @@ fn several_outputs_are_visible_in_the_loss() {
                 train Auto on d {\n  loss = cross_entropy(logits, label) + 0.1 * mse(rebuilt, x)\n  optimizer = adam\n  length = 2 epochs\n  metrics = mae(rebuilt, x), rmse(rebuilt, x), r2(rebuilt, x)\n}\n";
     let (project, training) = good(text, &[]);
     let fields = vec![
-        BoundField { name: "x".into(), sizes: vec![5, 4], dtype: DType::F32, classes: None },
-        BoundField { name: "label".into(), sizes: vec![5], dtype: DType::I32, classes: Some(3) },
+        FieldInfo { name: "x".into(), sizes: vec![4], dtype: DType::F32, classes: None },
+        FieldInfo { name: "label".into(), sizes: vec![], dtype: DType::I32, classes: Some(3) },
     ];
     let step = forward(&project, &training, 5, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let names: Vec<_> = step.graph.outputs.iter().map(|output| output.name.as_str()).collect();
@@ -485,7 +484,7 @@ fn language_models_have_a_label_for_each_place() {
          train Gpt(V = 30, T = 8, C = 12, depth = 2, heads = 3) on d {{\n  loss = cross_entropy(next)\n  optimizer = adamw(lr = 1e-3)\n  length = 10 steps\n  metrics = accuracy, perplexity\n}}\n"
     );
     let (project, training) = good(&text, &[]);
-    let field = |name: &str| BoundField { name: name.into(), sizes: vec![2, 8], dtype: DType::I32, classes: None };
+    let field = |name: &str| FieldInfo { name: name.into(), sizes: vec![8], dtype: DType::I32, classes: None };
     let fields = [field("tokens"), field("next")];
     for mode in [Mode::Train, Mode::Eval] {
         let step = forward(&project, &training, 2, mode, &fields).unwrap_or_else(|found| panic!("{found:#?}"));

@@ -6,7 +6,7 @@
 
 use plotters::prelude::*;
 
-use crate::model::SplitName;
+use crate::settings::SplitName;
 
 /// Points from which every other one is left out.
 const MOST_POINTS: usize = 512;

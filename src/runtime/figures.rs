@@ -6,7 +6,7 @@
 use serde::ser::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::model::SplitName;
+use crate::settings::SplitName;
 
 /// One metric over one pass.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,10 +10,8 @@ use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use crate::diagnostics::Diagnostic;
-use crate::model::check::bytes_text;
-use crate::model::{MAX_BYTES, PathRefusal, Project, below, is_hidden, is_model_file};
-use crate::source::FileId;
+use crate::settings::{PathRefusal, below, is_hidden};
+use crate::source::bytes_text;
 
 /// A path that a model file names: below a root, however it is written.
 #[derive(Clone, Debug)]
@@ -33,7 +31,7 @@ impl Place {
     }
 
     /// A path relative to `root`, without `..`.
-    fn at(root: &Path, below: &Path) -> Self {
+    pub fn at(root: &Path, below: &Path) -> Self {
         Self { root: root.to_path_buf(), below: below.to_path_buf(), path: root.join(below) }
     }
 
@@ -56,20 +54,14 @@ impl Place {
     }
 
     /// The open file, and the path below the root that it has without links.
-    fn open_resolved(&self) -> io::Result<(File, PathBuf)> {
+    ///
+    /// # Errors
+    /// As [`Place::open`].
+    pub fn open_resolved(&self) -> io::Result<(File, PathBuf)> {
         regular(&system::look(&self.root, &self.below)?)?;
         let (file, path) = system::open(&self.root, &self.below)?;
         regular(&file.metadata()?)?;
         Ok((file, path))
-    }
-
-    /// The text of the model file that lies here.
-    fn read_model(&self) -> io::Result<Vec<u8>> {
-        let (file, path) = self.open_resolved()?;
-        if !is_model_file(&path) {
-            return Err(not_a_model());
-        }
-        read_all(file, MAX_BYTES)
     }
 
     /// Whether a folder lies here.
@@ -123,34 +115,6 @@ pub fn read_all(mut file: File, limit: u64) -> io::Result<Vec<u8>> {
     // The length is that of a moment ago, and 0 for files that the system makes up.
     file.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(too_long(limit)) } else { Ok(bytes) }
-}
-
-/// The text of a model file that the user names. It may be a link, but to a model file: findings show the text.
-///
-/// # Errors
-/// As [`open`] and [`read_all`], and a link to a file of another kind.
-pub fn read_model(path: &Path) -> io::Result<Vec<u8>> {
-    if std::fs::symlink_metadata(path)?.is_symlink() && !is_model_file(&std::fs::canonicalize(path)?) {
-        return Err(not_a_model());
-    }
-    read_all(open(path)?, MAX_BYTES)
-}
-
-/// The model file at `path`, which the user names, and the files that it uses, which lie below its folder.
-/// The file has an identifier even where it cannot be read.
-pub fn project(path: &Path) -> (Project, FileId, Vec<Diagnostic>) {
-    let root = path.parent().unwrap_or(Path::new(""));
-    Project::load(path, None, &|asked| match asked.strip_prefix(root) {
-        Ok(below) if asked != path => Place::at(root, below).read_model(),
-        Ok(_) | Err(_) => read_model(path),
-    })
-}
-
-fn not_a_model() -> io::Error {
-    io::Error::new(
-        ErrorKind::Unsupported,
-        "is a link to a file that is no model file: its name does not end in `.ansatz`",
-    )
 }
 
 fn too_long(limit: u64) -> io::Error {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::model::check::bytes_text;
+use crate::source::bytes_text;
 
 /// What is left of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

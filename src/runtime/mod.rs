@@ -3,7 +3,6 @@
 //! Input: a compiled `train` item and the user's files. Output: a run folder with weights, figures and pictures.
 //! Invariant: a run depends on the model file, the data and the seed, and on nothing else.
 
-pub mod check;
 pub mod checkpoint;
 pub mod curve;
 pub mod data;

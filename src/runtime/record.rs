@@ -14,8 +14,8 @@ use super::curve::{Curve, Point};
 use super::figures::Epoch;
 use super::folder::{NamedError, RunFolder, named};
 use super::{files, memory};
-use crate::model::SplitName;
-use crate::model::check::bytes_text;
+use crate::settings::SplitName;
+use crate::source::bytes_text;
 
 /// The order of the curve's lines.
 const SPLITS: [SplitName; 3] = [SplitName::Train, SplitName::Valid, SplitName::Test];

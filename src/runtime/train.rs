@@ -17,8 +17,8 @@ use super::keep;
 use super::record::{Record, StepLine, StepLog};
 use super::trainer::{Extent, Origin, StepReport, Trainer, TrainerError};
 use crate::artifact::{Purpose, Watched};
-use crate::model::{Interval, SplitName, Training};
 use crate::schedule::Persistent;
+use crate::settings::{Interval, SplitName, Training};
 
 /// How the loop runs.
 pub struct Loop<'a> {

@@ -3,6 +3,7 @@
 //! Input: built by `parse`. Output: read by `print` (the formatter) and `model` (names, shapes, expansion).
 //! Invariant: the tree holds only what was written; names are not resolved and defaults are not filled in.
 
+use crate::settings::Direction;
 use crate::source::Span;
 
 /// A name with its place.
@@ -105,15 +106,6 @@ pub struct Better {
     pub direction: Direction,
     /// The whole clause.
     pub span: Span,
-}
-
-/// Which of two figures of merit is the better one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Direction {
-    /// An error: the lower.
-    Lower,
-    /// A score: the higher.
-    Higher,
 }
 
 /// One parameter of a definition.

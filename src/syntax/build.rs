@@ -8,11 +8,12 @@ use std::ops::Range;
 use pest::iterators::Pair;
 
 use super::ast::{
-    Assert, Better, Data, Definition, DefinitionKind, Direction, Expr, Ident, ItemKind, Parameter, StateEntry,
-    Statement, StatementKind, TensorType, Train, Use,
+    Assert, Better, Data, Definition, DefinitionKind, Expr, Ident, ItemKind, Parameter, StateEntry, Statement,
+    StatementKind, TensorType, Train, Use,
 };
 use super::parse::{Rule, only};
 use crate::diagnostics::Diagnostic;
+use crate::settings::Direction;
 use crate::source::{FileId, Span};
 
 /// Builds the tree of one item.

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use super::ast::{BinaryOp, Direction, Expr, ExprKind, File, ItemKind, Statement, StatementKind, Suffix};
+use super::ast::{BinaryOp, Expr, ExprKind, File, ItemKind, Statement, StatementKind, Suffix};
 use super::{parse, parse_expression};
 use crate::diagnostics::Diagnostic;
+use crate::settings::Direction;
 use crate::source::FileId;
 
 /// Programs that must parse without findings.

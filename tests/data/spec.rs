@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ansatz::model::{DataSpec, Project, training};
+use ansatz::model::{Project, training};
+use ansatz::settings::DataSpec;
 
 /// The item `data d { body }`; relative paths start at `folder`.
 pub fn spec(folder: &Path, body: &str) -> DataSpec {

@@ -1,7 +1,8 @@
 use super::super::Project;
-use super::super::check::{Hooks, bytes_text, check, grouped};
+use super::super::check::{Hooks, check, grouped};
 use super::project;
 use crate::diagnostics::Diagnostic;
+use crate::source::bytes_text;
 
 const MLP: &str = "model M(width = 8) {\n  input x: [N, 4]\n  return x -> Linear(width) -> relu -> Linear(2)\n}\n";
 

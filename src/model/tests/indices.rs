@@ -2,10 +2,11 @@
 
 use super::super::expander::Expander;
 use super::super::index_range::Range;
-use super::super::{BoundField, Mode, forward, training};
+use super::super::{Mode, forward, training};
 use super::*;
 use crate::dim::Dim;
 use crate::graph::DType;
+use crate::settings::FieldInfo;
 
 /// A model whose body reads `w: [10]` by `ids: i32[N]`.
 fn reading(body: &str) -> String {
@@ -84,8 +85,8 @@ fn a_label_of_more_classes_than_a_shifted_read_stands_is_a_finding() {
                 train M on d {\n  loss = next(label)\n  optimizer = sgd(lr = 0.1)\n  length = 1 epochs\n}\n";
     let (project, file) = project(text);
     let training = training(&project, file, &[]).expect("settings without mistakes");
-    let fields = [("x", vec![4, 3], DType::F32, None), ("label", vec![4], DType::I32, Some(3))]
-        .map(|(name, sizes, dtype, classes)| BoundField { name: name.into(), sizes, dtype, classes });
+    let fields = [("x", vec![3], DType::F32, None), ("label", vec![], DType::I32, Some(3))]
+        .map(|(name, sizes, dtype, classes)| FieldInfo { name: name.into(), sizes, dtype, classes });
     let found = forward(&project, &training, 4, Mode::Eval, &fields).expect_err("a finding");
     let words: Vec<&str> = found.iter().map(|finding| finding.message.as_str()).collect();
     assert_eq!(words, ["class 2 of `label` leaves the range of an index: -1 to 1 stay inside"]);

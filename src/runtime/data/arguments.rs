@@ -5,7 +5,7 @@
 
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
-use crate::model::{Literal, LiteralKind};
+use crate::settings::{Literal, LiteralKind};
 use crate::source::Span;
 
 /// One call (`random_crop(32, pad = 4)`) or bare name (`drop_missing`) while its arguments are taken.

@@ -5,12 +5,11 @@
 //! Held-out and test samples are only brought to the same size (a crop of the middle). Empty places are 0,
 //! the mean of normalised data.
 
-use super::FieldInfo;
 use super::arguments::{self, Arguments};
 use super::random::Stream;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
-use crate::model::{Literal, LiteralKind};
+use crate::settings::{FieldInfo, Literal, LiteralKind};
 
 const NAMES: [&str; 6] = ["random_crop", "random_flip", "rotate", "zoom", "erase", "noise"];
 

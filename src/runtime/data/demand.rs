@@ -10,7 +10,7 @@ use super::table::{Part, record};
 use super::{DataError, Dataset};
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
-use crate::model::{DataSpec, FieldRange};
+use crate::settings::{DataSpec, FieldRange};
 
 /// Where some of the rows of a dataset come from.
 #[derive(Clone, Debug)]

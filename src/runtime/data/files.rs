@@ -10,9 +10,9 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use super::error::FileError;
-use crate::model::check::bytes_text;
 use crate::runtime::files::Place;
 use crate::runtime::memory;
+use crate::source::bytes_text;
 
 /// The first bytes of a gzip member (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];

@@ -16,7 +16,7 @@ use super::source::{Context, Role};
 use super::table::Part;
 use super::{Column, Dataset, Split, fitted, prepare, prepared_sizes, settings, table};
 use crate::diagnostics::Diagnostic;
-use crate::model::{DataSpec, Literal, LiteralKind};
+use crate::settings::{DataSpec, Literal, LiteralKind};
 
 /// Prepared new data.
 #[derive(Clone, Debug)]

@@ -38,8 +38,8 @@ pub use table::Place;
 use super::memory;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
-use crate::model::{BoundField, DataSpec, SplitName};
 use crate::runtime::places::all_finite;
+use crate::settings::{DataSpec, FieldInfo, SplitName};
 use demand::Provenance;
 use files::Budget;
 use loader::EpochOrder;
@@ -48,32 +48,6 @@ use settings::{Field, Origin, RowStage, Settings};
 use source::{Context, Loaded, Role};
 use split::Divided;
 use table::{Part, Places};
-
-/// A field as the model sees it, after preparation and augmentation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldInfo {
-    /// The field.
-    pub name: String,
-    /// Sizes per sample.
-    pub sizes: Vec<usize>,
-    /// F32 or I32.
-    pub dtype: DType,
-    /// For labels: the number of classes.
-    pub classes: Option<usize>,
-}
-
-impl FieldInfo {
-    /// Values per sample.
-    pub fn elements(&self) -> usize {
-        self.sizes.iter().product()
-    }
-
-    /// As an input of a step: the batch comes first.
-    pub fn bound(&self, batch: usize) -> BoundField {
-        let sizes = std::iter::once(batch).chain(self.sizes.iter().copied()).collect();
-        BoundField { name: self.name.clone(), sizes, dtype: self.dtype, classes: self.classes }
-    }
-}
 
 /// Opened data.
 #[derive(Clone, Debug)]

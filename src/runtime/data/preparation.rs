@@ -11,7 +11,7 @@ use super::prepare::Stage;
 use super::settings::{self, Element, Field, Settings};
 use super::table::Values;
 use crate::diagnostics::Diagnostic;
-use crate::model::{DataEntry, DataSpec, LiteralKind};
+use crate::settings::{DataEntry, DataSpec, LiteralKind};
 
 /// The preparation of all fields of an item.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

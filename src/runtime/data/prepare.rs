@@ -3,12 +3,11 @@
 //! Input: the stages as written. Output: [`Stage`]s, and the field's type and sizes after them.
 //! Invariant: a stage is admitted only where it fits the type that reaches it, so `fitted` need not check again.
 
-use super::FieldInfo;
 use super::arguments::{self, Arguments};
 use super::settings::Field;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
-use crate::model::{Literal, LiteralKind};
+use crate::settings::{FieldInfo, Literal, LiteralKind};
 
 /// The names of all stages.
 pub(super) const NAMES: [&str; 9] =

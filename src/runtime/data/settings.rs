@@ -3,7 +3,6 @@
 //! Input: a [`DataSpec`] (plain literals). Output: [`Settings`], or all findings about the item at once.
 //! Invariant: no file is touched here; every key and name that is not known is an error with a suggestion.
 
-use super::FieldInfo;
 use super::arguments::{self, Arguments};
 use super::augment;
 use super::prepare;
@@ -11,7 +10,7 @@ use super::source::{self, Source};
 use super::split::SplitRule;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
-use crate::model::{DataEntry, DataSpec, FieldSpec, Literal};
+use crate::settings::{DataEntry, DataSpec, FieldInfo, FieldSpec, Literal};
 use crate::source::Span;
 
 /// The declared type of a field's elements.

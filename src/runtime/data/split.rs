@@ -7,7 +7,7 @@
 use super::arguments::{self, Arguments};
 use super::random::{Purpose, Stream, shuffle};
 use crate::diagnostics::Diagnostic;
-use crate::model::{Literal, LiteralKind};
+use crate::settings::{Literal, LiteralKind};
 
 /// How much of the records: below 1 a fraction, from 1 a number of records.
 #[derive(Clone, Copy, Debug, PartialEq)]

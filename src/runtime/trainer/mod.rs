@@ -19,8 +19,8 @@ use crate::artifact::{Artifact, Purpose, Step};
 use crate::device::{Device, Loaded, StepInput};
 use crate::graph::{ClockReading, DType, Feeds, Graph, State, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program, Role};
-use crate::model::check::bytes_text;
-use crate::model::{BoundField, Length, Training};
+use crate::settings::{Length, Training};
+use crate::source::bytes_text;
 pub use origin::Origin;
 
 /// Batches that wait, are filled and are read while a step runs; see [`super::data::Batches`].
@@ -413,7 +413,8 @@ impl Extent {
 
 /// Room and code for a program for `rows` samples. Memory that is there is not taken again.
 fn load(device: &mut dyn Device, artifact: &Artifact, program: &Program, rows: usize) -> Result<Loaded, TrainerError> {
-    let batches = BATCHES_AT_ONCE * artifact.fields.iter().map(|field| bytes_of(field, rows)).sum::<u64>();
+    let batches =
+        BATCHES_AT_ONCE * artifact.fields.iter().map(|field| (4 * field.elements() * rows) as u64).sum::<u64>();
     let wanted = device.bytes_for(program) + batches;
     let what = format!("a step for {rows} samples");
     if program.arena_bytes as u64 > device.bytes()
@@ -458,9 +459,4 @@ fn run_step(
         suspect |= !value.is_finite();
     }
     suspect | device.run(loaded, StepInput { seed: artifact.training.seed, step: clock.step })
-}
-
-/// Bytes of a field for `batch` samples.
-fn bytes_of(field: &BoundField, batch: usize) -> u64 {
-    4 * field.sizes[1..].iter().product::<usize>() as u64 * batch as u64
 }

@@ -11,8 +11,8 @@ use super::super::files::{self, Budget};
 use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
 use super::{Context, Loaded, Roles, Source, refuse_values};
-use crate::model::LiteralKind;
 use crate::runtime::files::Place;
+use crate::settings::LiteralKind;
 
 /// Bytes of an image.
 const IMAGE: usize = 3 * 32 * 32;

@@ -18,8 +18,8 @@ use super::super::table::{Column, MISSING, Part, Values};
 use super::{Context, Loaded, Role, Source};
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
-use crate::model::{Literal, LiteralKind};
 use crate::runtime::files::Place;
+use crate::settings::{Literal, LiteralKind};
 use crate::source::{Span, shortened};
 
 /// Bytes of one row, so that a file without line ends is not read whole.

@@ -22,8 +22,8 @@ use super::preparation::Columns;
 use super::settings::Field;
 use super::table::{Column, Part};
 use crate::diagnostics::Diagnostic;
-use crate::model::{Literal, LiteralKind, PathRefusal};
 use crate::runtime::files::Place;
+use crate::settings::{Literal, LiteralKind, PathRefusal};
 
 /// Which split a source is read for; synthetic samples differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

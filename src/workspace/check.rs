@@ -10,14 +10,16 @@ use std::io::Read;
 
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::files::Place;
-use super::{data, keep};
 use crate::diagnostics::Diagnostic;
 use crate::graph::StateKind;
-use crate::model::check::{Hooks, bytes_text, without_duplicates};
-use crate::model::{self, BoundField, Expanded, ModelUse, Project, Training};
+use crate::model::check::{Hooks, without_duplicates};
+use crate::model::{self, Expanded, ModelUse, Project};
 use crate::pipeline;
+use crate::runtime::files::Place;
+use crate::runtime::{data, keep};
 use crate::schedule::{self, Persistent};
+use crate::settings::Training;
+use crate::source::bytes_text;
 use crate::source::{FileId, shortened};
 use crate::syntax::ast::{Expr, ExprKind, ItemKind};
 
@@ -40,7 +42,6 @@ pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
         match steps.step(project, file, None) {
             Ok((training, _)) => {
                 let fields = data::fields(&training.data).unwrap_or_default();
-                let fields = bound_fields(&fields, training.batch);
                 found.extend(keep::findings(&training, None));
                 found.extend(model::warnings(project, &training, &fields, None));
             }
@@ -69,15 +70,10 @@ impl Steps {
 }
 
 fn step_bytes(project: &Project, training: &Training) -> StepBytes {
-    let fields = bound_fields(&data::fields(&training.data)?, training.batch);
+    let fields = data::fields(&training.data)?;
     pipeline::data_ranges(project, training, &fields, &[])?;
     let graph = pipeline::training_graph(project, training, training.batch, &fields, false)?;
     Ok(schedule::plan(&graph, &Persistent::of(&graph)).arena_bytes as u64)
-}
-
-/// Data fields with the batch as their first size.
-pub fn bound_fields(fields: &[data::FieldInfo], batch: usize) -> Vec<BoundField> {
-    fields.iter().map(|field| field.bound(batch)).collect()
 }
 
 /// Bytes of all tensors of the training step: what `train_memory(N = 100)` means.

@@ -1,0 +1,152 @@
+//! A `train` item and its `data` item as plain data: what a run needs to know of its model file.
+//!
+//! Input: made by `model`, which checks them and fills in defaults. Output: read by what runs.
+//! Invariant: no syntax tree is behind them, so they are written to bytes and read back as they are.
+
+mod data;
+mod path;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Graph, Precision};
+use crate::source::{FileId, Span};
+pub use data::{DataEntry, DataSpec, FieldInfo, FieldRange, FieldSpec, Literal, LiteralKind};
+pub use path::{PathRefusal, below, is_hidden, normalise};
+
+/// The settings of a `train` item, checked and with defaults filled in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Training {
+    /// The model's name.
+    pub model: String,
+    /// The data item.
+    pub data: DataSpec,
+    /// Samples a step (default 32).
+    pub batch: usize,
+    /// How long.
+    pub length: Length,
+    /// Seed of initialisation, shuffling, splits, augmentation and dropout (default 0).
+    pub seed: u64,
+    /// Clip the gradients' global L2 norm to this (`clip = 1.0`).
+    pub clip: Option<f64>,
+    /// The metrics, in order.
+    pub metrics: Vec<MetricSpec>,
+    /// Which checkpoints to keep.
+    pub keep: Keep,
+    /// When to save before the end, whichever comes first (default after each epoch).
+    pub save: Vec<Interval>,
+    /// Which roundings are allowed (default strict).
+    pub precision: Precision,
+    /// The whole item.
+    pub span: Span,
+    /// The file that holds the item.
+    pub file: FileId,
+    /// Settings of the command line, which replace parts of the item.
+    pub overrides: Vec<(String, String)>,
+}
+
+/// Length of a training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Length {
+    /// Passes over the training split.
+    Epochs(f64),
+    /// Optimizer steps.
+    Steps(u64),
+}
+
+/// Time between two saves of a run (`save = 500 steps, 10 minutes`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Interval {
+    /// Passes over the training split.
+    Epochs(f64),
+    /// Optimizer steps.
+    Steps(u64),
+    /// Minutes since the last save.
+    Minutes(f64),
+}
+
+/// Which checkpoints to keep beside the last.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Keep {
+    /// `best(valid.accuracy)`.
+    pub best: Option<Best>,
+    /// `last(3)`: how many of the latest (default 1).
+    pub last: usize,
+}
+
+/// The figure by which the best weights are chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Where it is measured; `valid` unless said.
+    pub split: SplitName,
+    /// A metric of the training, or `loss`.
+    pub figure: String,
+    /// Which figures are better.
+    pub direction: Direction,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// A part of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SplitName {
+    /// What is trained on.
+    Train,
+    /// What is held out to compare and select.
+    Valid,
+    /// What is measured in the end.
+    Test,
+}
+
+impl SplitName {
+    /// The split of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Train, Self::Valid, Self::Test].into_iter().find(|split| split.as_str() == name)
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for SplitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A metric of a training.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MetricSpec {
+    /// The name shown: `accuracy`, `top(5)`, `recall(macro)`.
+    pub name: String,
+    /// A metric with state: a graph from the step graph's metric states (its inputs, named like the states)
+    /// to one output `value`. Without: the step graph has an output `metric:NAME`, averaged over samples.
+    pub finish: Option<Graph>,
+    /// Which figures are better, where its definition says it.
+    pub direction: Option<Direction>,
+}
+
+impl MetricSpec {
+    /// Whether its value is one number, not a table.
+    pub fn is_single(&self) -> bool {
+        self.finish
+            .as_ref()
+            .is_none_or(|graph| graph.outputs.iter().all(|output| graph.value(output.value).shape.is_empty()))
+    }
+}
+
+/// Which of two figures of merit is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// An error: the lower.
+    Lower,
+    /// A score: the higher.
+    Higher,
+}
