@@ -10,9 +10,10 @@ use crate::diagnostics::Diagnostic;
 use crate::grad;
 use crate::graph::print::print;
 use crate::graph::{Binary, DType, Graph, Op, Output, ValueId};
+use crate::kernel::Persistent;
 use crate::model::{self, Mode, Project};
 use crate::passes;
-use crate::schedule::{self, Persistent};
+use crate::schedule;
 use crate::settings::{FieldInfo, FieldRange, Training};
 use crate::source::SourceMap;
 

@@ -3,8 +3,8 @@
 
 use ansatz::graph::{Graph, Output};
 use ansatz::kernel::print::bands_text;
-use ansatz::kernel::{KernelKind, Program};
-use ansatz::schedule::{Limits, Persistent, plan_within};
+use ansatz::kernel::{Kernel, Persistent, Program};
+use ansatz::schedule::{Limits, plan_within};
 
 use crate::library::prepared;
 use crate::shapes::check;
@@ -29,15 +29,8 @@ fn planned(mut graph: Graph) -> Program {
 
 /// The bands of all products that have some, sorted.
 fn bands(program: &Program) -> Vec<String> {
-    let text = |kernel: &ansatz::kernel::Kernel| match &kernel.kind {
-        KernelKind::Product(product) => bands_text(product).join(", "),
-        KernelKind::Nest(_)
-        | KernelKind::Winograd(_)
-        | KernelKind::Filter(_)
-        | KernelKind::Zero(_)
-        | KernelKind::Copy { .. } => String::new(),
-    };
-    let mut bands: Vec<String> = program.kernels.iter().map(text).filter(|text| !text.is_empty()).collect();
+    let text = |kernel: &Kernel| kernel.kind.product().map(|product| bands_text(product).join(", "));
+    let mut bands: Vec<String> = program.kernels.iter().filter_map(text).filter(|text| !text.is_empty()).collect();
     bands.sort();
     bands
 }

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ansatz::kernel::{KernelKind, Program};
+use ansatz::kernel::{Nest, Persistent, Program};
 use ansatz::model::Project;
 use ansatz::source::FileId;
 use ansatz::{model, pipeline, runtime, schedule, workspace};
@@ -146,20 +146,13 @@ fn step(text: &str) -> Program {
     let fields = runtime::data::fields(&training.data).unwrap_or_else(|found| panic!("{found:#?}"));
     let graph = pipeline::training_graph(&project, &training, training.batch, &fields, false);
     let graph = graph.unwrap_or_else(|found| panic!("{found:#?}"));
-    schedule::plan(&graph, &schedule::Persistent::of(&graph))
+    schedule::plan(&graph, &Persistent::of(&graph))
 }
 
 /// Nodes of all phases, and the kernels.
 fn size(program: &Program) -> usize {
-    let nodes = program.kernels.iter().map(|kernel| match &kernel.kind {
-        KernelKind::Nest(nest) => nest.phases.iter().map(|phase| phase.nodes.len()).sum(),
-        KernelKind::Product(_)
-        | KernelKind::Winograd(_)
-        | KernelKind::Filter(_)
-        | KernelKind::Zero(_)
-        | KernelKind::Copy { .. } => 1,
-    });
-    nodes.sum()
+    let nodes = |nest: &Nest| nest.phases.iter().map(|phase| phase.nodes.len()).sum();
+    program.kernels.iter().map(|kernel| kernel.kind.nest().map_or(1, nodes)).sum()
 }
 
 /// Twice as many parts make at most this many times the nodes.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ansatz::graph::{
-    Binary, DType, Evaluation, Feeds, Graph, Init, Op, Output, Param, Target, Tensor, Unary, ValueId, evaluate,
+    Binary, DType, Evaluation, Feeds, Graph, Init, Op, Output, Param, Tensor, Unary, ValueId, Variable, evaluate,
 };
 use ansatz::model::{Mode, Project, apply_optimizer, expand, forward, training};
 use ansatz::primitives::Level;
@@ -233,8 +233,8 @@ fn five_steps(graph: &Graph, mut feeds: Feeds, run: &dyn Fn(&Feeds) -> Evaluatio
         feeds.clock.step = step;
         for (target, value) in run(&feeds).updates {
             match target {
-                Target::Param(id) => feeds.params.insert(graph.params[id.0 as usize].name.clone(), value),
-                Target::State(id) => feeds.states.insert(graph.states[id.0 as usize].name.clone(), value),
+                Variable::Param(id) => feeds.params.insert(graph.params[id.0 as usize].name.clone(), value),
+                Variable::State(id) => feeds.states.insert(graph.states[id.0 as usize].name.clone(), value),
             };
         }
     }

@@ -2,9 +2,10 @@
 
 use ansatz::cpu::{Arena, Executable, Options, StepInput};
 use ansatz::graph::{DType, Evaluation, Feeds, Graph, Op, evaluate};
+use ansatz::kernel::Persistent;
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
-use ansatz::schedule::{Limits, Persistent, plan_within};
+use ansatz::schedule::{Limits, plan_within};
 
 use crate::random_graphs::with_gradients;
 use crate::support::lowered::{collected, difference, fed};

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use ansatz::cpu::{Arena, Executable, Options, StepInput};
 use ansatz::graph::{DType, Feeds, StateKind, Tensor, evaluate};
-use ansatz::kernel::Role;
+use ansatz::kernel::{Persistent, Role};
 use ansatz::model::{Project, training};
 use ansatz::pipeline::evaluation_graph;
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
-use ansatz::schedule::{Persistent, plan};
+use ansatz::schedule::plan;
 use ansatz::settings::FieldInfo;
 
 use crate::support::random_graph::Random;

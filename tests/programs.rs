@@ -40,7 +40,7 @@ fn every_program_of_the_repository_becomes_a_step() {
             let (project, file) = load(&path);
             let graph = step(&project, file, 4);
             assert_eq!(
-                graph.updates.iter().filter(|update| matches!(update.target, graph::Target::Param(_))).count(),
+                graph.updates.iter().filter(|update| matches!(update.target, graph::Variable::Param(_))).count(),
                 graph.params.len()
             );
             count += 1;

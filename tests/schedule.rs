@@ -1,10 +1,10 @@
 //! Plans of random graphs, interpreted, against the reference evaluator.
 
-use ansatz::graph::{Feeds, Graph, Target, Tensor, Update, evaluate};
-use ansatz::kernel::Role;
+use ansatz::graph::{Feeds, Graph, Tensor, Update, Variable, evaluate};
 use ansatz::kernel::interpret::{Arena, interpret};
 use ansatz::kernel::print::print;
-use ansatz::schedule::{Limits, Persistent, plan_within};
+use ansatz::kernel::{Persistent, Role};
+use ansatz::schedule::{Limits, plan_within};
 
 use crate::random_graphs::with_gradients;
 use crate::support::random_graph::RandomGraph;
@@ -31,8 +31,8 @@ fn difference(graph: &Graph, feeds: &Feeds, limits: Limits) -> Option<String> {
     let outputs = expected.outputs.iter().map(|(name, tensor)| (Role::Output(name.clone()), tensor));
     let updates = expected.updates.iter().map(|(target, tensor)| {
         let role = match target {
-            Target::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
-            Target::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
+            Variable::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
+            Variable::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
         };
         (role, tensor)
     });
@@ -59,7 +59,7 @@ fn with_descent(seed: u64) -> RandomGraph {
         let output = random.graph.outputs.iter().find(|output| output.name == name).expect("a gradient each");
         let (gradient, span) = (output.value, random.graph.value(output.value).span);
         let next = random.graph.binary(ansatz::graph::Binary::Sub, random.params[place], gradient, span);
-        let target = Target::Param(ansatz::graph::ParamId(place as u32));
+        let target = Variable::Param(ansatz::graph::ParamId(place as u32));
         random.graph.updates.push(Update { target, value: next });
     }
     random

@@ -2,10 +2,10 @@
 //! both gradients of convolutions, pools, linear layers and attention. Every contraction that can be one is a product.
 
 use ansatz::graph::{Output, evaluate};
-use ansatz::kernel::KernelKind;
+use ansatz::kernel::{KernelKind, Persistent};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
-use ansatz::schedule::{Limits, Persistent, plan_within};
+use ansatz::schedule::{Limits, plan_within};
 
 use crate::library::prepared;
 use crate::machine_code::compiled_within;

@@ -5,10 +5,10 @@ use ansatz::grad::differentiate;
 use ansatz::graph::{
     Access, Affine, Binary, Contract, DType, Feeds, Graph, Init, Output, Param, Tensor, Unary, ValueId, evaluate,
 };
-use ansatz::kernel::{Kernel, KernelKind, Program};
+use ansatz::kernel::{Kernel, KernelKind, Persistent, Program};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
-use ansatz::schedule::{Limits, Persistent, plan_within};
+use ansatz::schedule::{Limits, plan_within};
 use ansatz::source::{FileId, Span};
 
 use crate::machine_code::compiled_within;

@@ -4,9 +4,10 @@
 //! A changed snapshot is accepted by `cargo insta review`, never unread; under `CI=1` it fails.
 
 use ansatz::diagnostics::Diagnostic;
+use ansatz::kernel::Persistent;
 use ansatz::model::{self, Mode, Project};
 use ansatz::runtime::data;
-use ansatz::schedule::{self, Persistent};
+use ansatz::schedule;
 use ansatz::{grad, graph, kernel, pipeline};
 
 const LINE: &str = "\

@@ -9,8 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Param, Scalar, ScalarExpr, State, ValueId};
-use crate::kernel::{Buffer, Program, Role};
-use crate::schedule::Persistent;
+use crate::kernel::{Buffer, Persistent, Program, Role};
 use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
 

@@ -7,8 +7,7 @@ use clap::{Args, ValueEnum};
 use super::outline::Outline;
 use super::session;
 use super::{Failure, open};
-use crate::kernel::Program;
-use crate::schedule::Persistent;
+use crate::kernel::{Persistent, Program};
 use crate::{cpu, graph, model, pipeline, schedule, syntax};
 
 #[derive(Debug, Args)]

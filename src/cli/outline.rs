@@ -6,11 +6,11 @@
 use std::path::Path;
 
 use super::{Failure, open};
-use crate::kernel::Program;
+use crate::kernel::{Persistent, Program};
 use crate::model::{self, Project};
 use crate::pipeline;
 use crate::runtime::data;
-use crate::schedule::{self, Persistent};
+use crate::schedule;
 use crate::settings::{FieldInfo, Training};
 
 /// A model file without its data.

@@ -10,6 +10,7 @@ use super::tuning::Cache;
 use super::{Failure, open};
 use crate::artifact::{Purpose, Watched};
 use crate::cpu::{Cpu, Options};
+use crate::kernel::Persistent;
 use crate::model::{self, Project};
 use crate::pipeline;
 use crate::primitives::{self, Level};
@@ -17,7 +18,6 @@ use crate::runtime::data::{self, DataError, Dataset, Preparation, Split};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::train::LoopError;
 use crate::runtime::trainer::{Extent, Trainer, TrainerError};
-use crate::schedule::Persistent;
 use crate::settings::Training;
 
 /// Options about the machine; none of them changes results beyond rounding.

@@ -202,13 +202,9 @@ fn kept_loops(program: &Program, position: usize, product: &Product) -> usize {
 /// The products of a program that are run as such, with their kernels and the number of batch loops that stay outermost:
 /// what [`crate::primitives::tuning::measure`] asks for.
 pub fn products(program: &Program) -> impl Iterator<Item = (usize, &Product, usize)> {
-    program.kernels.iter().enumerate().filter_map(|(position, kernel)| match &kernel.kind {
-        KernelKind::Product(product) => Some((position, product, kept_loops(program, position, product))),
-        KernelKind::Nest(_)
-        | KernelKind::Winograd(_)
-        | KernelKind::Filter(_)
-        | KernelKind::Zero(_)
-        | KernelKind::Copy { .. } => None,
+    program.kernels.iter().enumerate().filter_map(|(position, kernel)| {
+        let product = kernel.kind.product()?;
+        Some((position, product, kept_loops(program, position, product)))
     })
 }
 

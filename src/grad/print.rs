@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::dim::Dim;
 use crate::graph::print::{dim_text, index_names, shape_text, type_text};
-use crate::graph::{Access, Affine, Contract, DType, Graph, IndirectIndex, Op, Output, Target, Value, ValueId};
+use crate::graph::{Access, Affine, Contract, DType, Graph, IndirectIndex, Op, Output, Value, ValueId, Variable};
 use crate::source::SourceMap;
 
 /// How many ops a line holds before a part of it gets a line of its own.
@@ -57,8 +57,8 @@ fn with_updates(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     for update in std::mem::take(&mut graph.updates) {
         let name = match update.target {
-            Target::Param(id) => &graph.params[id.0 as usize].name,
-            Target::State(id) => &graph.states[id.0 as usize].name,
+            Variable::Param(id) => &graph.params[id.0 as usize].name,
+            Variable::State(id) => &graph.states[id.0 as usize].name,
         };
         let output = Output { name: format!("new.{name}"), value: update.value };
         graph.outputs.push(output);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::scalar::{ClockReading, binary, binary_integer, compare, exceeds, truth, unary};
 use super::{
-    Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, Target, Unary, Value, ValueId, philox,
+    Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, Unary, Value, ValueId, Variable, philox,
 };
 
 /// A row-major tensor of f64.
@@ -86,7 +86,7 @@ pub struct Evaluation {
     /// Outputs in the graph's order.
     pub outputs: Vec<(String, Tensor)>,
     /// Updates in the graph's order.
-    pub updates: Vec<(Target, Tensor)>,
+    pub updates: Vec<(Variable, Tensor)>,
 }
 
 impl Evaluation {

@@ -212,9 +212,9 @@ pub struct Output {
     pub value: ValueId,
 }
 
-/// What an [`Update`] overwrites.
+/// A tensor that lives from step to step: what an [`Update`] overwrites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum Target {
+pub enum Variable {
     /// A parameter.
     Param(ParamId),
     /// A state.
@@ -225,7 +225,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Update {
     /// What is overwritten.
-    pub target: Target,
+    pub target: Variable,
     /// The new value, of the same shape and type.
     pub value: ValueId,
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, Target, ValueId};
+use super::{Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, ValueId, Variable};
 use crate::dim::Dim;
 use crate::source::SourceMap;
 
@@ -44,10 +44,10 @@ fn line(text: &mut String, content: String) {
 }
 
 /// The name of what an update overwrites.
-pub(crate) fn target_name(graph: &Graph, target: Target) -> &str {
+pub(crate) fn target_name(graph: &Graph, target: Variable) -> &str {
     match target {
-        Target::Param(id) => &graph.params[id.0 as usize].name,
-        Target::State(id) => &graph.states[id.0 as usize].name,
+        Variable::Param(id) => &graph.params[id.0 as usize].name,
+        Variable::State(id) => &graph.states[id.0 as usize].name,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Input: a graph. Output: nothing, or a sentence that names the value and the broken rule.
 //! Invariant: a graph that passes can be differentiated, simplified, scheduled and evaluated without a panic.
 
-use super::{Access, Binary, Contract, DType, Graph, Indirect, IndirectIndex, Op, Target, Unary, Value};
+use super::{Access, Binary, Contract, DType, Graph, Indirect, IndirectIndex, Op, Unary, Value, Variable};
 use crate::dim::Dim;
 
 type Checked = Result<(), String>;
@@ -25,11 +25,11 @@ pub fn verify(graph: &Graph) -> Checked {
     let mut targets = std::collections::HashSet::new();
     for update in &graph.updates {
         let (name, shape, dtype) = match update.target {
-            Target::Param(id) => {
+            Variable::Param(id) => {
                 let param = graph.params.get(id.0 as usize).ok_or("an update names no parameter")?;
                 (&param.name, &param.shape, DType::F32)
             }
-            Target::State(id) => {
+            Variable::State(id) => {
                 let state = graph.states.get(id.0 as usize).ok_or("an update names no state")?;
                 (&state.name, &state.shape, state.dtype)
             }

@@ -179,6 +179,23 @@ impl Product {
     }
 }
 
+impl KernelKind {
+    /// The nest, if it is one.
+    pub fn nest(&self) -> Option<&Nest> {
+        if let KernelKind::Nest(nest) = self { Some(nest) } else { None }
+    }
+
+    /// The product, if it is one that runs as such.
+    pub fn product(&self) -> Option<&Product> {
+        if let KernelKind::Product(product) = self { Some(product) } else { None }
+    }
+
+    /// The same, to rewrite it.
+    pub fn product_mut(&mut self) -> Option<&mut Product> {
+        if let KernelKind::Product(product) = self { Some(product) } else { None }
+    }
+}
+
 impl Kernel {
     /// The buffers that it reads, once for each access; those that it adds to are among them.
     pub fn reads(&self) -> Vec<BufferId> {

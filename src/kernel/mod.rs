@@ -12,6 +12,7 @@
 pub mod access;
 pub mod interpret;
 pub mod linear;
+pub mod persistent;
 pub mod print;
 pub mod verify;
 pub mod winograd;
@@ -20,6 +21,7 @@ use std::fmt;
 
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::source::Span;
+pub use persistent::Persistent;
 pub use winograd::Winograd;
 
 /// A whole step, ready for code generation.

@@ -7,7 +7,7 @@ use super::expander::{Expander, Given, Inputs, Meaning, Outcome, Scope};
 use super::stage::join;
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Relation, Verdict};
-use crate::graph::{DType, Init, Input, Param, Scalar, State, StateKind, Target, ValueId};
+use crate::graph::{DType, Init, Input, Param, Scalar, State, StateKind, ValueId, Variable};
 use crate::source::Span;
 use crate::syntax::ast::{Expr, ExprKind, Ident, StateEntry, TensorType};
 
@@ -402,7 +402,7 @@ impl Expander<'_> {
                 }
             };
             self.states.insert(path, (id, value));
-            scope.targets.insert(entry.name.name.clone(), Target::State(id));
+            scope.targets.insert(entry.name.name.clone(), Variable::State(id));
             scope.bind(&entry.name, Meaning::Tensor(value));
         }
         Ok(())

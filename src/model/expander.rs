@@ -34,7 +34,7 @@ use super::project::Project;
 use super::{LayerCall, Mode};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Facts};
-use crate::graph::{Graph, ScalarExpr, StateId, StateKind, Target, ValueId};
+use crate::graph::{Graph, ScalarExpr, StateId, StateKind, ValueId, Variable};
 use crate::source::{FileId, Span};
 use crate::syntax::ast;
 
@@ -172,7 +172,7 @@ pub(crate) struct Scope {
     /// What `input` statements take.
     pub inputs: Inputs,
     /// What `<-` may overwrite.
-    pub targets: HashMap<String, Target>,
+    pub targets: HashMap<String, Variable>,
     /// What `state` statements create; `None` where they are not allowed.
     pub state_kind: Option<StateKind>,
     /// The shape of a state without a type: a scalar, or in an optimizer the parameter's shape.

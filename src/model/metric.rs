@@ -20,7 +20,7 @@ use super::train_item::{TrainItem, model_name};
 use super::training::items;
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{Binary, DType, Graph, Input, Output, StateKind, Target, ValueId};
+use crate::graph::{Binary, DType, Graph, Input, Output, StateKind, ValueId, Variable};
 use crate::settings::{MetricSpec, Training};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind};
@@ -202,8 +202,8 @@ impl Expander<'_> {
             .targets
             .iter()
             .filter_map(|(name, target)| match target {
-                Target::State(id) => Some((name, id.0)),
-                Target::Param(_) => None,
+                Variable::State(id) => Some((name, id.0)),
+                Variable::Param(_) => None,
             })
             .collect();
         targets.sort_by_key(|(_, id)| *id);

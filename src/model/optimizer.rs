@@ -20,7 +20,7 @@ use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{
-    Binary, Clock, Compare, Graph, Op, ParamId, Scalar, ScalarExpr, StateKind, Target, ValueId, verify,
+    Binary, Clock, Compare, Graph, Op, ParamId, Scalar, ScalarExpr, StateKind, ValueId, Variable, verify,
 };
 use crate::settings::Training;
 use crate::source::Span;
@@ -156,7 +156,7 @@ impl Expander<'_> {
             scope.bind(&name("grad"), Meaning::Tensor(gradient));
             scope.bind(&name("param"), Meaning::Tensor(value));
             scope.bind(&name("step"), Meaning::Scalar(ScalarExpr::Clock(Clock::Step)));
-            scope.targets.insert("param".into(), Target::Param(param));
+            scope.targets.insert("param".into(), Variable::Param(param));
             scope.state_kind = Some(StateKind::Optimizer(param));
             scope.state_shape = declared.shape.clone();
             this.statements(&mut scope, &definition.ast.body).map(|_| ())

@@ -12,7 +12,7 @@ use super::stage::Naming;
 use super::{Mode, declare};
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
-use crate::graph::{StateKind, Target, Update, ValueId};
+use crate::graph::{StateKind, Update, ValueId, Variable};
 use crate::source::Span;
 use crate::syntax::ast::{DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind, TensorType};
 
@@ -212,11 +212,11 @@ impl Expander<'_> {
             return self.fail(diagnostic.hint(hint));
         };
         let (shape, dtype, is_buffer) = match target {
-            Target::Param(id) => {
+            Variable::Param(id) => {
                 let param = &self.graph.params[id.0 as usize];
                 (param.shape.clone(), crate::graph::DType::F32, false)
             }
-            Target::State(id) => {
+            Variable::State(id) => {
                 let state = &self.graph.states[id.0 as usize];
                 (state.shape.clone(), state.dtype, state.kind == StateKind::Buffer)
             }
@@ -231,11 +231,11 @@ impl Expander<'_> {
             return Ok(());
         }
         let new = match target {
-            Target::State(id) if self.graph.states[id.0 as usize].kind == StateKind::Metric => self.total(id, new),
-            Target::State(_) | Target::Param(_) => new,
+            Variable::State(id) if self.graph.states[id.0 as usize].kind == StateKind::Metric => self.total(id, new),
+            Variable::State(_) | Variable::Param(_) => new,
         };
         self.record(target, new);
-        if let Target::State(id) = target {
+        if let Variable::State(id) = target {
             let path = self.graph.states[id.0 as usize].name.clone();
             self.states.insert(path, (id, new));
         }
@@ -244,7 +244,7 @@ impl Expander<'_> {
     }
 
     /// Records an update; a second one of the same target replaces the first, whose value it has read.
-    pub(super) fn record(&mut self, target: Target, value: ValueId) {
+    pub(super) fn record(&mut self, target: Variable, value: ValueId) {
         match self.graph.updates.iter_mut().find(|update| update.target == target) {
             Some(update) => update.value = value,
             None => self.graph.updates.push(Update { target, value }),

@@ -7,7 +7,7 @@
 
 use super::expander::Expander;
 use crate::graph::build::identity_access;
-use crate::graph::{Binary, Compare, DType, Graph, Op, State, StateId, StateKind, Target, ValueId};
+use crate::graph::{Binary, Compare, DType, Graph, Op, State, StateId, StateKind, ValueId, Variable};
 use crate::source::Span;
 
 /// The name of the second state.
@@ -34,7 +34,7 @@ impl Expander<'_> {
             }
         };
         let (total, low) = added(&mut self.graph, (old, low), summand, span);
-        self.record(Target::State(low_id), low);
+        self.record(Variable::State(low_id), low);
         self.states.insert(name, (low_id, low));
         total
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Forward, Mode, Project, apply_optimizer, forward, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{self, ClockReading, DType, Feeds, Graph, Init, Input, Param, ParamId, Target, Tensor};
+use crate::graph::{self, ClockReading, DType, Feeds, Graph, Init, Input, Param, ParamId, Tensor, Variable};
 use crate::settings::Direction;
 use crate::settings::{FieldInfo, Interval, Length, SplitName, Training};
 use crate::source::Span;
@@ -228,7 +228,7 @@ fn metric(extra: &str, name: &str) -> f64 {
             let inputs = finish.inputs.iter().map(|input| {
                 let id = step.graph.states.iter().position(|state| state.name == input.name).expect("a state");
                 let update =
-                    evaluation.updates.iter().find(|(target, _)| *target == Target::State(graph::StateId(id as u32)));
+                    evaluation.updates.iter().find(|(target, _)| *target == Variable::State(graph::StateId(id as u32)));
                 (input.name.clone(), update.expect("an update").1.clone())
             });
             let feeds = Feeds { inputs: inputs.collect(), ..Feeds::default() };
@@ -287,8 +287,8 @@ fn optimized(optimizer: &str, schedule: &str, steps: u64) -> Vec<f64> {
         feeds.inputs.insert("g".into(), Tensor::new(&[2], gradient_at(step).to_vec()));
         for (target, value) in graph::evaluate(&graph, &feeds).updates {
             match target {
-                Target::Param(_) => feeds.params.insert("w".into(), value),
-                Target::State(id) => feeds.states.insert(graph.states[id.0 as usize].name.clone(), value),
+                Variable::Param(_) => feeds.params.insert("w".into(), value),
+                Variable::State(id) => feeds.states.insert(graph.states[id.0 as usize].name.clone(), value),
             };
         }
     }

@@ -17,7 +17,7 @@ use super::keep;
 use super::record::{Record, StepLine, StepLog};
 use super::trainer::{Extent, Origin, StepReport, Trainer, TrainerError};
 use crate::artifact::{Purpose, Watched};
-use crate::schedule::Persistent;
+use crate::kernel::Persistent;
 use crate::settings::{Interval, SplitName, Training};
 
 /// How the loop runs.

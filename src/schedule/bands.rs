@@ -101,7 +101,7 @@ pub(super) fn find(kernels: &mut [Kernel], is_temporary: impl Fn(BufferId) -> bo
         }
     }
     for kernel in kernels {
-        let KernelKind::Product(product) = &mut kernel.kind else { continue };
+        let Some(product) = kernel.kind.product_mut() else { continue };
         let [_, _, c] = accesses(product);
         if once(product.c.0) && is_temporary(product.c.0) && !product.accumulate {
             let reads = reads.get(&product.c.0).into_iter().flatten();

@@ -4,7 +4,7 @@
 //! multiples of 64. Method: largest first, each at the lowest place that is free over its lifetime (Pisarchyk and Lee,
 //! "Efficient memory management for deep neural net inference", 2020, greedy by size).
 
-use super::persistent::round_up;
+use crate::kernel::persistent::round_up;
 
 /// A buffer to be placed.
 #[derive(Clone, Copy, Debug)]

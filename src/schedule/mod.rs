@@ -28,7 +28,6 @@ mod lower;
 mod memory;
 mod merge;
 mod order;
-mod persistent;
 mod pieces;
 mod precedence;
 mod report;
@@ -42,13 +41,13 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use contract::Limits;
-pub use persistent::{ALIGNMENT, Persistent};
 pub use report::{KernelReport, Report, report};
 
-use crate::graph::{DType, Graph, Target};
+use crate::graph::{DType, Graph, Variable};
+use crate::kernel::persistent::round_up;
 use crate::kernel::print::kernel_text;
 use crate::kernel::verify::{Violation, verify, verify_kernels};
-use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Program, Role};
+use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Persistent, Program, Role};
 use crate::source::Span;
 use code::Dest;
 use draft::Item;
@@ -128,7 +127,7 @@ impl Declared {
         let mut offset = persistent.bytes;
         let mut next = |role: Role, dtype: DType, sizes: Vec<usize>| {
             let buffer = Buffer { role, dtype, sizes, offset };
-            offset += persistent::round_up(buffer.bytes());
+            offset += round_up(buffer.bytes());
             buffer
         };
         for input in &graph.inputs {
@@ -155,10 +154,10 @@ impl Declared {
         })
     }
 
-    fn target(&self, target: Target) -> BufferId {
+    fn target(&self, target: Variable) -> BufferId {
         match target {
-            Target::Param(id) => self.source(Source::Param(id)),
-            Target::State(id) => self.source(Source::State(id)),
+            Variable::Param(id) => self.source(Source::Param(id)),
+            Variable::State(id) => self.source(Source::State(id)),
         }
     }
 
@@ -223,7 +222,7 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
         slices::localize(&mut program.buffers, is_temporary, &mut program.kernels, &program.groups);
     check("slices", &program, verify_kernels);
     let declared = program.buffers[..fixed].iter();
-    let start = declared.map(|buffer| buffer.offset + persistent::round_up(buffer.bytes())).max();
+    let start = declared.map(|buffer| buffer.offset + round_up(buffer.bytes())).max();
     let start = start.unwrap_or(0).max(persistent.bytes);
     program.arena_bytes = start + place_temporaries(&mut program, fixed, start);
     check("memory", &program, verify);

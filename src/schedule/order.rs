@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::code::{At, CodeStore, Coord, Dest, Draft};
 use super::draft::Item;
 use super::form::{Form, FormOp, Id, Source};
-use crate::graph::Target;
+use crate::graph::Variable;
 
 /// The value that each update overwrites, if anything reads it.
 pub(super) fn overwritten(form: &Form) -> Vec<Option<Id>> {
@@ -18,9 +18,9 @@ pub(super) fn overwritten(form: &Form) -> Vec<Option<Id>> {
             sources.entry(source).or_insert(id);
         }
     }
-    let source = |target: Target| match target {
-        Target::Param(id) => Source::Param(id),
-        Target::State(id) => Source::State(id),
+    let source = |target: Variable| match target {
+        Variable::Param(id) => Source::Param(id),
+        Variable::State(id) => Source::State(id),
     };
     form.updates.iter().map(|(target, _)| sources.get(&source(*target)).copied()).collect()
 }

@@ -94,14 +94,7 @@ pub(super) fn group(kernels: &mut [Kernel], fewest: usize) -> Vec<Group> {
 
 /// Numbers of slices to try for a run from here on: the batches of the product that begins it.
 fn counts(kernels: &[Kernel], fewest: usize) -> Vec<usize> {
-    let product = kernels.iter().take(2).find_map(|kernel| match &kernel.kind {
-        KernelKind::Product(product) => Some(product),
-        KernelKind::Nest(_)
-        | KernelKind::Winograd(_)
-        | KernelKind::Filter(_)
-        | KernelKind::Zero(_)
-        | KernelKind::Copy { .. } => None,
-    });
+    let product = kernels.iter().take(2).find_map(|kernel| kernel.kind.product());
     let Some(product) = product else { return Vec::new() };
     let prefixes = product.batch.iter().scan(1, |count, each| {
         *count *= each.extent;

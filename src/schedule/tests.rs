@@ -1,14 +1,14 @@
 //! The plan of a graph, interpreted, equals the reference evaluation of the graph.
 
-use super::{Persistent, plan};
+use super::plan;
 use crate::dim::Dim;
 use crate::graph::evaluate::{Feeds, Tensor, evaluate};
 use crate::graph::{
     Access, Affine, Binary, Compare, Contract, DType, Graph, Indirect, IndirectIndex, Init, Input, Param, Scalar,
-    ScalarExpr, State, StateKind, Target, Unary, Update, ValueId,
+    ScalarExpr, State, StateKind, Unary, Update, ValueId, Variable,
 };
 use crate::kernel::interpret::{Arena, interpret};
-use crate::kernel::{KernelKind, Program, Role};
+use crate::kernel::{KernelKind, Persistent, Program, Role};
 use crate::source::{FileId, Span};
 
 mod breaking;
@@ -132,7 +132,7 @@ impl Bench {
         self.contract(&[m, n, k], vec![plain(&[0, 2]), plain(&[1, 2])], plain(&[0, 1]), &[a, b], &[m, n])
     }
 
-    fn update(&mut self, target: Target, value: ValueId) {
+    fn update(&mut self, target: Variable, value: ValueId) {
         self.graph.updates.push(Update { target, value });
     }
 
@@ -172,8 +172,8 @@ fn compare_with_evaluator(graph: &Graph, feeds: &Feeds, program: &Program) {
     let mut written: Vec<Role> = Vec::new();
     for (target, tensor) in &expected.updates {
         let role = match target {
-            Target::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
-            Target::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
+            Variable::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
+            Variable::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
         };
         compare(&role, tensor);
         written.push(role);
@@ -316,15 +316,7 @@ fn gradients_of_summed_convolutions_are_products() {
             let rows: usize = nest.outer.iter().product();
             nest.phases.iter().map(|phase| rows * phase.inner.iter().product::<usize>()).max().unwrap_or(0)
         };
-        let nests = program.kernels.iter().filter_map(|kernel| match &kernel.kind {
-            KernelKind::Nest(nest) => Some(work(nest)),
-            KernelKind::Product(_)
-            | KernelKind::Winograd(_)
-            | KernelKind::Filter(_)
-            | KernelKind::Zero(_)
-            | KernelKind::Copy { .. } => None,
-        });
-        let most = nests.max().unwrap_or(0);
+        let most = program.kernels.iter().filter_map(|kernel| kernel.kind.nest()).map(work).max().unwrap_or(0);
         assert!(products(&program) >= 2, "stride {stride}, pad {pad}");
         // One point for each tap of each element of x: the rest is multiplied by the primitive.
         assert!(most <= n * c * size * size * 9, "stride {stride}, pad {pad}: a nest of {most} points");
@@ -343,14 +335,8 @@ fn residues_with_fewer_taps_are_products_of_their_own() {
     let t = bench.contract(&[8, 8, 8, 2, 16, 2], vec![at_g, at_w], plain(&[0, 1, 2, 3]), &[g, w], &sizes);
     bench.output("t", t);
     let program = bench.check();
-    let depths = program.kernels.iter().filter_map(|kernel| match &kernel.kind {
-        KernelKind::Product(product) => Some(product.k.iter().map(|each| each.extent).product::<usize>()),
-        KernelKind::Nest(_)
-        | KernelKind::Winograd(_)
-        | KernelKind::Filter(_)
-        | KernelKind::Zero(_)
-        | KernelKind::Copy { .. } => None,
-    });
+    let products = program.kernels.iter().filter_map(|kernel| kernel.kind.product());
+    let depths = products.map(|product| product.k.iter().map(|each| each.extent).product::<usize>());
     assert_eq!(depths.collect::<Vec<_>>(), [16, 32]);
 }
 
@@ -481,7 +467,7 @@ fn batch_norm_updates_its_running_mean() {
     let (kept, taken) = (bench.mul(running, keep), bench.mul(mean, take));
     let next = bench.add(kept, taken);
     bench.output("y", y);
-    bench.update(Target::State(crate::graph::StateId(0)), next);
+    bench.update(Variable::State(crate::graph::StateId(0)), next);
     bench.check();
 }
 
@@ -558,9 +544,9 @@ fn adam_updates_in_place() {
     let rate = bench.spread(rate, &sizes, &[0, 1]);
     let step = bench.mul(rate, direction);
     let next_w = bench.sub(w, step);
-    bench.update(Target::Param(crate::graph::ParamId(0)), next_w);
-    bench.update(Target::State(crate::graph::StateId(0)), next_m);
-    bench.update(Target::State(crate::graph::StateId(1)), next_v);
+    bench.update(Variable::Param(crate::graph::ParamId(0)), next_w);
+    bench.update(Variable::State(crate::graph::StateId(0)), next_m);
+    bench.update(Variable::State(crate::graph::StateId(1)), next_v);
     bench.output("old", w);
     let program = bench.check();
     assert!(!program.kernels.iter().any(|kernel| matches!(kernel.kind, KernelKind::Copy { .. })));
@@ -572,8 +558,8 @@ fn updates_that_swap_or_turn_read_the_old_values() {
     let (a, b) = (bench.state("a", &[4, 4]), bench.state("b", &[4, 4]));
     let turned = bench.graph.transpose(a, &[1, 0], span());
     let sum = bench.add(b, turned);
-    bench.update(Target::State(crate::graph::StateId(0)), sum);
-    bench.update(Target::State(crate::graph::StateId(1)), a);
+    bench.update(Variable::State(crate::graph::StateId(0)), sum);
+    bench.update(Variable::State(crate::graph::StateId(1)), a);
     bench.check();
 }
 
@@ -691,7 +677,7 @@ fn an_mlp_step_agrees() {
         let rate = bench.number(-0.1, gradient);
         let step = bench.mul(gradient, rate);
         let next = bench.add(param, step);
-        bench.update(Target::Param(crate::graph::ParamId(number as u32)), next);
+        bench.update(Variable::Param(crate::graph::ParamId(number as u32)), next);
     }
     bench.output("loss", loss);
     bench.output("logits", z2);
@@ -721,7 +707,7 @@ fn clipped_step(layers: usize) -> Bench {
         let norm = bench.spread(norm, &[16, 16], &[0, 1]);
         let step = bench.binary(Binary::Div, gradient, norm);
         let next = bench.sub(w, step);
-        bench.update(Target::Param(crate::graph::ParamId(number as u32)), next);
+        bench.update(Variable::Param(crate::graph::ParamId(number as u32)), next);
     }
     bench
 }

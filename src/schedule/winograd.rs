@@ -11,15 +11,7 @@ use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Product, Role, Winogra
 pub(super) fn choose(kernels: Vec<Kernel>, buffers: &mut Vec<Buffer>, largest: usize) -> Vec<Kernel> {
     let mut chosen = Vec::with_capacity(kernels.len());
     for kernel in kernels {
-        let winograd = match &kernel.kind {
-            KernelKind::Product(product) => winograd(product, buffers, largest),
-            KernelKind::Nest(_)
-            | KernelKind::Winograd(_)
-            | KernelKind::Filter(_)
-            | KernelKind::Zero(_)
-            | KernelKind::Copy { .. } => None,
-        };
-        let Some(winograd) = winograd else {
+        let Some(winograd) = kernel.kind.product().and_then(|product| winograd(product, buffers, largest)) else {
             chosen.push(kernel);
             continue;
         };

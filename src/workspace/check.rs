@@ -12,12 +12,13 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use crate::diagnostics::Diagnostic;
 use crate::graph::StateKind;
+use crate::kernel::Persistent;
 use crate::model::check::{Hooks, without_duplicates};
 use crate::model::{self, Expanded, ModelUse, Project};
 use crate::pipeline;
 use crate::runtime::files::Place;
 use crate::runtime::{data, keep};
-use crate::schedule::{self, Persistent};
+use crate::schedule;
 use crate::settings::Training;
 use crate::source::bytes_text;
 use crate::source::{FileId, shortened};

@@ -1,9 +1,9 @@
 //! Steps run through the schedule, as evaluations.
 
-use ansatz::graph::{Evaluation, Feeds, Graph, Target, Tensor};
+use ansatz::graph::{Evaluation, Feeds, Graph, Tensor, Variable};
 use ansatz::kernel::interpret::{Arena, interpret};
-use ansatz::kernel::{Buffer, Role};
-use ansatz::schedule::{Persistent, plan};
+use ansatz::kernel::{Buffer, Persistent, Role};
+use ansatz::schedule::plan;
 
 /// What each declared buffer holds before the step.
 pub fn fed(graph: &Graph, feeds: &Feeds) -> Vec<(Role, Vec<f64>)> {
@@ -27,9 +27,9 @@ pub fn collected(graph: &Graph, read: impl Fn(&Role) -> (Vec<usize>, Vec<f64>)) 
         Tensor::new(&sizes, data)
     };
     let outputs = graph.outputs.iter().map(|output| (output.name.clone(), tensor(Role::Output(output.name.clone()))));
-    let place = |target: Target| match target {
-        Target::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
-        Target::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
+    let place = |target: Variable| match target {
+        Variable::Param(id) => Role::Param(graph.params[id.0 as usize].name.clone()),
+        Variable::State(id) => Role::State(graph.states[id.0 as usize].name.clone()),
     };
     let updates = graph.updates.iter().map(|update| (update.target, tensor(place(update.target))));
     Evaluation { outputs: outputs.collect(), updates: updates.collect() }

@@ -7,7 +7,7 @@
 use ansatz::dim::Dim;
 use ansatz::graph::{
     Access, Affine, Binary, Compare, Contract, DType, Feeds, Graph, Indirect, IndirectIndex, Init, Input, Op, Output,
-    Param, State, StateKind, Target, Tensor, Unary, Update, ValueId,
+    Param, State, StateKind, Tensor, Unary, Update, ValueId, Variable,
 };
 
 use super::{dims, span};
@@ -611,7 +611,7 @@ impl Growth {
         let old = self.graph.binary(Binary::Mul, keep, state, span());
         let new = self.graph.binary(Binary::Mul, follow, followed, span());
         let value = self.graph.binary(Binary::Add, old, new, span());
-        self.graph.updates.push(Update { target: Target::State(id), value });
+        self.graph.updates.push(Update { target: Variable::State(id), value });
         self.graph.outputs.push(Output { name: "loss".into(), value: loss });
         for (place, &value) in last.iter().enumerate() {
             self.graph.outputs.push(Output { name: format!("inner{place}"), value });

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::{Mode, expand};
 use super::project;
 use crate::graph::evaluate::{Feeds, Tensor, evaluate};
-use crate::graph::{Graph, Target};
+use crate::graph::{Graph, Variable};
 
 /// Both sides compute in f64; what remains is the order of sums.
 const TOLERANCE: f64 = 1e-12;
@@ -82,7 +82,7 @@ fn library_layers_agree_with_pytorch() {
         assert!(difference < TOLERANCE, "{} on {:?}: {difference:e}", case.stage, case.shape);
         assert_eq!(result.updates.len(), case.states.len(), "{}", case.stage);
         for (target, value) in &result.updates {
-            let Target::State(id) = target else { panic!("a layer updates its states") };
+            let Variable::State(id) = target else { panic!("a layer updates its states") };
             let name = graph.states[id.0 as usize].name.rsplit('.').next().expect("a name has a last part");
             let difference = largest_difference(&value.data, &case.states[name]);
             assert!(difference < TOLERANCE, "{} {name}: {difference:e}", case.stage);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernel::verify::verify;
-use crate::kernel::{Buffer, BufferId, Lanes, Nest, NodeId, NodeOp, Product, ReductionKind, Role};
+use crate::kernel::{Buffer, BufferId, Kernel, Lanes, Nest, NodeId, NodeOp, Product, ReductionKind, Role};
 use crate::schedule::{Limits, plan_within};
 
 fn planned(bench: &Bench, limits: Limits) -> Program {
@@ -20,28 +20,13 @@ fn expect(program: &Program, words: &str, change: impl FnOnce(&mut Program)) {
 }
 
 /// The first nest of this kind.
-fn nest(program: &mut Program, fits: impl Fn(&Nest) -> bool) -> &mut Nest {
-    let nests = program.kernels.iter_mut().filter_map(|kernel| match &mut kernel.kind {
-        KernelKind::Nest(nest) => Some(nest),
-        KernelKind::Product(_)
-        | KernelKind::Winograd(_)
-        | KernelKind::Filter(_)
-        | KernelKind::Zero(_)
-        | KernelKind::Copy { .. } => None,
-    });
-    nests.into_iter().find(|nest| fits(nest)).expect("the program has such a nest")
+fn nest<'a>(program: &'a mut Program, fits: impl Fn(&Nest) -> bool) -> &'a mut Nest {
+    let nest = |kernel: &'a mut Kernel| if let KernelKind::Nest(nest) = &mut kernel.kind { Some(nest) } else { None };
+    program.kernels.iter_mut().filter_map(nest).find(|nest| fits(nest)).expect("the program has such a nest")
 }
 
 fn product(program: &mut Program) -> &mut Product {
-    let products = program.kernels.iter_mut().find_map(|kernel| match &mut kernel.kind {
-        KernelKind::Product(product) => Some(product),
-        KernelKind::Nest(_)
-        | KernelKind::Winograd(_)
-        | KernelKind::Filter(_)
-        | KernelKind::Zero(_)
-        | KernelKind::Copy { .. } => None,
-    });
-    products.expect("the program has a product")
+    program.kernels.iter_mut().find_map(|kernel| kernel.kind.product_mut()).expect("the program has a product")
 }
 
 fn is_guarded(nest: &Nest) -> bool {
@@ -254,7 +239,7 @@ fn an_update_that_reads_another_element_is_found() {
     let mut bench = Bench::new();
     let (w, g) = (bench.param("w", &[64]), bench.input("g", &[64]));
     let next = bench.sub(w, g);
-    bench.update(Target::Param(crate::graph::ParamId(0)), next);
+    bench.update(Variable::Param(crate::graph::ParamId(0)), next);
     let program = planned(&bench, Limits::default());
     expect(&program, "may store at another point", |program| {
         let nest = nest(program, |_| true);

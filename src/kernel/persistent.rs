@@ -1,16 +1,16 @@
-//! Fixed places of parameters and states, shared by every program of one training.
+//! Fixed places of parameters and states: what all programs of one training agree on.
 //!
 //! Input: the graph of the training step. Output: a byte offset for each.
 //! Invariant: offsets are multiples of 64; all parameters come first, in declaration order.
 
 use std::collections::BTreeMap;
 
+use super::Role;
+use super::interpret::element_bytes;
 use crate::graph::{DType, Graph};
-use crate::kernel::Role;
-use crate::kernel::interpret::element_bytes;
 
-/// Bytes to which every buffer is aligned: a cache line, and the widest vector.
-pub const ALIGNMENT: usize = 64;
+/// Bytes to which every buffer is aligned: as the widest vectors of any machine ask.
+const ALIGNMENT: usize = 64;
 
 /// Where parameters and states lie.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -55,7 +55,7 @@ impl Persistent {
 }
 
 /// The next multiple of [`ALIGNMENT`].
-pub(super) fn round_up(bytes: usize) -> usize {
+pub fn round_up(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGNMENT)
 }
 
