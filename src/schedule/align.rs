@@ -116,20 +116,12 @@ fn renumbered(stage: &Stage, change: &impl Fn(&Linear) -> Linear) -> Stage {
     let mut code = Code::default();
     let mut names: Vec<NodeId> = Vec::new();
     for (op, dtype) in &stage.code.nodes {
-        let op = match op.renamed(&|node: NodeId| names[node.0 as usize]) {
-            CodeOp::Index(linear) => CodeOp::Index(change(&linear)),
-            CodeOp::Random { stream, element } => CodeOp::Random { stream, element: change(&element) },
-            CodeOp::Load(Element { value, at, guards }) => {
-                CodeOp::Load(Element { value, at: change_at(&at), guards: change_guards(&guards) })
-            }
-            op @ (CodeOp::Const(_)
-            | CodeOp::Reduced(_)
-            | CodeOp::Unary(..)
-            | CodeOp::Binary(..)
-            | CodeOp::Compare(..)
-            | CodeOp::Select(..)
-            | CodeOp::Cast(_)) => op,
-        };
+        let mut op = op.renamed(&|node: NodeId| names[node.0 as usize]);
+        if let CodeOp::Index(linear) | CodeOp::Random { element: linear, .. } = &mut op {
+            *linear = change(linear);
+        } else if let CodeOp::Load(Element { at, guards, .. }) = &mut op {
+            (*at, *guards) = (change_at(at), change_guards(guards));
+        }
         names.push(code.push(op, *dtype));
     }
     let name = |node: NodeId| names[node.0 as usize];

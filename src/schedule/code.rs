@@ -68,6 +68,11 @@ impl CodeOp {
         }
     }
 
+    /// The element that it loads.
+    pub fn element(&self) -> Option<&Element> {
+        if let CodeOp::Load(element) = self { Some(element) } else { None }
+    }
+
     /// The same operation on other nodes.
     pub fn renamed(&self, name: &impl Fn(NodeId) -> NodeId) -> CodeOp {
         match self {
@@ -151,18 +156,7 @@ impl Code {
 
 /// Every element that some of the nodes load.
 pub(super) fn loads(nodes: &[(CodeOp, DType)]) -> impl Iterator<Item = &Element> {
-    nodes.iter().filter_map(|(op, _)| match op {
-        CodeOp::Load(element) => Some(element),
-        CodeOp::Const(_)
-        | CodeOp::Index(_)
-        | CodeOp::Random { .. }
-        | CodeOp::Reduced(_)
-        | CodeOp::Unary(..)
-        | CodeOp::Binary(..)
-        | CodeOp::Compare(..)
-        | CodeOp::Select(..)
-        | CodeOp::Cast(_) => None,
-    })
+    nodes.iter().filter_map(|(op, _)| op.element())
 }
 
 /// Where a store goes.

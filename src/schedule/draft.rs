@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Element, Stage};
+use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Stage};
 use super::form::{Form, FormOp, GatherIndex, Id, Piece, ProductForm};
 use super::inline::{Inliner, flatten, in_memory, unflatten};
 use crate::graph::{Binary, Compare, DType};
@@ -54,7 +54,7 @@ pub(super) fn output_places(form: &Form) -> (Vec<(Id, usize)>, Vec<usize>) {
     let (mut places, mut copies): (Vec<(Id, usize)>, Vec<usize>) = (Vec::new(), Vec::new());
     let mut placed: BTreeSet<Id> = BTreeSet::new();
     for (number, (_, id)) in form.outputs.iter().enumerate() {
-        let is_source = matches!(form.value(*id).op, FormOp::Source(_));
+        let is_source = form.value(*id).op.is_source();
         if is_source || !placed.insert(*id) {
             copies.push(number);
         } else {
@@ -80,7 +80,7 @@ pub(super) fn items(form: &Form, roots: &mut BTreeSet<Id>) -> Vec<Item> {
     let mut items = Vec::new();
     for id in form.ids().rev() {
         let empty = form.value(id).elements() == 0;
-        if empty || !needed.contains(&id) || matches!(form.value(id).op, FormOp::Source(_)) {
+        if empty || !needed.contains(&id) || form.value(id).op.is_source() {
             continue;
         }
         let item = item(form, roots, id);
@@ -143,7 +143,7 @@ fn elementwise(form: &Form, roots: &mut BTreeSet<Id>, id: Id, dest: Dest) -> Dra
     if value.elements() > 0 {
         let mut inliner = Inliner::new(form, roots, outer.clone());
         let node = match dest {
-            Dest::Value(_) if !matches!(value.op, FormOp::Source(_)) => inliner.compute(id, &at, &[]),
+            Dest::Value(_) if !value.op.is_source() => inliner.compute(id, &at, &[]),
             Dest::Value(_) | Dest::Update(_) | Dest::Output(_) => inliner.element(id, &at, &[]),
         };
         stage.code = inliner.code;
@@ -211,23 +211,14 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
 fn reads_rows(code: &Code, outer: &[usize], inner: &[usize]) -> bool {
     let (Some(last), [row]) = (outer.len().checked_sub(1), inner) else { return false };
     let is_row = |linear: &Linear| linear.coefficient(last) == *row as i64 && linear.coefficient(outer.len()) == 1;
-    code.nodes.iter().any(|(op, _)| match op {
-        CodeOp::Load(Element { at: At::Flat(flat), .. }) => is_row(flat),
-        CodeOp::Load(Element { at: At::Dims(coords), .. }) => match &coords[..] {
+    code.loads().any(|element| match &element.at {
+        At::Flat(flat) => is_row(flat),
+        At::Dims(coords) => match &coords[..] {
             [.., Coord::Linear(before), Coord::Linear(at)] => {
                 before.coefficient(last) == 1 && at.as_index() == Some(outer.len())
             }
             _ => false,
         },
-        CodeOp::Const(_)
-        | CodeOp::Index(_)
-        | CodeOp::Random { .. }
-        | CodeOp::Reduced(_)
-        | CodeOp::Unary(..)
-        | CodeOp::Binary(..)
-        | CodeOp::Compare(..)
-        | CodeOp::Select(..)
-        | CodeOp::Cast(_) => false,
     })
 }
 
@@ -379,40 +370,23 @@ fn operand(form: &Form, roots: &mut BTreeSet<Id>, id: Id, access: Vec<Linear>, e
         if in_memory(form, roots, id) {
             return (id, flat);
         }
-        match &value.op {
-            FormOp::View(view) if view.guards.is_empty() => {
-                access = view.access.iter().map(|linear| linear.compose(|dim| access[dim].clone())).collect();
-                id = value.args[0];
-            }
-            FormOp::Reshape => {
-                id = value.args[0];
-                match unflatten(&flat, form.sizes(id), extents) {
-                    Some(coords) => access = coords,
-                    None => {
-                        if !in_memory(form, roots, id) {
-                            roots.insert(id);
-                        }
-                        return (id, flat);
-                    }
+        if let FormOp::View(view) = &value.op
+            && view.guards.is_empty()
+        {
+            access = view.access.iter().map(|linear| linear.compose(|dim| access[dim].clone())).collect();
+            id = value.args[0];
+        } else if value.op == FormOp::Reshape {
+            id = value.args[0];
+            let Some(coords) = unflatten(&flat, form.sizes(id), extents) else {
+                if !in_memory(form, roots, id) {
+                    roots.insert(id);
                 }
-            }
-            FormOp::Source(_)
-            | FormOp::Const(_)
-            | FormOp::Index { .. }
-            | FormOp::Random { .. }
-            | FormOp::Unary(_)
-            | FormOp::Binary(_)
-            | FormOp::Compare(_)
-            | FormOp::Select
-            | FormOp::Cast
-            | FormOp::View(_)
-            | FormOp::Gather(_)
-            | FormOp::Reduce(_)
-            | FormOp::Scatter { .. }
-            | FormOp::Product(_) => {
-                roots.insert(id);
                 return (id, flat);
-            }
+            };
+            access = coords;
+        } else {
+            roots.insert(id);
+            return (id, flat);
         }
     }
 }

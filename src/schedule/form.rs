@@ -60,6 +60,18 @@ pub(super) enum FormOp {
     Product(ProductForm),
 }
 
+impl FormOp {
+    /// True if only a kernel of its own can make the value.
+    pub fn is_kernel(&self) -> bool {
+        matches!(self, FormOp::Reduce(_) | FormOp::Scatter { .. } | FormOp::Product(_))
+    }
+
+    /// True if the value is there before the step.
+    pub fn is_source(&self) -> bool {
+        matches!(self, FormOp::Source(_))
+    }
+}
+
 /// `out[i] = args[0][access(i)]`, 0 where a guard fails.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct View {

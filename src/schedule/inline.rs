@@ -14,20 +14,8 @@ use crate::kernel::{Linear, NodeId};
 
 /// True for values that lie in memory: sources, roots, and results that only a kernel of their own can make.
 pub(super) fn in_memory(form: &Form, roots: &BTreeSet<Id>, id: Id) -> bool {
-    match form.value(id).op {
-        FormOp::Source(_) | FormOp::Reduce(_) | FormOp::Scatter { .. } | FormOp::Product(_) => true,
-        FormOp::Const(_)
-        | FormOp::Index { .. }
-        | FormOp::Random { .. }
-        | FormOp::Unary(_)
-        | FormOp::Binary(_)
-        | FormOp::Compare(_)
-        | FormOp::Select
-        | FormOp::Cast
-        | FormOp::Reshape
-        | FormOp::View(_)
-        | FormOp::Gather(_) => roots.contains(&id),
-    }
+    let op = &form.value(id).op;
+    op.is_source() || op.is_kernel() || roots.contains(&id)
 }
 
 /// Coordinates over dims of these sizes that give this row-major number, if they are linear over the loops.

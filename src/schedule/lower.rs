@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::contract::{self, Limits};
-use super::form::{Form, FormOp, GatherIndex, Guard, Id, Source};
+use super::form::{Form, FormOp, GatherIndex, Guard, Id, Source, View};
 use crate::graph::{Affine, Binary, Compare, DType, Graph, Indirect, IndirectIndex, Op, Value, ValueId};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
@@ -121,26 +121,12 @@ fn addresses(form: &mut Form, indirect: &Indirect, domain: &[usize], args: &[Id]
 /// The value as a linear function of its place, if it is one: `range(S)` as an index tensor.
 fn counted(form: &Form, id: Id) -> Option<Linear> {
     let value = form.value(id);
-    match &value.op {
-        FormOp::Index { axis } => Some(Linear::index(*axis)),
-        FormOp::View(view) if view.guards.is_empty() => {
-            Some(counted(form, value.args[0])?.compose(|dim| view.access[dim].clone()))
-        }
-        FormOp::Source(_)
-        | FormOp::Const(_)
-        | FormOp::Random { .. }
-        | FormOp::Unary(_)
-        | FormOp::Binary(_)
-        | FormOp::Compare(_)
-        | FormOp::Select
-        | FormOp::Cast
-        | FormOp::Reshape
-        | FormOp::View(_)
-        | FormOp::Gather(_)
-        | FormOp::Reduce(_)
-        | FormOp::Scatter { .. }
-        | FormOp::Product(_) => None,
+    if let FormOp::Index { axis } = value.op {
+        return Some(Linear::index(axis));
     }
+    let FormOp::View(View { access, guards }) = &value.op else { return None };
+    let linear = counted(form, value.args[0]).filter(|_| guards.is_empty())?;
+    Some(linear.compose(|dim| access[dim].clone()))
 }
 
 fn gather(form: &mut Form, indirect: &Indirect, sizes: &[usize], args: &[Id], span: Span) -> Id {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::align::align;
 use super::code::{At, CodeOp, CodeReduction, CodeStore, Dest, Draft, Element, Stage, loads};
 use super::draft::{Item, output_places};
-use super::form::{Form, FormOp, Id};
+use super::form::{Form, Id};
 use super::order::{overwritten, same_outer_point, too_early, try_order};
 use super::precedence::{Edges, Free, Precedence};
 use crate::graph::DType;
@@ -349,31 +349,26 @@ fn reduced_in(draft: &Draft, value: Id) -> Option<usize> {
     draft.stages.iter().position(|stage| stage.reductions.iter().any(|reduction| reduction.value == value))
 }
 
+/// Whether a load at the point of the store reads just what it stores.
+fn passes(store: &CodeStore, element: &Element) -> bool {
+    store.at == element.at && element.guards.is_empty() && store.guards.is_empty()
+}
+
 /// Adds a stage of another nest to the first stage where everything it reads is known, or behind the last.
 fn place(form: &Form, joined: &mut Draft, stage: &Stage) -> Option<()> {
     let mut earliest = 0;
     for (op, _) in &stage.code.nodes {
-        match op {
-            CodeOp::Reduced(value) => earliest = earliest.max(reduced_in(joined, *value)? + 1),
-            CodeOp::Load(element) => {
-                let Some((made, store)) = made_in(joined, element.value) else { continue };
-                let passes = store.at == element.at && element.guards.is_empty() && store.guards.is_empty();
-                if passes && joined.stages[made].inner == stage.inner {
-                    earliest = earliest.max(made);
-                } else if same_outer_point(joined.outer.len(), store, &element.at) {
-                    earliest = earliest.max(made + 1);
-                } else {
-                    return None;
-                }
-            }
-            CodeOp::Const(_)
-            | CodeOp::Index(_)
-            | CodeOp::Random { .. }
-            | CodeOp::Unary(..)
-            | CodeOp::Binary(..)
-            | CodeOp::Compare(..)
-            | CodeOp::Select(..)
-            | CodeOp::Cast(_) => {}
+        if let CodeOp::Reduced(value) = op {
+            earliest = earliest.max(reduced_in(joined, *value)? + 1);
+        }
+        let Some(element) = op.element() else { continue };
+        let Some((made, store)) = made_in(joined, element.value) else { continue };
+        if passes(store, element) && joined.stages[made].inner == stage.inner {
+            earliest = earliest.max(made);
+        } else if same_outer_point(joined.outer.len(), store, &element.at) {
+            earliest = earliest.max(made + 1);
+        } else {
+            return None;
         }
     }
     let fitting = (earliest..joined.stages.len()).find(|&number| joined.stages[number].inner == stage.inner);
@@ -388,19 +383,11 @@ fn add(form: &Form, joined: &mut Draft, number: usize, stage: &Stage) -> Option<
     let mut names: Vec<NodeId> = Vec::with_capacity(stage.code.nodes.len());
     for (op, dtype) in &stage.code.nodes {
         let op = op.renamed(&|node: NodeId| names[node.0 as usize]);
-        let node = match op {
-            CodeOp::Load(element) => load(form, joined, number, element, *dtype)?,
-            op @ (CodeOp::Const(_)
-            | CodeOp::Index(_)
-            | CodeOp::Random { .. }
-            | CodeOp::Reduced(_)
-            | CodeOp::Unary(..)
-            | CodeOp::Binary(..)
-            | CodeOp::Compare(..)
-            | CodeOp::Select(..)
-            | CodeOp::Cast(_)) => joined.stages[number].code.push(op, *dtype),
-        };
-        names.push(node);
+        names.push(if let CodeOp::Load(element) = op {
+            load(form, joined, number, element, *dtype)?
+        } else {
+            joined.stages[number].code.push(op, *dtype)
+        });
     }
     let name = |node: NodeId| names[node.0 as usize];
     let target = &mut joined.stages[number];
@@ -421,7 +408,7 @@ fn load(form: &Form, joined: &mut Draft, number: usize, element: Element, dtype:
     let Some((made, store)) = made_in(joined, element.value) else {
         return Some(joined.stages[number].code.push(CodeOp::Load(element), dtype));
     };
-    let (same, node) = (store.at == element.at && element.guards.is_empty() && store.guards.is_empty(), store.value);
+    let (same, node) = (passes(store, &element), store.value);
     if same && made == number {
         return Some(node);
     }
@@ -436,7 +423,7 @@ fn load(form: &Form, joined: &mut Draft, number: usize, element: Element, dtype:
         }
         return Some(joined.stages[number].code.push(CodeOp::Reduced(element.value), dtype));
     }
-    debug_assert!(!matches!(form.value(element.value).op, FormOp::Source(_)), "a nest stores no sources");
+    debug_assert!(!form.value(element.value).op.is_source(), "a nest stores no sources");
     Some(joined.stages[number].code.push(CodeOp::Load(element), dtype))
 }
 

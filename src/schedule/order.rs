@@ -172,7 +172,7 @@ fn key(form: &Form, item: &Item, reads: &BTreeSet<Id>, position: usize) -> (Opti
         Dest::Value(id) => Some(id),
         Dest::Update(_) | Dest::Output(_) => None,
     });
-    let computed = reads.iter().copied().filter(|id| !matches!(form.value(*id).op, FormOp::Source(_)));
+    let computed = reads.iter().copied().filter(|id| !form.value(*id).op.is_source());
     match written.max() {
         Some(id) => (Some(id), false, position),
         None => (computed.max(), true, position),

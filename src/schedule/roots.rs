@@ -26,7 +26,7 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
     let (costs, cuts) = costs(form);
     let mut roots: BTreeSet<Id> = BTreeSet::new();
     for (_, id) in &form.outputs {
-        if !matches!(form.value(*id).op, FormOp::Source(_)) {
+        if !form.value(*id).op.is_source() {
             roots.insert(*id);
         }
     }
@@ -46,7 +46,7 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
         if is_elementwise(&value.op) && (shared || repeats || cuts[id.0 as usize]) {
             roots.insert(id);
         }
-        let makes_kernel = roots.contains(&id) || is_kernel(&value.op);
+        let makes_kernel = roots.contains(&id) || value.op.is_kernel();
         let passed = if makes_kernel { BTreeSet::from([Reader::Value(id)]) } else { own };
         for &arg in &value.args {
             readers[arg.0 as usize].extend(passed.iter().copied().take(COUNTED));
@@ -69,7 +69,7 @@ enum Reader {
 /// For each value, the bytes in memory that are written before it in the form's order.
 fn times(form: &Form) -> Vec<usize> {
     let mut written = 0;
-    let bytes = |id: Id| if is_kernel(&form.value(id).op) { 4 * form.value(id).elements() } else { 0 };
+    let bytes = |id: Id| if form.value(id).op.is_kernel() { 4 * form.value(id).elements() } else { 0 };
     let time = |id: Id| {
         let before = written;
         written += bytes(id);
@@ -99,7 +99,7 @@ fn has_one_leaf(form: &Form, id: Id, cuts: &[bool]) -> bool {
     while let Some(next) = open.pop() {
         super::count_work(1);
         let value = form.value(next);
-        let is_leaf = is_kernel(&value.op) || matches!(value.op, FormOp::Source(_)) || cuts[next.0 as usize];
+        let is_leaf = value.op.is_kernel() || value.op.is_source() || cuts[next.0 as usize];
         if !is_leaf || next == id {
             open.extend(value.args.iter().copied().filter(|arg| seen.insert(*arg)));
         } else if 2 * value.elements() >= form.value(id).elements() && leaf.replace(next).is_some() {
@@ -107,10 +107,6 @@ fn has_one_leaf(form: &Form, id: Id, cuts: &[bool]) -> bool {
         }
     }
     true
-}
-
-fn is_kernel(op: &FormOp) -> bool {
-    matches!(op, FormOp::Reduce(_) | FormOp::Scatter { .. } | FormOp::Product(_))
 }
 
 fn is_elementwise(op: &FormOp) -> bool {
