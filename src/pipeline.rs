@@ -1,6 +1,6 @@
 //! The whole compiler as one readable function per purpose.
 //!
-//! Input: a project and a `train` item. Output: step graphs, and the planned steps as an [`Artifact`].
+//! Input: a resolved `train` item. Output: step graphs, and the planned steps as an [`Artifact`].
 //! Invariant: files, clocks and threads are the caller's; everything here is a pure function of its arguments.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use crate::grad;
 use crate::graph::print::print;
 use crate::graph::{Binary, DType, Graph, Op, Output, ValueId};
 use crate::kernel::Persistent;
-use crate::model::{self, Mode, Project};
+use crate::model::{self, Mode, Resolved};
 use crate::passes;
 use crate::schedule;
-use crate::settings::{FieldInfo, FieldRange, Training};
+use crate::settings::{FieldInfo, FieldRange};
 use crate::source::SourceMap;
 
 /// Forward, backward, clip, optimizer and metric sums for `batch` samples.
@@ -23,23 +23,22 @@ use crate::source::SourceMap;
 /// # Errors
 /// What is wrong with the model, loss, metrics or optimizer for fields of these sizes.
 pub fn training_graph(
-    project: &Project,
-    training: &Training,
+    training: &Resolved,
     batch: usize,
     fields: &[FieldInfo],
     gradient_norms: bool,
 ) -> Result<Graph, Vec<Diagnostic>> {
-    let forward = model::forward(project, training, batch, Mode::Train, fields)?;
+    let forward = model::forward(training, batch, Mode::Train, fields)?;
     let mut graph = forward.graph;
     graph.outputs.retain(|output| output.name == "loss" || output.name.starts_with("metric:"));
     let mut gradients = grad::by_params(&mut graph, forward.loss);
     if gradient_norms {
         grad::add_norms(&mut graph, &gradients);
     }
-    if let Some(limit) = training.clip {
+    if let Some(limit) = training.settings.clip {
         grad::clip(&mut graph, &mut gradients, limit);
     }
-    model::apply_optimizer(project, training, &mut graph, &gradients)?;
+    model::apply_optimizer(training, &mut graph, &gradients)?;
     passes::run(&mut graph);
     Ok(graph)
 }
@@ -48,13 +47,8 @@ pub fn training_graph(
 ///
 /// # Errors
 /// As [`training_graph`].
-pub fn evaluation_graph(
-    project: &Project,
-    training: &Training,
-    batch: usize,
-    fields: &[FieldInfo],
-) -> Result<Graph, Vec<Diagnostic>> {
-    let mut graph = model::forward(project, training, batch, Mode::Eval, fields)?.graph;
+pub fn evaluation_graph(training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Result<Graph, Vec<Diagnostic>> {
+    let mut graph = model::forward(training, batch, Mode::Eval, fields)?.graph;
     graph.outputs.retain(|output| output.name == "loss" || output.name.starts_with("metric:"));
     passes::run(&mut graph);
     Ok(graph)
@@ -65,13 +59,8 @@ pub fn evaluation_graph(
 ///
 /// # Errors
 /// What is wrong with the model for fields of these sizes.
-pub fn prediction_graph(
-    project: &Project,
-    training: &Training,
-    batch: usize,
-    fields: &[FieldInfo],
-) -> Result<Graph, Vec<Diagnostic>> {
-    let mut graph = model::prediction(project, training, batch, fields)?.graph;
+pub fn prediction_graph(training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Result<Graph, Vec<Diagnostic>> {
+    let mut graph = model::prediction(training, batch, fields)?.graph;
     graph.updates.clear();
     passes::run(&mut graph);
     Ok(graph)
@@ -83,8 +72,7 @@ pub fn prediction_graph(
 /// # Errors
 /// As [`training_graph`], and weights or states that inference has and training has not.
 pub fn data_ranges(
-    project: &Project,
-    training: &Training,
+    training: &Resolved,
     fields: &[FieldInfo],
     purposes: &[Purpose],
 ) -> Result<Vec<FieldRange>, Vec<Diagnostic>> {
@@ -99,8 +87,8 @@ pub fn data_ranges(
     };
     // Outputs alone need no fields of the loss.
     if purposes != [Purpose::Predict] {
-        let trained = model::forward(project, training, training.batch, Mode::Train, fields)?;
-        let inferred = model::forward(project, training, training.batch, Mode::Eval, fields)?;
+        let trained = model::forward(training, training.settings.batch, Mode::Train, fields)?;
+        let inferred = model::forward(training, training.settings.batch, Mode::Eval, fields)?;
         let found = model::modes_agree(&trained.graph, &inferred.graph);
         if !found.is_empty() {
             return Err(found);
@@ -111,7 +99,7 @@ pub fn data_ranges(
         }
     }
     if purposes.contains(&Purpose::Predict) {
-        let predicted = model::prediction(project, training, training.batch, fields)?;
+        let predicted = model::prediction(training, training.settings.batch, fields)?;
         ask(&predicted.graph, &predicted.demands, Purpose::Predict);
     }
     Ok(ranges)
@@ -148,31 +136,30 @@ pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
 /// # Errors
 /// As [`training_graph`].
 pub fn artifact(
-    project: &Project,
-    training: &Training,
+    training: &Resolved,
     fields: &[FieldInfo],
     wanted: &[(Purpose, usize)],
     gradient_norms: bool,
 ) -> Result<Artifact, Vec<Diagnostic>> {
     let (purpose, rows) = wanted[0];
-    let first = step_graph(project, training, fields, (purpose, rows), gradient_norms)?;
+    let first = step_graph(training, fields, (purpose, rows), gradient_norms)?;
     let persistent = Persistent::of(&first);
     let mut steps = BTreeMap::new();
     for key in &wanted[1..] {
-        let graph = step_graph(project, training, fields, *key, gradient_norms)?;
+        let graph = step_graph(training, fields, *key, gradient_norms)?;
         steps.insert(*key, Step::new(&graph, schedule::plan(&graph, &persistent)));
     }
     steps.insert(wanted[0], Step::new(&first, schedule::plan(&first, &persistent)));
     let meaning = match purpose {
         // What is measured on the side is no part of it.
-        Purpose::Train if gradient_norms => meaning(&step_graph(project, training, fields, (purpose, rows), false)?),
+        Purpose::Train if gradient_norms => meaning(&step_graph(training, fields, (purpose, rows), false)?),
         Purpose::Train | Purpose::Evaluate | Purpose::Predict => meaning(&first),
     };
     let is_infinite = |op: &Op| matches!(op, Op::Const(number) if !number.is_finite());
     let has_infinities = first.values().any(|(_, value)| is_infinite(&value.op));
     Ok(Artifact {
-        sources: project.sources.clone(),
-        training: training.clone(),
+        sources: training.project.sources.clone(),
+        training: training.settings.clone(),
         fields: fields.to_vec(),
         has_infinities,
         params: first.params,
@@ -189,13 +176,12 @@ pub fn artifact(
 /// # Errors
 /// As [`training_graph`].
 pub fn watched(
-    project: &Project,
-    training: &Training,
+    training: &Resolved,
     fields: &[FieldInfo],
     rows: usize,
     persistent: &Persistent,
 ) -> Result<Watched, Vec<Diagnostic>> {
-    let graph = step_graph(project, training, fields, (Purpose::Train, rows), false)?;
+    let graph = step_graph(training, fields, (Purpose::Train, rows), false)?;
     let loss = graph.outputs.iter().filter(|output| output.name == "loss").map(|output| output.value);
     let roots = loss.chain(graph.updates.iter().map(|update| update.value)).collect();
     let mut opened = graph.clone();
@@ -214,16 +200,15 @@ pub fn watched(
 
 /// The graph of a step for a number of samples.
 fn step_graph(
-    project: &Project,
-    training: &Training,
+    training: &Resolved,
     fields: &[FieldInfo],
     (purpose, rows): (Purpose, usize),
     gradient_norms: bool,
 ) -> Result<Graph, Vec<Diagnostic>> {
     match purpose {
-        Purpose::Train => training_graph(project, training, rows, fields, gradient_norms),
-        Purpose::Evaluate => evaluation_graph(project, training, rows, fields),
-        Purpose::Predict => prediction_graph(project, training, rows, fields),
+        Purpose::Train => training_graph(training, rows, fields, gradient_norms),
+        Purpose::Evaluate => evaluation_graph(training, rows, fields),
+        Purpose::Predict => prediction_graph(training, rows, fields),
     }
 }
 

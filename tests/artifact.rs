@@ -20,11 +20,11 @@ fn artifact(path: &Path, settings: &[(String, String)]) -> (Vec<u8>, Dataset) {
     let (project, file, found) = workspace::project(path);
     assert!(found.is_empty(), "{found:#?}");
     let training = model::training(&project, file, settings).unwrap_or_else(|found| panic!("{found:#?}"));
-    let dataset = data::open(&training.data, training.seed).expect("the data is there");
-    let short = dataset.train.len() % training.batch;
-    let wanted = [(Purpose::Train, training.batch), (Purpose::Train, short)];
+    let dataset = data::open(&training.settings.data, training.settings.seed).expect("the data is there");
+    let short = dataset.train.len() % training.settings.batch;
+    let wanted = [(Purpose::Train, training.settings.batch), (Purpose::Train, short)];
     let wanted = if short == 0 { &wanted[..1] } else { &wanted };
-    let made = pipeline::artifact(&project, &training, &dataset.fields, wanted, false);
+    let made = pipeline::artifact(&training, &dataset.fields, wanted, false);
     (made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound"), dataset)
 }
 

@@ -143,8 +143,8 @@ fn load(text: &str) -> (Project, FileId) {
 fn step(text: &str) -> Program {
     let (project, file) = load(text);
     let training = model::training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
-    let fields = runtime::data::fields(&training.data).unwrap_or_else(|found| panic!("{found:#?}"));
-    let graph = pipeline::training_graph(&project, &training, training.batch, &fields, false);
+    let fields = runtime::data::fields(&training.settings.data).unwrap_or_else(|found| panic!("{found:#?}"));
+    let graph = pipeline::training_graph(&training, training.settings.batch, &fields, false);
     let graph = graph.unwrap_or_else(|found| panic!("{found:#?}"));
     schedule::plan(&graph, &Persistent::of(&graph))
 }

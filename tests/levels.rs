@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use ansatz::graph::{DType, Feeds, Graph, evaluate};
-use ansatz::model::{Mode, Project, expand, training};
+use ansatz::model::{Mode, Project, Resolved, expand, training};
 use ansatz::pipeline::{evaluation_graph, prediction_graph, training_graph};
 use ansatz::primitives::Level;
 use ansatz::primitives::pool::Pool;
-use ansatz::settings::{FieldInfo, Training};
+use ansatz::settings::FieldInfo;
 
 use crate::library::{self, CASES};
 use crate::machine_code::compiled;
@@ -111,18 +111,18 @@ fn check(graph: &Graph, classes: Option<usize>, pool: &Pool, what: &str) {
     }
 }
 
-type Step = fn(&Project, &Training, &[FieldInfo]) -> Graph;
+type Step = fn(&Resolved, &[FieldInfo]) -> Graph;
 
 /// What `pipeline` makes of a `train` item, by name.
 const STEPS: [(&str, Step); 3] = [
-    ("training", |project, training, fields| {
-        training_graph(project, training, BATCH, fields, true).unwrap_or_else(|found| panic!("{found:#?}"))
+    ("training", |training, fields| {
+        training_graph(&training, BATCH, fields, true).unwrap_or_else(|found| panic!("{found:#?}"))
     }),
-    ("evaluation", |project, training, fields| {
-        evaluation_graph(project, training, BATCH, fields).unwrap_or_else(|found| panic!("{found:#?}"))
+    ("evaluation", |training, fields| {
+        evaluation_graph(training, BATCH, fields).unwrap_or_else(|found| panic!("{found:#?}"))
     }),
-    ("prediction", |project, training, fields| {
-        prediction_graph(project, training, BATCH, fields).unwrap_or_else(|found| panic!("{found:#?}"))
+    ("prediction", |training, fields| {
+        prediction_graph(training, BATCH, fields).unwrap_or_else(|found| panic!("{found:#?}"))
     }),
 ];
 
@@ -136,7 +136,7 @@ fn losses_and_metrics_run_in_training_evaluation_and_prediction_at_each_level() 
             assert!(found.is_empty(), "{loss}, {metric}: {found:#?}");
             let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{loss}, {metric}: {found:#?}"));
             for (name, step) in STEPS {
-                let graph = step(&project, &training, &task.fields());
+                let graph = step(&training, &task.fields());
                 check(&graph, task.classes, &pool, &format!("{loss} with {metric} in {name}"));
             }
         }

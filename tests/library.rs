@@ -208,8 +208,8 @@ fn step(optimizer: &str) -> Graph {
         FieldInfo { name: "x".into(), sizes: vec![5], dtype: DType::F32, classes: None },
         FieldInfo { name: "label".into(), sizes: vec![], dtype: DType::I32, classes: Some(3) },
     ];
-    let forward = forward(&project, &training, 6, Mode::Train, &fields)
-        .unwrap_or_else(|found| panic!("{optimizer}: {}", report(&found)));
+    let forward =
+        forward(&training, 6, Mode::Train, &fields).unwrap_or_else(|found| panic!("{optimizer}: {}", report(&found)));
     let (mut graph, loss) = (forward.graph, forward.loss);
     let reads: Vec<_> = graph
         .values()
@@ -221,7 +221,7 @@ fn step(optimizer: &str) -> Graph {
     let wrt: Vec<ValueId> = reads.iter().map(|read| read.1).collect();
     let gradients = ansatz::grad::differentiate(&mut graph, loss, &wrt);
     let gradients: Vec<_> = reads.iter().map(|read| read.0).zip(gradients).collect();
-    apply_optimizer(&project, &training, &mut graph, &gradients)
+    apply_optimizer(&training, &mut graph, &gradients)
         .unwrap_or_else(|found| panic!("{optimizer}: {}", report(&found)));
     ansatz::passes::run(&mut graph);
     graph

@@ -41,7 +41,7 @@ fn figure(
         FieldInfo { name: "x".into(), sizes: vec![columns], dtype: DType::F32, classes: None },
         FieldInfo { name: "target".into(), sizes, dtype, classes: class.then_some(columns) },
     ];
-    let graph = evaluation_graph(&project, &training, rows, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
+    let graph = evaluation_graph(&training, rows, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let program = plan(&graph, &Persistent::of(&graph));
     let options = Options { level, profile: false, tuning: Default::default() };
     let executable = Executable::load(&program, &options).expect("the program compiles");
@@ -65,7 +65,7 @@ fn figure(
         (state.name.clone(), Tensor::new(&buffer.sizes, data))
     });
     let feeds = Feeds { inputs: sums.collect::<HashMap<_, _>>(), ..Feeds::default() };
-    let finish = training.metrics[0].finish.as_ref().expect("a metric of sums");
+    let finish = training.settings.metrics[0].finish.as_ref().expect("a metric of sums");
     evaluate(finish, &feeds).output("value").expect("a value").data[0]
 }
 

@@ -38,9 +38,10 @@ fn the_data_of_every_program_flow_into_its_model_and_loss() {
     for path in programs() {
         let (project, file) = load(&path);
         let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{}: {found:#?}", path.display()));
-        let fields = data::fields(&training.data).unwrap_or_else(|found| panic!("{}: {found:#?}", path.display()));
+        let fields =
+            data::fields(&training.settings.data).unwrap_or_else(|found| panic!("{}: {found:#?}", path.display()));
         for mode in [Mode::Train, Mode::Eval] {
-            let forward = forward(&project, &training, training.batch, mode, &fields);
+            let forward = forward(&training, training.settings.batch, mode, &fields);
             let forward = forward.unwrap_or_else(|found| panic!("{}: {found:#?}", path.display()));
             assert_eq!(forward.graph.sizes(forward.loss), [0usize; 0], "{}", path.display());
         }

@@ -15,8 +15,8 @@ fn load(path: &Path) -> (Project, FileId) {
 /// A whole training step: forward, gradients, optimizer.
 fn step(project: &Project, file: FileId, batch: usize) -> Graph {
     let training = training(project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
-    let fields = runtime::data::fields(&training.data).unwrap_or_else(|found| panic!("{found:#?}"));
-    let result = forward(project, &training, batch, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
+    let fields = runtime::data::fields(&training.settings.data).unwrap_or_else(|found| panic!("{found:#?}"));
+    let result = forward(&training, batch, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let mut graph = result.graph;
     let reads: Vec<(ParamId, ValueId)> = graph
         .values()
@@ -25,9 +25,9 @@ fn step(project: &Project, file: FileId, batch: usize) -> Graph {
     let wrt: Vec<ValueId> = reads.iter().map(|(_, id)| *id).collect();
     let gradients = grad::differentiate(&mut graph, result.loss, &wrt);
     let pairs: Vec<(ParamId, ValueId)> = reads.iter().map(|(param, _)| *param).zip(gradients).collect();
-    apply_optimizer(project, &training, &mut graph, &pairs).unwrap_or_else(|found| panic!("{found:#?}"));
+    apply_optimizer(&training, &mut graph, &pairs).unwrap_or_else(|found| panic!("{found:#?}"));
     graph::verify(&graph).expect("a valid step");
-    forward(project, &training, batch, Mode::Eval, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
+    forward(&training, batch, Mode::Eval, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     graph
 }
 

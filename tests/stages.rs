@@ -40,9 +40,9 @@ fn a_line_through_points_at_every_stage() {
     let (project, file, findings) = Project::from_text("line.ansatz", LINE);
     assert!(findings.is_empty(), "{findings:?}");
     let training = expect(model::training(&project, file, &[]));
-    let fields = expect(data::fields(&training.data));
+    let fields = expect(data::fields(&training.settings.data));
 
-    let forward = expect(model::forward(&project, &training, training.batch, Mode::Train, &fields));
+    let forward = expect(model::forward(&training, training.settings.batch, Mode::Train, &fields));
     insta::assert_snapshot!("graph", graph::print::print(&forward.graph, &project.sources));
 
     let mut gradient = forward.graph;
@@ -52,7 +52,7 @@ fn a_line_through_points_at_every_stage() {
     ansatz::passes::run(&mut gradient);
     insta::assert_snapshot!("gradient", grad::print::equations(&gradient, &project.sources));
 
-    let step = expect(pipeline::training_graph(&project, &training, training.batch, &fields, false));
+    let step = expect(pipeline::training_graph(&training, training.settings.batch, &fields, false));
     insta::assert_snapshot!("step", graph::print::print(&step, &project.sources));
 
     let program = schedule::plan(&step, &Persistent::of(&step));

@@ -41,11 +41,11 @@ enum Form {
 impl Answers {
     /// Of the model and loss of a session.
     pub(super) fn of(session: &Session) -> Result<Self, Failure> {
-        let (project, training) = (&session.project, &session.training);
-        let fields = open::unwrap(data::fields(&training.data), &project.sources)?;
-        let predicted = open::unwrap(model::prediction(project, training, training.batch, &fields), &project.sources)?;
+        let (training, sources) = (&session.training, session.sources());
+        let fields = open::unwrap(data::fields(&training.settings.data), sources)?;
+        let predicted = open::unwrap(model::prediction(training, training.settings.batch, &fields), sources)?;
         let target = predicted.target.and_then(|name| {
-            let declared = training.data.fields.iter().find(|field| field.name == name)?;
+            let declared = training.settings.data.fields.iter().find(|field| field.name == name)?;
             let classes = (declared.element == "class").then(|| declared.sizes.first().copied()).flatten();
             Some(Target { info: fields.iter().find(|info| info.name == name)?.clone(), classes })
         });

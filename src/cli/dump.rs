@@ -47,27 +47,27 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         return ast(arguments);
     }
     let outline = Outline::open(&arguments.file, &arguments.set)?;
-    let (project, training, fields) = (&outline.project, &outline.training, &outline.fields);
+    let (training, fields, sources) = (&outline.training, &outline.fields, outline.sources());
     if arguments.stage == Stage::Model {
-        println!("{training:#?}");
+        println!("{:#?}", training.settings);
         return Ok(());
     }
     if arguments.stage == Stage::Graph {
-        let forward = model::forward(project, training, training.batch, model::Mode::Train, fields);
-        let forward = open::unwrap(forward, &project.sources)?;
-        print!("{}", graph::print::print(&forward.graph, &project.sources));
+        let forward = model::forward(training, training.settings.batch, model::Mode::Train, fields);
+        let forward = open::unwrap(forward, sources)?;
+        print!("{}", graph::print::print(&forward.graph, sources));
         return Ok(());
     }
-    let step = pipeline::training_graph(project, training, training.batch, fields, false);
-    let step = open::unwrap(step, &project.sources)?;
+    let step = pipeline::training_graph(training, training.settings.batch, fields, false);
+    let step = open::unwrap(step, sources)?;
     if arguments.stage == Stage::Grad {
-        print!("{}", graph::print::print(&step, &project.sources));
+        print!("{}", graph::print::print(&step, sources));
         return Ok(());
     }
     let program = schedule::plan(&step, &Persistent::of(&step));
     let level = crate::primitives::detect();
     let text = match arguments.stage {
-        Stage::Schedule => schedule::report(&program, &project.sources).to_string(),
+        Stage::Schedule => schedule::report(&program, sources).to_string(),
         Stage::Kernel => crate::kernel::print::print(&program),
         Stage::Clif => machine(&program, |kernel| cpu::dump_clif(&program, kernel, level))?,
         Stage::Asm => machine(&program, |kernel| cpu::dump_asm(&program, kernel, level))?,

@@ -44,7 +44,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     session.hold_data(&[Purpose::Evaluate])?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
     let mut trainer = trained.give(session.evaluator(split, &arguments.machine)?)?;
-    let figures = train::evaluate(&mut trainer, split, session.training.batch).map_err(session::loop_failure)?;
+    let figures =
+        train::evaluate(&mut trainer, split, session.training.settings.batch).map_err(session::loop_failure)?;
     if !figures.loss.is_finite() {
         return Err(Failure::Problem(format!("the loss is not finite, though the weights are; {NOT_A_NUMBER}")));
     }
@@ -97,7 +98,7 @@ fn confusion(session: &Session, trainer: &mut Trainer, split: &Arc<Split>) -> Re
     let Some(field) = session.dataset.fields.iter().position(|field| field.name == target.name) else {
         return Ok(None);
     };
-    let size = Trainer::prediction_rows(&session.training);
+    let size = Trainer::prediction_rows(&session.training.settings);
     let mut confusion = None;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {

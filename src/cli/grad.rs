@@ -21,13 +21,13 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let outline = Outline::open(&arguments.file, &arguments.set)?;
     let training = &outline.training;
-    let forward = model::forward(&outline.project, training, training.batch, model::Mode::Train, &outline.fields);
-    let forward = open::unwrap(forward, &outline.project.sources)?;
+    let forward = model::forward(training, training.settings.batch, model::Mode::Train, &outline.fields);
+    let forward = open::unwrap(forward, outline.sources())?;
     let mut graph = forward.graph;
     graph.updates.clear();
     graph.outputs.retain(|output| output.name == "loss");
     pipeline::add_gradient_outputs(&mut graph, forward.loss);
     passes::run(&mut graph);
-    print!("{}", crate::grad::print::equations(&graph, &outline.project.sources));
+    print!("{}", crate::grad::print::equations(&graph, outline.sources()));
     Ok(())
 }

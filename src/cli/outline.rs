@@ -7,18 +7,17 @@ use std::path::Path;
 
 use super::{Failure, open};
 use crate::kernel::{Persistent, Program};
-use crate::model::{self, Project};
+use crate::model::{self, Resolved};
 use crate::pipeline;
 use crate::runtime::data;
 use crate::schedule;
-use crate::settings::{FieldInfo, Training};
+use crate::settings::FieldInfo;
+use crate::source::SourceMap;
 
 /// A model file without its data.
 pub(super) struct Outline {
-    /// The file and all it uses.
-    pub project: Project,
-    /// The settings of the `train` item.
-    pub training: Training,
+    /// The `train` item.
+    pub training: Resolved,
     /// The data's fields after preparation.
     pub fields: Vec<FieldInfo>,
 }
@@ -29,20 +28,25 @@ impl Outline {
         let (mut project, file) = open::project(path)?;
         project.add_settings(overrides);
         let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
-        let fields = open::unwrap(data::fields(&training.data), &project.sources)?;
-        Ok(Self { project, training, fields })
+        let fields = open::unwrap(data::fields(&training.settings.data), &project.sources)?;
+        Ok(Self { training, fields })
+    }
+
+    /// The texts of the file and all it uses.
+    pub(super) fn sources(&self) -> &SourceMap {
+        &self.training.project.sources
     }
 
     /// The training step for full batches, or inference on one, planned.
     pub(super) fn program(&self, inference: bool) -> Result<Program, Failure> {
-        let (project, training) = (&self.project, &self.training);
-        let train = pipeline::training_graph(project, training, training.batch, &self.fields, false);
-        let train = open::unwrap(train, &project.sources)?;
+        let (training, sources) = (&self.training, self.sources());
+        let train = pipeline::training_graph(training, training.settings.batch, &self.fields, false);
+        let train = open::unwrap(train, sources)?;
         let persistent = Persistent::of(&train);
         if !inference {
             return Ok(schedule::plan(&train, &persistent));
         }
-        let graph = pipeline::prediction_graph(project, training, training.batch, &self.fields);
-        Ok(schedule::plan(&open::unwrap(graph, &project.sources)?, &persistent))
+        let graph = pipeline::prediction_graph(training, training.settings.batch, &self.fields);
+        Ok(schedule::plan(&open::unwrap(graph, sources)?, &persistent))
     }
 }

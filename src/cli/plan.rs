@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let outline = Outline::open(&arguments.file, &arguments.set)?;
     let program = outline.program(arguments.inference)?;
-    let report = schedule::report(&program, &outline.project.sources);
+    let report = schedule::report(&program, outline.sources());
     if arguments.roofline {
         let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
         print!("{}", roofline::table(&report, &limits));

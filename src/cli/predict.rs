@@ -92,7 +92,7 @@ fn write<W: Write>(
     session.hold_data(&[Purpose::Predict])?;
     let answers = Answers::of(session)?;
     let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;
-    let size = Trainer::prediction_rows(&session.training);
+    let size = Trainer::prediction_rows(&session.training.settings);
     let mut sample = 0;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {

@@ -11,14 +11,14 @@ use super::{Failure, open};
 use crate::artifact::{Purpose, Watched};
 use crate::cpu::{Cpu, Options};
 use crate::kernel::Persistent;
-use crate::model::{self, Project};
+use crate::model::{self, Resolved};
 use crate::pipeline;
 use crate::primitives::{self, Level};
 use crate::runtime::data::{self, DataError, Dataset, Preparation, Split};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::train::LoopError;
 use crate::runtime::trainer::{Extent, Trainer, TrainerError};
-use crate::settings::Training;
+use crate::source::SourceMap;
 
 /// Options about the machine; none of them changes results beyond rounding.
 #[derive(Clone, Debug, Args)]
@@ -85,10 +85,8 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 pub(super) struct Session {
     /// The file as the user gave it.
     pub path: PathBuf,
-    /// The file and all it uses.
-    pub project: Project,
-    /// The settings of the `train` item.
-    pub training: Training,
+    /// The `train` item.
+    pub training: Resolved,
     /// The data.
     pub dataset: Dataset,
 }
@@ -105,8 +103,8 @@ impl Session {
         overrides: &[(String, String)],
         known: Option<&Preparation>,
     ) -> Result<Self, Failure> {
-        Self::with_data(path, overrides, |project, training| {
-            data::open_with(&training.data, training.seed, known).map_err(|error| data_failure(project, error))
+        Self::with_data(path, overrides, |training| {
+            data::open_with(&training.settings.data, training.settings.seed, known).map_err(data_failure(training))
         })
     }
 
@@ -114,36 +112,41 @@ impl Session {
     pub(super) fn with_data(
         path: &Path,
         overrides: &[(String, String)],
-        read: impl FnOnce(&Project, &Training) -> Result<Dataset, Failure>,
+        read: impl FnOnce(&Resolved) -> Result<Dataset, Failure>,
     ) -> Result<Self, Failure> {
         let (mut project, file) = open::project(path)?;
         project.add_settings(overrides);
         let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
-        let dataset = read(&project, &training)?;
-        Ok(Self { path: path.to_path_buf(), project, training, dataset })
+        let dataset = read(&training)?;
+        Ok(Self { path: path.to_path_buf(), training, dataset })
+    }
+
+    /// The texts of the file and all it uses.
+    pub(super) fn sources(&self) -> &SourceMap {
+        &self.training.project.sources
     }
 
     /// Prints what is suspicious about the run, now that the data is known.
     pub(super) fn warn(&self) -> super::Outcome {
         let samples = Some(self.dataset.train.len());
-        let warnings = model::warnings(&self.project, &self.training, &self.dataset.fields, samples);
-        open::report(&warnings, &self.project.sources)
+        let warnings = model::warnings(&self.training, &self.dataset.fields, samples);
+        open::report(&warnings, self.sources())
     }
 
     pub(super) fn extent(&self) -> Extent {
-        Extent::of(&self.training, self.dataset.train.len())
+        Extent::of(&self.training.settings, self.dataset.train.len())
     }
 
     /// Holds weights to both modes, and the integers of the data to the reads of the steps that are about to run.
     pub(super) fn hold_data(&self, purposes: &[Purpose]) -> Result<(), Failure> {
-        let ranges = pipeline::data_ranges(&self.project, &self.training, &self.dataset.fields, purposes);
-        let ranges = open::unwrap(ranges, &self.project.sources)?;
-        self.dataset.hold(&self.training.data, &ranges).map_err(|error| data_failure(&self.project, error))
+        let ranges = pipeline::data_ranges(&self.training, &self.dataset.fields, purposes);
+        let ranges = open::unwrap(ranges, self.sources())?;
+        self.dataset.hold(&self.training.settings.data, &ranges).map_err(data_failure(&self.training))
     }
 
     /// The run's training and evaluation steps, of which those that train are loaded, with first values.
     pub(super) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer, Failure> {
-        let batch = self.training.batch;
+        let batch = self.training.settings.batch;
         let mut steps = vec![(Purpose::Train, batch)];
         steps.extend(rows_of(&self.dataset.train, batch).map(|rows| (Purpose::Train, rows)));
         for split in [&self.dataset.valid, &self.dataset.test] {
@@ -154,15 +157,15 @@ impl Session {
 
     /// The steps that evaluate a split and predict its samples, with first values.
     pub(super) fn evaluator(&self, split: &Split, machine: &Machine) -> Result<Trainer, Failure> {
-        let batch = self.training.batch;
+        let batch = self.training.settings.batch;
         let mut steps: Vec<_> = rows_of(split, batch).map(|rows| (Purpose::Evaluate, rows)).collect();
-        steps.push((Purpose::Predict, Trainer::prediction_rows(&self.training)));
+        steps.push((Purpose::Predict, Trainer::prediction_rows(&self.training.settings)));
         self.trainer_of(&steps, &[Purpose::Evaluate, Purpose::Predict], machine, Measures::default())
     }
 
     /// The step that predicts, with first values.
     pub(super) fn predictor(&self, machine: &Machine) -> Result<Trainer, Failure> {
-        let steps = [(Purpose::Predict, Trainer::prediction_rows(&self.training))];
+        let steps = [(Purpose::Predict, Trainer::prediction_rows(&self.training.settings))];
         self.trainer_of(&steps, &[Purpose::Predict], machine, Measures::default())
     }
 
@@ -174,9 +177,8 @@ impl Session {
         measures: Measures,
     ) -> Result<Trainer, Failure> {
         let (level, threads) = (machine.level()?, machine.threads());
-        let artifact =
-            pipeline::artifact(&self.project, &self.training, &self.dataset.fields, steps, measures.gradient_norms);
-        let artifact = open::unwrap(artifact, &self.project.sources)?;
+        let artifact = pipeline::artifact(&self.training, &self.dataset.fields, steps, measures.gradient_norms);
+        let artifact = open::unwrap(artifact, self.sources())?;
         let tuning = Arc::new(Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default());
         let options = Options { level, profile: measures.profile, tuning };
         let device = Cpu::new(options, threads).map_err(|error| Failure::Problem(error.to_string()))?;
@@ -185,7 +187,7 @@ impl Session {
 
     /// The training step for so many samples, opened up to see what is not finite.
     pub(super) fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched> {
-        pipeline::watched(&self.project, &self.training, &self.dataset.fields, rows, persistent).ok()
+        pipeline::watched(&self.training, &self.dataset.fields, rows, persistent).ok()
     }
 
     /// What the run is made from.
@@ -195,8 +197,8 @@ impl Session {
             steps: self.extent().total_steps,
             data: self.dataset.hashes(),
             samples: self.dataset.samples(),
-            settings: self.training.overrides.clone(),
-            seed: self.training.seed,
+            settings: self.training.settings.overrides.clone(),
+            seed: self.training.settings.seed,
             no_shuffle,
             level: trainer.level(),
         })
@@ -207,11 +209,11 @@ impl Session {
         let extent = self.extent();
         eprintln!(
             "{}: {} parameters, {}; {} steps of {}",
-            self.training.model,
+            self.training.settings.model,
             super::progress::count(trainer.parameter_count() as f64),
             self.dataset.describe(),
             extent.total_steps,
-            self.training.batch
+            self.training.settings.batch
         );
         Progress::new(extent, trainer.position().step)
     }
@@ -234,6 +236,9 @@ pub(super) fn loop_failure(error: LoopError) -> Failure {
     }
 }
 
-pub(super) fn data_failure(project: &Project, error: DataError) -> Failure {
-    open::report(&error.into_diagnostics(), &project.sources).err().unwrap_or(Failure::Findings)
+pub(super) fn data_failure(training: &Resolved) -> impl Fn(DataError) -> Failure {
+    |error| {
+        let reported = open::report(&error.into_diagnostics(), &training.project.sources);
+        reported.err().unwrap_or(Failure::Findings)
+    }
 }

@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let overrides = overrides(arguments);
     let session = Session::open(&arguments.file, &overrides)?;
     session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
-    open::report(&keep::findings(&session.training, Some(&session.dataset)), &session.project.sources)?;
+    open::report(&keep::findings(&session.training.settings, Some(&session.dataset)), session.sources())?;
     session.warn()?;
     let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };
     let mut trainer = session.trainer(&arguments.machine, measures)?;
@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
 /// Milliseconds a full step for each kernel, the slowest first, with its arithmetic, its share of what the machine
 /// can do, and its place in the model; then the kernels' part of the step.
 fn profile(session: &Session, trainer: &Trainer, limits: &Limits) -> String {
-    let report = schedule::report(trainer.program(), &session.project.sources);
+    let report = schedule::report(trainer.program(), session.sources());
     let nanoseconds = trainer.profile();
     let total = nanoseconds.iter().sum::<u64>().max(1) as f64;
     let (steps, seconds) = trainer.full_steps();
@@ -179,7 +179,7 @@ pub(super) fn go(
     let folder = record.folder.path.clone();
     let mut progress = session.progress(trainer);
     let mut settings = Loop {
-        training: &session.training,
+        training: &session.training.settings,
         dataset: &session.dataset,
         note: Note {
             recipe: Some(options.recipe),
@@ -187,7 +187,7 @@ pub(super) fn go(
             position: None,
         },
         record,
-        title: session.training.model.clone(),
+        title: session.training.settings.model.clone(),
         log: options.log,
         log_gradients: options.log_gradients,
         no_shuffle: options.no_shuffle,
@@ -256,7 +256,7 @@ fn finish(session: &Session, trainer: &mut Trainer, folder: &Path, weights: &Wei
         }
     }
     if let Some((name, split)) = train::final_split(&session.dataset) {
-        let figures = train::evaluate(trainer, split, session.training.batch);
+        let figures = train::evaluate(trainer, split, session.training.settings.batch);
         let figures = figures.map_err(session::loop_failure)?;
         println!("{name}: {}", super::progress::figures(&figures));
     }

@@ -64,16 +64,18 @@ impl Trained {
 
     /// The model file on new data; the item's own files are read only if the weights come without a preparation.
     pub(super) fn session_on(&self, file: &Path, given: &[(String, String)], input: &Path) -> Result<Session, Failure> {
-        Session::with_data(file, &self.settings(given), |project, training| {
-            let failure = |error| data_failure(project, error);
+        Session::with_data(file, &self.settings(given), |training| {
+            let failure = data_failure(training);
             let known = match &self.note.preparation {
                 Some(known) => known.clone(),
-                None => self.preparation_of(training).map_err(failure)?,
+                None => self.preparation_of(&training.settings).map_err(&failure)?,
             };
-            let fields = data::fields(&training.data).map_err(|found| failure(DataError::Spec(found)))?;
-            let predicted =
-                super::open::unwrap(model::prediction(project, training, training.batch, &fields), &project.sources)?;
-            let input = data::open_input(&training.data, &known, input, &predicted.fields);
+            let fields = data::fields(&training.settings.data).map_err(|found| failure(DataError::Spec(found)))?;
+            let predicted = super::open::unwrap(
+                model::prediction(training, training.settings.batch, &fields),
+                &training.project.sources,
+            )?;
+            let input = data::open_input(&training.settings.data, &known, input, &predicted.fields);
             let input = input.map_err(|error| match error {
                 DataError::File { error, .. } => Failure::Problem(error.to_string()),
                 DataError::Spec(_) => failure(error),

@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
             known.insert(product, *kept, level, found.cut);
             let (estimated, tuned) = (found.estimated * 1e3, found.tuned * 1e3);
             let cut = if found.tuned < found.estimated { found.cut.to_string() } else { "as estimated".to_string() };
-            let place = outline.project.sources.location(kernel.span);
+            let place = outline.sources().location(kernel.span);
             bar.suspend(|| println!("{estimated:>12.4}  {tuned:>12.4}  {cut:<16}  {}  {place}", kernel.name));
         }
         bar.inc(1);

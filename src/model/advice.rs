@@ -4,13 +4,12 @@
 //! added to findings. Invariant: nothing here makes a finding an error; what is said follows from graphs, formulas and
 //! the types of fields, never from names.
 
-use super::Mode;
 use super::declare::show;
 use super::expander::Expander;
 use super::forward::{Bound, field_place};
-use super::project::Project;
 use super::stack::with_room;
-use super::train_item::{self, TrainItem};
+use super::train_item::TrainItem;
+use super::{Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{ClockReading, DType, ScalarExpr};
 use crate::settings::{FieldInfo, Length, Training};
@@ -36,28 +35,23 @@ pub(super) struct Rate {
 }
 
 /// Warnings about a `train` item without errors. `samples`: of the training split, where the data has been read.
-pub fn warnings(
-    project: &Project,
-    training: &Training,
-    fields: &[FieldInfo],
-    samples: Option<usize>,
-) -> Vec<Diagnostic> {
-    let Ok(item) = train_item::find(project, training.file, &training.overrides) else { return Vec::new() };
-    let clocks = clocks(training, samples);
+pub fn warnings(training: &Resolved, fields: &[FieldInfo], samples: Option<usize>) -> Vec<Diagnostic> {
+    let item = &training.item;
+    let clocks = clocks(&training.settings, samples);
     let mut found = with_room(|| {
-        let mut expander = Expander::new(project, Mode::Train);
+        let mut expander = Expander::new(&training.project, Mode::Train);
         // Errors have been reported before.
-        let _ = expander.step(&item, training.batch, fields);
-        let rate = expander.rate(&item).ok().flatten();
+        let _ = expander.step(item, training.settings.batch, fields);
+        let rate = expander.rate(item).ok().flatten();
         let mut found = expander.diagnostics;
         found.extend(
             rate.iter().flat_map(|rate| about_rate(rate, &clocks).into_iter().chain(about_stages(rate, &clocks))),
         );
         found
     });
-    if let Some(samples) = samples.filter(|samples| *samples < training.batch) {
+    if let Some(samples) = samples.filter(|samples| *samples < training.settings.batch) {
         let place = item.get("batch").map_or(item.model.span, |line| line.span);
-        let message = format!("a batch of {} is larger than the training split of {samples}", training.batch);
+        let message = format!("a batch of {} is larger than the training split of {samples}", training.settings.batch);
         let hint = format!("every step sees all samples; `batch = {samples}` says so and takes less memory");
         found.push(Diagnostic::warning("batch-larger-than-data", place, message).hint(hint));
     }

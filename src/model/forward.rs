@@ -10,14 +10,13 @@ use super::expand::{ModelUse, used_model};
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope, Stage};
 use super::index_range::Demand;
 use super::metric::{MetricUse, metric_uses};
-use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem};
-use super::{Forward, Mode};
+use super::{Forward, Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{DType, Graph, IndirectIndex, Input, Op, Output, ValueId, verify};
-use crate::settings::{FieldInfo, FieldRange, Training};
+use crate::settings::{FieldInfo, FieldRange};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, StatementKind};
 
@@ -46,23 +45,31 @@ impl Bound {
 /// A model input without a field, fields that do not fit (`data-mismatch`), and whatever is wrong with the model, the loss
 /// or a metric for these sizes.
 pub fn forward(
-    project: &Project,
-    training: &Training,
+    training: &Resolved,
     batch: usize,
     mode: Mode,
     fields: &[FieldInfo],
 ) -> Result<Forward, Vec<Diagnostic>> {
-    let item = train_item::find(project, training.file, &training.overrides)?;
+    let (graph, demands, loss) = expanded(training, mode, |expander| expander.step(&training.item, batch, fields))?;
+    Ok(Forward { graph, loss, demands })
+}
+
+/// The graph of half a step with its demands on the data, and what `expand` gives.
+fn expanded<T: Send>(
+    training: &Resolved,
+    mode: Mode,
+    expand: impl FnOnce(&mut Expander<'_>) -> Outcome<T> + Send,
+) -> Result<(Graph, Vec<(ValueId, FieldRange)>, T), Vec<Diagnostic>> {
     with_room(|| {
-        let mut expander = Expander::new(project, mode);
-        let outcome = expander.step(&item, batch, fields);
+        let mut expander = Expander::new(&training.project, mode);
+        let outcome = expand(&mut expander);
         let demands = expander.field_demands();
         let Expander { mut graph, diagnostics, .. } = expander;
         match outcome {
-            Ok(loss) if !diagnostics.iter().any(Diagnostic::is_error) => {
+            Ok(result) if !diagnostics.iter().any(Diagnostic::is_error) => {
                 debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
-                graph.precision = training.precision;
-                Ok(Forward { graph, loss, demands })
+                graph.precision = training.settings.precision;
+                Ok((graph, demands, result))
             }
             Ok(_) | Err(Reported) => Err(diagnostics),
         }
@@ -91,38 +98,15 @@ pub struct Predicted {
 ///
 /// # Errors
 /// As [`forward`], but for what is wrong with loss and metrics.
-pub fn prediction(
-    project: &Project,
-    training: &Training,
-    batch: usize,
-    fields: &[FieldInfo],
-) -> Result<Predicted, Vec<Diagnostic>> {
-    let item = train_item::find(project, training.file, &training.overrides)?;
-    with_room(|| {
-        let mut expander = Expander::new(project, Mode::Eval);
-        let outcome = expander.predicted(&item, training, batch, fields);
-        let demands = expander.field_demands();
-        let Expander { mut graph, diagnostics, .. } = expander;
-        match outcome {
-            Ok(mut predicted) if !diagnostics.iter().any(Diagnostic::is_error) => {
-                debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
-                graph.precision = training.precision;
-                (predicted.graph, predicted.demands) = (graph, demands);
-                Ok(predicted)
-            }
-            Ok(_) | Err(Reported) => Err(diagnostics),
-        }
-    })
+pub fn prediction(training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Result<Predicted, Vec<Diagnostic>> {
+    let (graph, demands, predicted) =
+        expanded(training, Mode::Eval, |expander| expander.predicted(training, batch, fields))?;
+    Ok(Predicted { graph, demands, ..predicted })
 }
 
 impl Expander<'_> {
-    fn predicted(
-        &mut self,
-        item: &TrainItem,
-        training: &Training,
-        batch: usize,
-        fields: &[FieldInfo],
-    ) -> Outcome<Predicted> {
+    fn predicted(&mut self, training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Outcome<Predicted> {
+        let item = &training.item;
         let (definition, _) = used_model(self, &ModelUse { file: item.file, model: &item.model })?;
         let taken: Vec<String> = model_inputs(&definition).iter().map(|(name, _)| name.name.clone()).collect();
         let fields: Vec<FieldInfo> = fields.iter().filter(|field| taken.contains(&field.name)).cloned().collect();
@@ -132,7 +116,7 @@ impl Expander<'_> {
         }
         let mut named = Vec::new();
         item.get("loss").iter().for_each(|loss| names_of(loss, &mut named));
-        let declared = |name: &&String| training.data.fields.iter().any(|field| field.name == **name);
+        let declared = |name: &&String| training.settings.data.fields.iter().any(|field| field.name == **name);
         let output = named.iter().find_map(|name| bound.outputs.iter().find(|(output, _)| output == name));
         let output = output.or(bound.outputs.first()).cloned();
         let mut predicted = Predicted {

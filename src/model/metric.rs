@@ -9,19 +9,18 @@
 
 use std::collections::BTreeMap;
 
-use super::Mode;
 use super::expand::{ModelUse, used_model};
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
 use super::forward::Bound;
 use super::literal::figure_name;
-use super::project::Project;
 use super::total::low_name;
 use super::train_item::{TrainItem, model_name};
 use super::training::items;
+use super::{Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{Binary, DType, Graph, Input, Output, StateKind, ValueId, Variable};
-use crate::settings::{MetricSpec, Training};
+use crate::settings::MetricSpec;
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind};
 
@@ -90,20 +89,18 @@ pub(super) fn metric_uses(expander: &mut Expander<'_>, item: &TrainItem) -> Outc
 
 /// Names and finishing graphs of the item's metrics, from the sizes that the data item declares, or else from the
 /// model's symbolic sizes.
-pub(super) fn metric_specs(
-    project: &Project,
-    training: &Training,
-    item: &TrainItem,
-) -> Result<Vec<MetricSpec>, Vec<Diagnostic>> {
-    let mut expander = Expander::new(project, Mode::Eval);
+pub(super) fn metric_specs(training: &Resolved) -> Result<Vec<MetricSpec>, Vec<Diagnostic>> {
+    let item = &training.item;
+    let mut expander = Expander::new(&training.project, Mode::Eval);
     let Ok(uses) = metric_uses(&mut expander, item) else { return Err(expander.diagnostics) };
     if uses.iter().all(|metric| metric.step_statements().is_none()) {
         return Ok(uses.iter().map(|metric| metric.spec(None)).collect());
     }
-    let declared = training.data.declared();
-    let first = specs_from(&mut expander, &uses, |expander| expander.model_on_fields(item, training.batch, &declared));
+    let declared = training.settings.data.declared();
+    let first =
+        specs_from(&mut expander, &uses, |expander| expander.model_on_fields(item, training.settings.batch, &declared));
     let Err(Reported) = first else { return first.map_err(|Reported| Vec::new()) };
-    let mut free = Expander::new(project, Mode::Eval);
+    let mut free = Expander::new(&training.project, Mode::Eval);
     let second = specs_from(&mut free, &uses, |expander| {
         let span = item.model.span;
         let (definition, given) = used_model(expander, &ModelUse { file: item.file, model: &item.model })?;
@@ -111,7 +108,7 @@ pub(super) fn metric_specs(
         let rows = outputs.first().and_then(|(_, value)| expander.graph.shape(*value).first().cloned());
         let mut bound = Bound { outputs, fields: Vec::new(), taken: Vec::new(), targets: Vec::new() };
         for field in &declared {
-            let rows = rows.clone().unwrap_or_else(|| Dim::from(training.batch));
+            let rows = rows.clone().unwrap_or_else(|| Dim::from(training.settings.batch));
             let shape = std::iter::once(rows).chain(field.sizes.iter().map(|size| Dim::from(*size))).collect();
             let value = expander.graph.input(Input { name: field.name.clone(), shape, dtype: field.dtype, span });
             bound.fields.push((field.name.clone(), value));

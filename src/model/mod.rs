@@ -46,7 +46,7 @@ mod training;
 mod training_tests;
 
 use crate::graph::{Graph, ValueId};
-use crate::settings::FieldRange;
+use crate::settings::{FieldRange, Training};
 use crate::source::Span;
 pub use advice::warnings;
 pub use expand::{ModelUse, expand, expand_use};
@@ -54,6 +54,7 @@ pub use forward::{Predicted, forward, prediction};
 pub use optimizer::apply_optimizer;
 pub use project::{MAX_BYTES, Project, is_model_file, unread};
 pub use standalone::modes_agree;
+use train_item::TrainItem;
 pub use training::training;
 
 /// Whether `training` holds.
@@ -63,6 +64,17 @@ pub enum Mode {
     Train,
     /// Inference.
     Eval,
+}
+
+/// A `train` item, resolved: what its steps are made of.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The files that its names are found in.
+    pub project: Project,
+    /// The lines as trees, with the command line's settings applied.
+    item: TrainItem,
+    /// The settings.
+    pub settings: Training,
 }
 
 /// A model expanded to core operations.

@@ -12,17 +12,15 @@
 
 use std::collections::HashMap;
 
-use super::Mode;
 use super::advice::Rate;
 use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
-use super::project::Project;
 use super::stack::with_room;
-use super::train_item::{self, TrainItem, model_name};
+use super::train_item::{TrainItem, model_name};
+use super::{Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{
     Binary, Clock, Compare, Graph, Op, ParamId, Scalar, ScalarExpr, StateKind, ValueId, Variable, verify,
 };
-use crate::settings::Training;
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident};
 
@@ -34,16 +32,14 @@ const LR: &str = "lr";
 /// # Errors
 /// What is wrong with the optimizer, its arguments or the schedule.
 pub fn apply_optimizer(
-    project: &Project,
-    training: &Training,
+    training: &Resolved,
     graph: &mut Graph,
     gradients: &[(ParamId, ValueId)],
 ) -> Result<(), Vec<Diagnostic>> {
-    let item = train_item::find(project, training.file, &training.overrides)?;
     with_room(|| {
-        let mut expander = Expander::new(project, Mode::Train);
+        let mut expander = Expander::new(&training.project, Mode::Train);
         expander.graph = std::mem::take(graph);
-        let outcome = expander.optimize(&item, gradients);
+        let outcome = expander.optimize(&training.item, gradients);
         *graph = expander.graph;
         match outcome {
             Ok(()) if !expander.diagnostics.iter().any(Diagnostic::is_error) => {

@@ -16,6 +16,7 @@ pub(super) const KEYS: [&str; 11] =
     ["loss", "optimizer", "schedule", "batch", "length", "seed", "clip", "metrics", "keep", "save", "precision"];
 
 /// See the module's text.
+#[derive(Clone, Debug)]
 pub(super) struct TrainItem {
     /// The file that holds the item; its names are seen.
     pub file: FileId,

@@ -1,9 +1,8 @@
 //! The settings of a `train` item, checked and with defaults filled in.
 //!
-//! Input: a project, a file and settings of the command line. Output: [`Training`].
+//! Input: a project, a file and settings of the command line. Output: [`Resolved`].
 //! Invariant: every key of the item was read or reported.
 
-use super::Mode;
 use super::forward::forward;
 use super::literal::{data, figure_name, number, whole};
 use super::metric::metric_specs;
@@ -11,6 +10,7 @@ use super::optimizer::apply_optimizer;
 use super::project::Project;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem, model_name};
+use super::{Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::graph::{Graph, Precision};
 use crate::settings::{Best, Direction, Interval, Keep, Length, MetricSpec, SplitName, Training};
@@ -25,7 +25,7 @@ const DEFAULT_BATCH: u64 = 32;
 /// # Errors
 /// All that is wrong with the two items by themselves, and with the model, loss and metrics where those are needed to
 /// know how metrics are computed.
-pub fn training(project: &Project, file: FileId, overrides: &[(String, String)]) -> Result<Training, Vec<Diagnostic>> {
+pub fn training(project: &Project, file: FileId, overrides: &[(String, String)]) -> Result<Resolved, Vec<Diagnostic>> {
     let item = train_item::find(project, file, overrides)?;
     let mut problems = Vec::new();
     let mut spec = data(&item.data.1, item.data.1.name.span, &mut problems);
@@ -33,7 +33,7 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
         Some((_, folder)) => spec.root = folder.into(),
         None => (spec.root, spec.folder) = (project.root().to_owned(), project.folder(item.data.0)),
     }
-    let mut training = Training {
+    let settings = Training {
         model: model_name(&item.model).to_owned(),
         data: spec,
         batch: line(&item, "batch", &mut problems, |expr| whole(expr, 1)).unwrap_or(DEFAULT_BATCH) as usize,
@@ -45,7 +45,6 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
         save: line(&item, "save", &mut problems, save).unwrap_or_else(|| vec![Interval::Epochs(1.0)]),
         precision: line(&item, "precision", &mut problems, precision).unwrap_or_default(),
         span: item.span,
-        file,
         overrides: overrides.to_vec(),
     };
     for (key, example) in [("loss", "cross_entropy(label)"), ("optimizer", "adam(lr = 1e-3)"), ("length", "10 epochs")]
@@ -59,24 +58,26 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
     if !problems.is_empty() {
         return Err(problems);
     }
-    match with_room(|| metric_specs(project, &training, &item)) {
-        Ok(metrics) => training.metrics = metrics,
+    let mut training = Resolved { project: project.clone(), item, settings };
+    match with_room(|| metric_specs(&training)) {
+        Ok(metrics) => training.settings.metrics = metrics,
         Err(found) => {
             // Loss and optimizer are independent of the metrics, so their mistakes are told at once.
-            let forward = forward(project, &training, training.batch, Mode::Eval, &training.data.declared()).err();
-            let optimizer = apply_optimizer(project, &training, &mut Graph::default(), &[]).err();
+            let (batch, fields) = (training.settings.batch, training.settings.data.declared());
+            let forward = forward(&training, batch, Mode::Eval, &fields).err();
+            let optimizer = apply_optimizer(&training, &mut Graph::default(), &[]).err();
             problems = found;
             for problem in forward.into_iter().chain(optimizer).flatten() {
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }
             }
-            without_echo(project, &item, &mut problems);
+            without_echo(&training, &mut problems);
             return Err(problems);
         }
     }
-    if let Some(best) = &mut training.keep.best {
-        best.direction = direction(&training.metrics, best).map_err(|problem| vec![problem])?;
+    if let Some(best) = &mut training.settings.keep.best {
+        best.direction = direction(&training.settings.metrics, best).map_err(|problem| vec![problem])?;
     }
     Ok(training)
 }
@@ -108,11 +109,11 @@ fn direction(metrics: &[MetricSpec], best: &Best) -> Result<Direction, Diagnosti
 
 /// What the loss refuses, metrics refuse too: where a library's loss does not fit what the model gives, the library's
 /// metrics are left unsaid.
-fn without_echo(project: &Project, item: &TrainItem, problems: &mut Vec<Diagnostic>) {
+fn without_echo(training: &Resolved, problems: &mut Vec<Diagnostic>) {
     let refused = |problem: &Diagnostic, key: &str| {
-        let (place, line) = (problem.span(), item.get(key).map(|line| line.span));
+        let (place, line) = (problem.span(), training.item.get(key).map(|line| line.span));
         line.is_some_and(|line| line.file == place.file && (line.start..=line.end).contains(&place.start))
-            && problem.labels.get(1).is_some_and(|label| project.is_library(label.span.file))
+            && problem.labels.get(1).is_some_and(|label| training.project.is_library(label.span.file))
     };
     if problems.iter().any(|problem| refused(problem, "loss")) {
         problems.retain(|problem| !refused(problem, "metrics"));

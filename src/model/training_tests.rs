@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::{Forward, Mode, Project, apply_optimizer, forward, training};
+use super::{Forward, Mode, Project, Resolved, apply_optimizer, forward, training};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{self, ClockReading, DType, Feeds, Graph, Init, Input, Param, ParamId, Tensor, Variable};
 use crate::settings::Direction;
-use crate::settings::{FieldInfo, Interval, Length, SplitName, Training};
+use crate::settings::{FieldInfo, Interval, Length, SplitName};
 use crate::source::Span;
 
 /// A classifier of two features into three classes with these lines in its `train` item.
@@ -23,21 +23,19 @@ fn lines(optimizer: &str, extra: &str) -> String {
     program(&format!("  loss = cross_entropy(label)\n  optimizer = {optimizer}\n  length = 10 epochs\n{extra}"))
 }
 
-fn read(text: &str, overrides: &[(&str, &str)]) -> (Project, Result<Training, Vec<Diagnostic>>) {
+fn read(text: &str, overrides: &[(&str, &str)]) -> Result<Resolved, Vec<Diagnostic>> {
     let (project, file, found) = Project::from_text("test.ansatz", text);
     assert!(found.is_empty(), "{found:#?}");
     let overrides: Vec<(String, String)> = overrides.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let read = training(&project, file, &overrides);
-    (project, read)
+    training(&project, file, &overrides)
 }
 
-fn good(text: &str, overrides: &[(&str, &str)]) -> (Project, Training) {
-    let (project, read) = read(text, overrides);
-    (project, read.unwrap_or_else(|found| panic!("{found:#?}")))
+fn good(text: &str, overrides: &[(&str, &str)]) -> Resolved {
+    read(text, overrides).unwrap_or_else(|found| panic!("{found:#?}"))
 }
 
 fn codes(text: &str, overrides: &[(&str, &str)]) -> Vec<String> {
-    let (_, read) = read(text, overrides);
+    let read = read(text, overrides);
     let found = read.expect_err("the text has an error");
     found.into_iter().map(|d| format!("{}: {} {:?}", d.code, d.message, d.hints)).collect()
 }
@@ -50,8 +48,8 @@ fn fields() -> Vec<FieldInfo> {
 }
 
 fn expanded(text: &str, mode: Mode, batch: usize) -> Forward {
-    let (project, training) = good(text, &[]);
-    forward(&project, &training, batch, mode, &fields()).unwrap_or_else(|found| panic!("{found:#?}"))
+    let training = good(text, &[]);
+    forward(&training, batch, mode, &fields()).unwrap_or_else(|found| panic!("{found:#?}"))
 }
 
 fn close(found: f64, expected: f64) {
@@ -93,24 +91,24 @@ fn a_train_item_is_read_with_its_data() {
         "sgd(lr = 0.1)",
         "  batch = 64\n  clip = 1.0\n  metrics = accuracy, top(2)\n  keep = best(valid.top(2)), last(3)\n  save = 500 steps, 0.5 minutes",
     );
-    let (_, training) = good(&text, &[]);
-    assert_eq!((training.model.as_str(), training.batch, training.seed), ("M", 64, 0));
-    assert_eq!((training.length, training.clip), (Length::Epochs(10.0), Some(1.0)));
-    let best = training.keep.best.as_ref().expect("asked for");
+    let training = good(&text, &[]);
+    assert_eq!((training.settings.model.as_str(), training.settings.batch, training.settings.seed), ("M", 64, 0));
+    assert_eq!((training.settings.length, training.settings.clip), (Length::Epochs(10.0), Some(1.0)));
+    let best = training.settings.keep.best.as_ref().expect("asked for");
     assert_eq!((best.split, best.figure.as_str(), best.direction), (SplitName::Valid, "top(2)", Direction::Higher));
-    assert_eq!(training.keep.last, 3);
-    assert_eq!(training.save, [Interval::Steps(500), Interval::Minutes(0.5)]);
-    let names: Vec<_> = training.metrics.iter().map(|metric| metric.name.as_str()).collect();
+    assert_eq!(training.settings.keep.last, 3);
+    assert_eq!(training.settings.save, [Interval::Steps(500), Interval::Minutes(0.5)]);
+    let names: Vec<_> = training.settings.metrics.iter().map(|metric| metric.name.as_str()).collect();
     assert_eq!(names, ["accuracy", "top(2)"]);
-    assert_eq!(training.data.fields.len(), 2);
-    let pipeline = format!("{:?}", training.data.entries[1]);
+    assert_eq!(training.settings.data.fields.len(), 2);
+    let pipeline = format!("{:?}", training.settings.data.entries[1]);
     assert!(pipeline.contains("0.00392156862745098") && pipeline.contains("-0.17453292519943295"), "{pipeline}");
 }
 
 #[test]
 fn settings_of_the_command_line_replace_lines_and_arguments() {
     let text = lines("sgd(lr = 0.1)", "");
-    let (project, training) = good(
+    let training = good(
         &text,
         &[
             ("train.batch", "8"),
@@ -120,15 +118,15 @@ fn settings_of_the_command_line_replace_lines_and_arguments() {
             ("model.classes", "4"),
         ],
     );
-    assert_eq!((training.batch, training.seed, training.length), (8, 7, Length::Steps(5)));
+    assert_eq!((training.settings.batch, training.settings.seed, training.settings.length), (8, 7, Length::Steps(5)));
     let mut graph = Graph::default();
-    apply_optimizer(&project, &training, &mut graph, &[]).expect("valid");
+    apply_optimizer(&training, &mut graph, &[]).expect("valid");
     assert_eq!(graph.scalars[0].expr.evaluate(&clock(1)), 0.01);
-    let found = forward(&project, &training, 8, Mode::Train, &fields()).expect_err("four logits for three classes");
+    let found = forward(&training, 8, Mode::Train, &fields()).expect_err("four logits for three classes");
     assert_eq!(found[0].code, "data-mismatch");
-    let (project, training) = good(&lines("sgd(0.1, 0.9)", ""), &[("optimizer.momentum", "0")]);
+    let training = good(&lines("sgd(0.1, 0.9)", ""), &[("optimizer.momentum", "0")]);
     let mut graph = Graph::default();
-    apply_optimizer(&project, &training, &mut graph, &[]).expect("an argument by position is replaced");
+    apply_optimizer(&training, &mut graph, &[]).expect("an argument by position is replaced");
     assert!(codes(&text, &[("train.bach", "8")])[0].contains("did you mean `train.batch`?"));
     assert!(codes(&text, &[("train.batch", "8 +")])[0].starts_with("bad-setting"));
 }
@@ -190,38 +188,35 @@ fn regression_losses_follow_their_formulas() {
 
 #[test]
 fn a_loss_that_is_not_one_number_is_refused() {
-    let (project, training) = good(&program("  loss = 2 * y\n  optimizer = sgd\n  length = 1 epochs"), &[]);
-    assert_eq!(forward(&project, &training, 4, Mode::Train, &fields()).expect_err("a tensor")[0].code, "bad-loss");
+    let training = good(&program("  loss = 2 * y\n  optimizer = sgd\n  length = 1 epochs"), &[]);
+    assert_eq!(forward(&training, 4, Mode::Train, &fields()).expect_err("a tensor")[0].code, "bad-loss");
 }
 
 #[test]
 fn fields_must_fit_the_inputs() {
-    let (project, training) = good(&lines("sgd", ""), &[]);
+    let training = good(&lines("sgd", ""), &[]);
     let mut wide = fields();
     wide[0].sizes = vec![3];
-    assert_eq!(
-        forward(&project, &training, 4, Mode::Train, &wide).expect_err("three features")[0].code,
-        "data-mismatch"
-    );
-    let found = forward(&project, &training, 4, Mode::Train, &fields()[1..]).expect_err("no field");
+    assert_eq!(forward(&training, 4, Mode::Train, &wide).expect_err("three features")[0].code, "data-mismatch");
+    let found = forward(&training, 4, Mode::Train, &fields()[1..]).expect_err("no field");
     assert_eq!(found[0].code, "data-mismatch");
     let mut few = fields();
     few[1].classes = Some(10);
-    let found = forward(&project, &training, 4, Mode::Train, &few).expect_err("ten classes");
+    let found = forward(&training, 4, Mode::Train, &few).expect_err("ten classes");
     assert!(found[0].message.contains("`label` has 10 classes"), "{found:#?}");
 }
 
 fn metric(extra: &str, name: &str) -> f64 {
     let text = lines("sgd", &format!("  metrics = {extra}"));
-    let (project, training) = good(&text, &[]);
-    let step = forward(&project, &training, 4, Mode::Eval, &fields()).unwrap_or_else(|found| panic!("{found:#?}"));
+    let training = good(&text, &[]);
+    let step = forward(&training, 4, Mode::Eval, &fields()).unwrap_or_else(|found| panic!("{found:#?}"));
     let mut feeds = feeds();
     for state in &step.graph.states {
         let sizes: Vec<usize> = state.shape.iter().map(|d| d.as_const().expect("bound") as usize).collect();
         feeds.states.insert(state.name.clone(), Tensor::full(&sizes, state.init));
     }
     let evaluation = graph::evaluate(&step.graph, &feeds);
-    let spec = training.metrics.iter().find(|metric| metric.name == name).expect("a metric");
+    let spec = training.settings.metrics.iter().find(|metric| metric.name == name).expect("a metric");
     match &spec.finish {
         None => evaluation.output(&format!("metric:{name}")).expect("an output").data[0],
         Some(finish) => {
@@ -269,14 +264,13 @@ fn clock(step: u64) -> ClockReading {
 /// One parameter of two elements under `optimizer`, for some steps with gradients of our choice.
 fn optimized(optimizer: &str, schedule: &str, steps: u64) -> Vec<f64> {
     let extra = if schedule.is_empty() { String::new() } else { format!("  schedule = {schedule}") };
-    let (project, training) = good(&lines(optimizer, &extra), &[]);
-    let span = Span::new(training.file, 0, 0);
+    let training = good(&lines(optimizer, &extra), &[]);
+    let span = Span::new(training.item.file, 0, 0);
     let shape = vec![Dim::constant(2)];
     let mut graph = Graph::default();
     graph.param(Param { name: "w".into(), shape: shape.clone(), init: Init::Constant(0.0), span });
     let gradient = graph.input(Input { name: "g".into(), shape, dtype: DType::F32, span });
-    apply_optimizer(&project, &training, &mut graph, &[(ParamId(0), gradient)])
-        .unwrap_or_else(|found| panic!("{found:#?}"));
+    apply_optimizer(&training, &mut graph, &[(ParamId(0), gradient)]).unwrap_or_else(|found| panic!("{found:#?}"));
     let mut feeds =
         Feeds { params: HashMap::from([("w".into(), Tensor::new(&[2], vec![1.0, -2.0]))]), ..Feeds::default() };
     for state in &graph.states {
@@ -393,21 +387,21 @@ fn rmsprop_adagrad_and_lion_follow_their_rules() {
 
 #[test]
 fn a_plain_optimizer_keeps_no_state() {
-    let (project, training) = good(&lines("sgd(lr = 0.1)", ""), &[]);
-    let span = Span::new(training.file, 0, 0);
+    let training = good(&lines("sgd(lr = 0.1)", ""), &[]);
+    let span = Span::new(training.item.file, 0, 0);
     let mut graph = Graph::default();
     graph.param(Param { name: "w".into(), shape: vec![Dim::constant(2)], init: Init::Constant(0.0), span });
     let gradient = graph.constant(1.0, &[Dim::constant(2)], DType::F32, span);
-    apply_optimizer(&project, &training, &mut graph, &[(ParamId(0), gradient)]).expect("valid");
+    apply_optimizer(&training, &mut graph, &[(ParamId(0), gradient)]).expect("valid");
     assert!(graph.states.is_empty());
     assert_eq!(graph.updates.len(), 1);
 }
 
 /// The factor at optimizer step `step` of 100, ten of them an epoch.
 fn factor(schedule: &str, step: u64) -> f64 {
-    let (project, training) = good(&lines("sgd(lr = 1)", &format!("  schedule = {schedule}")), &[]);
+    let training = good(&lines("sgd(lr = 1)", &format!("  schedule = {schedule}")), &[]);
     let mut graph = Graph::default();
-    apply_optimizer(&project, &training, &mut graph, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
+    apply_optimizer(&training, &mut graph, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
     assert_eq!(graph.scalars[0].name, "lr");
     graph.scalars[0].expr.evaluate(&clock(step))
 }
@@ -431,8 +425,8 @@ fn schedules_use_the_steps_completed_before() {
     close(factor("constant(0.3)", 51), 0.3);
     close(factor("constant(0.3, length = 1 epoch) -> linear", 10), 0.3);
     close(factor("constant(0.3, length = 1 epoch) -> linear", 56), 0.5);
-    let (project, training) = good(&lines("sgd(lr = 1)", "  schedule = cosine -> linear"), &[]);
-    let found = apply_optimizer(&project, &training, &mut Graph::default(), &[]).expect_err("two rests");
+    let training = good(&lines("sgd(lr = 1)", "  schedule = cosine -> linear"), &[]);
+    let found = apply_optimizer(&training, &mut Graph::default(), &[]).expect_err("two rests");
     assert_eq!(found[0].code, "missing-argument");
 }
 
@@ -464,12 +458,12 @@ fn several_outputs_are_visible_in_the_loss() {
     let text = "model Auto {\n  input x: [N, 4]\n  code = x -> Linear(2)\n  rebuilt = code -> Linear(4)\n  logits = code -> Linear(3)\n  return logits, rebuilt\n}\n\
                 data d {\n  source = csv(\"d.csv\")\n  x: f32[4]\n  label: class[3]\n}\n\
                 train Auto on d {\n  loss = cross_entropy(logits, label) + 0.1 * mse(rebuilt, x)\n  optimizer = adam\n  length = 2 epochs\n  metrics = mae(rebuilt, x), rmse(rebuilt, x), r2(rebuilt, x)\n}\n";
-    let (project, training) = good(text, &[]);
+    let training = good(text, &[]);
     let fields = vec![
         FieldInfo { name: "x".into(), sizes: vec![4], dtype: DType::F32, classes: None },
         FieldInfo { name: "label".into(), sizes: vec![], dtype: DType::I32, classes: Some(3) },
     ];
-    let step = forward(&project, &training, 5, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
+    let step = forward(&training, 5, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let names: Vec<_> = step.graph.outputs.iter().map(|output| output.name.as_str()).collect();
     assert_eq!(names, ["logits", "rebuilt", "metric:mae(rebuilt, x)", "loss"]);
     let states: Vec<_> = step.graph.states.iter().map(|state| state.name.as_str()).collect();
@@ -483,11 +477,11 @@ fn language_models_have_a_label_for_each_place() {
         "{gpt}\ndata d {{\n  source = csv(\"d.csv\")\n  tokens: i32[8]\n  next: i32[8]\n}}\n\
          train Gpt(V = 30, T = 8, C = 12, depth = 2, heads = 3) on d {{\n  loss = cross_entropy(next)\n  optimizer = adamw(lr = 1e-3)\n  length = 10 steps\n  metrics = accuracy, perplexity\n}}\n"
     );
-    let (project, training) = good(&text, &[]);
+    let training = good(&text, &[]);
     let field = |name: &str| FieldInfo { name: name.into(), sizes: vec![8], dtype: DType::I32, classes: None };
     let fields = [field("tokens"), field("next")];
     for mode in [Mode::Train, Mode::Eval] {
-        let step = forward(&project, &training, 2, mode, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
+        let step = forward(&training, 2, mode, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
         assert_eq!(step.graph.shape(step.loss), []);
     }
 }

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::data::{self, Dataset, Split};
 use super::figures::Epoch;
 use crate::diagnostics::Diagnostic;
-use crate::settings::Direction;
-use crate::settings::{Best, SplitName, Training};
+use crate::settings::{Best, Direction, SplitName, Training};
 
 /// What is wrong with the line for this data; without the data itself, for what its item declares.
 pub fn findings(training: &Training, dataset: Option<&Dataset>) -> Vec<Diagnostic> {

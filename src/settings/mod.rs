@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Precision};
-use crate::source::{FileId, Span};
+use crate::source::Span;
 pub use data::{DataEntry, DataSpec, FieldInfo, FieldRange, FieldSpec, Literal, LiteralKind};
 pub use path::{PathRefusal, below, is_hidden, normalise};
 
@@ -40,8 +40,6 @@ pub struct Training {
     pub precision: Precision,
     /// The whole item.
     pub span: Span,
-    /// The file that holds the item.
-    pub file: FileId,
     /// Settings of the command line, which replace parts of the item.
     pub overrides: Vec<(String, String)>,
 }

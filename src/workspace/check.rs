@@ -14,14 +14,12 @@ use crate::diagnostics::Diagnostic;
 use crate::graph::StateKind;
 use crate::kernel::Persistent;
 use crate::model::check::{Hooks, without_duplicates};
-use crate::model::{self, Expanded, ModelUse, Project};
+use crate::model::{self, Expanded, ModelUse, Project, Resolved};
 use crate::pipeline;
 use crate::runtime::files::Place;
 use crate::runtime::{data, keep};
 use crate::schedule;
-use crate::settings::Training;
-use crate::source::bytes_text;
-use crate::source::{FileId, shortened};
+use crate::source::{FileId, bytes_text, shortened};
 use crate::syntax::ast::{Expr, ExprKind, ItemKind};
 
 /// Bytes of the description of a safetensors file: more than a million tensors need.
@@ -42,9 +40,9 @@ pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
     if trains && !found.iter().any(Diagnostic::is_error) {
         match steps.step(project, file, None) {
             Ok((training, _)) => {
-                let fields = data::fields(&training.data).unwrap_or_default();
-                found.extend(keep::findings(&training, None));
-                found.extend(model::warnings(project, &training, &fields, None));
+                let fields = data::fields(&training.settings.data).unwrap_or_default();
+                found.extend(keep::findings(&training.settings, None));
+                found.extend(model::warnings(&training, &fields, None));
             }
             Err(findings) => found.extend(findings),
         }
@@ -61,19 +59,19 @@ type StepBytes = Result<u64, Vec<Diagnostic>>;
 
 impl Steps {
     /// The bytes of the training step of the file's `train` item, for `batch` samples or the item's own number.
-    fn step(&self, project: &Project, file: FileId, batch: Option<usize>) -> Result<(Training, u64), Vec<Diagnostic>> {
+    fn step(&self, project: &Project, file: FileId, batch: Option<usize>) -> Result<(Resolved, u64), Vec<Diagnostic>> {
         let mut training = model::training(project, file, &[])?;
-        training.batch = batch.unwrap_or(training.batch);
+        training.settings.batch = batch.unwrap_or(training.settings.batch);
         let mut known = self.0.borrow_mut();
-        let bytes = known.entry((file, training.batch)).or_insert_with(|| step_bytes(project, &training)).clone()?;
+        let bytes = known.entry((file, training.settings.batch)).or_insert_with(|| step_bytes(&training)).clone()?;
         Ok((training, bytes))
     }
 }
 
-fn step_bytes(project: &Project, training: &Training) -> StepBytes {
-    let fields = data::fields(&training.data)?;
-    pipeline::data_ranges(project, training, &fields, &[])?;
-    let graph = pipeline::training_graph(project, training, training.batch, &fields, false)?;
+fn step_bytes(training: &Resolved) -> StepBytes {
+    let fields = data::fields(&training.settings.data)?;
+    pipeline::data_ranges(training, &fields, &[])?;
+    let graph = pipeline::training_graph(training, training.settings.batch, &fields, false)?;
     Ok(schedule::plan(&graph, &Persistent::of(&graph)).arena_bytes as u64)
 }
 
@@ -91,8 +89,8 @@ fn train_memory(
     };
     let words = |findings: Vec<Diagnostic>| findings.into_iter().map(|finding| finding.message).next();
     match steps.step(project, used.file, batch) {
-        Ok((training, bytes)) if Some(training.model.as_str()) == model_name(used.model) => Ok(bytes),
-        Ok((training, _)) => Err(format!("the file trains `{}`, not this model", training.model)),
+        Ok((training, bytes)) if Some(training.settings.model.as_str()) == model_name(used.model) => Ok(bytes),
+        Ok((training, _)) => Err(format!("the file trains `{}`, not this model", training.settings.model)),
         Err(findings) => Err(words(findings).unwrap_or_else(|| "the training step cannot be compiled".into())),
     }
 }

@@ -14,12 +14,12 @@ pub fn spec(folder: &Path, body: &str) -> DataSpec {
     let (project, file, found) = Project::from_text("test.ansatz", &text);
     assert!(found.is_empty(), "{found:?}\n{body}");
     let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:?}\n{body}"));
-    DataSpec { root: folder.to_path_buf(), ..training.data }
+    DataSpec { root: folder.to_path_buf(), ..training.settings.data }
 }
 
 /// The data item of a model file.
 pub fn spec_of_file(path: &Path) -> DataSpec {
     let (project, file, found) = Project::load(path, None, &|path| std::fs::read(path));
     assert!(found.is_empty(), "{}: {found:?}", path.display());
-    training(&project, file, &[]).unwrap_or_else(|found| panic!("{}: {found:?}", path.display())).data
+    training(&project, file, &[]).unwrap_or_else(|found| panic!("{}: {found:?}", path.display())).settings.data
 }

@@ -87,7 +87,7 @@ fn a_label_of_more_classes_than_a_shifted_read_stands_is_a_finding() {
     let training = training(&project, file, &[]).expect("settings without mistakes");
     let fields = [("x", vec![3], DType::F32, None), ("label", vec![], DType::I32, Some(3))]
         .map(|(name, sizes, dtype, classes)| FieldInfo { name: name.into(), sizes, dtype, classes });
-    let found = forward(&project, &training, 4, Mode::Eval, &fields).expect_err("a finding");
+    let found = forward(&training, 4, Mode::Eval, &fields).expect_err("a finding");
     let words: Vec<&str> = found.iter().map(|finding| finding.message.as_str()).collect();
     assert_eq!(words, ["class 2 of `label` leaves the range of an index: -1 to 1 stay inside"]);
 }
