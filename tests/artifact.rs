@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ansatz::artifact::{Artifact, Purpose};
-use ansatz::cpu::{Cpu, Options};
+use ansatz::cpu::code::{self, Options};
 use ansatz::model;
 use ansatz::pipeline;
 use ansatz::primitives::Level;
@@ -33,7 +33,7 @@ fn trained(artifact: Artifact, dataset: &Dataset, level: Level, threads: usize) 
     let (batch, seed) = (artifact.training.batch, artifact.training.seed);
     let extent = Extent::of(&artifact.training, dataset.train.len());
     let options = Options { level, profile: false, tuning: Default::default() };
-    let device = Box::new(Cpu::new(options, threads).expect("memory"));
+    let device = Box::new(code::device(options, threads).expect("memory"));
     let mut trainer = Trainer::new(artifact, device, extent, threads, &[Purpose::Train]).expect("the steps load");
     for batch in dataset.train.batches(Plan::training(batch, seed), 0, extent.total_steps).expect("a thread") {
         if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {

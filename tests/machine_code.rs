@@ -1,6 +1,8 @@
 //! Machine code against the reference evaluator: the same random graphs, in f32 and on several threads.
 
-use ansatz::cpu::{Arena, Executable, Options, StepInput};
+use ansatz::cpu::code::{self, Options};
+use ansatz::cpu::run::Arena;
+use ansatz::device::StepInput;
 use ansatz::graph::{DType, Evaluation, Feeds, Graph, Op, evaluate};
 use ansatz::kernel::Persistent;
 use ansatz::primitives::Level;
@@ -24,7 +26,7 @@ pub fn compiled(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool) -> Eval
 /// The same with other limits of what becomes a product.
 pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, limits: Limits) -> Evaluation {
     let program = plan_within(graph, &Persistent::of(graph), limits);
-    let executable = Executable::load(&program, &Options { level, profile: false, tuning: Default::default() })
+    let executable = code::load(&program, &Options { level, profile: false, tuning: Default::default() })
         .expect("the program compiles");
     let mut arena = Arena::new(&program).expect("memory");
     for (role, data) in fed(graph, feeds) {

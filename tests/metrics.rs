@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use ansatz::cpu::{Arena, Executable, Options, StepInput};
+use ansatz::cpu::code::{self, Options};
+use ansatz::cpu::run::Arena;
+use ansatz::device::StepInput;
 use ansatz::graph::{DType, Feeds, StateKind, Tensor, evaluate};
 use ansatz::kernel::{Persistent, Role};
 use ansatz::model::{Project, training};
@@ -44,7 +46,7 @@ fn figure(
     let graph = evaluation_graph(&training, rows, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
     let program = plan(&graph, &Persistent::of(&graph));
     let options = Options { level, profile: false, tuning: Default::default() };
-    let executable = Executable::load(&program, &options).expect("the program compiles");
+    let executable = code::load(&program, &options).expect("the program compiles");
     let (mut arena, pool) = (Arena::new(&program).expect("memory"), Pool::new(1));
     let place = |role: &Role| program.find(role).expect("declared").clone();
     let (x, target) = (place(&Role::Input("x".into())), place(&Role::Input("target".into())));

@@ -69,8 +69,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let text = match arguments.stage {
         Stage::Schedule => schedule::report(&program, sources).to_string(),
         Stage::Kernel => crate::kernel::print::print(&program),
-        Stage::Clif => machine(&program, |kernel| cpu::dump_clif(&program, kernel, level))?,
-        Stage::Asm => machine(&program, |kernel| cpu::dump_asm(&program, kernel, level))?,
+        Stage::Clif => machine(&program, |kernel| cpu::code::dump_clif(&program, kernel, level))?,
+        Stage::Asm => machine(&program, |kernel| cpu::code::dump_asm(&program, kernel, level))?,
         Stage::Ast | Stage::Model | Stage::Graph | Stage::Grad => unreachable!("handled above"),
     };
     print!("{text}");
@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
 /// The text of every nest; products and copies are primitives.
 fn machine(
     program: &Program,
-    dump: impl Fn(usize) -> Result<Option<String>, cpu::CodegenError>,
+    dump: impl Fn(usize) -> Result<Option<String>, cpu::code::CodegenError>,
 ) -> Result<String, Failure> {
     let mut text = String::new();
     for (index, kernel) in program.kernels.iter().enumerate() {

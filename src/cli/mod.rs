@@ -51,7 +51,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
-use crate::cpu::CodegenError;
+use crate::cpu::code::CodegenError;
 use crate::runtime::checkpoint::CheckpointError;
 use crate::runtime::folder::NamedError;
 

@@ -1,7 +1,6 @@
 //! What `train`, `resume`, `eval` and `predict` share: a model file with its data, ready to run.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 
@@ -9,7 +8,7 @@ use super::progress::Progress;
 use super::tuning::Cache;
 use super::{Failure, open};
 use crate::artifact::{Purpose, Watched};
-use crate::cpu::{Cpu, Options};
+use crate::cpu::code::{self, Options};
 use crate::kernel::Persistent;
 use crate::model::{self, Resolved};
 use crate::pipeline;
@@ -179,9 +178,9 @@ impl Session {
         let (level, threads) = (machine.level()?, machine.threads());
         let artifact = pipeline::artifact(&self.training, &self.dataset.fields, steps, measures.gradient_norms);
         let artifact = open::unwrap(artifact, self.sources())?;
-        let tuning = Arc::new(Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default());
+        let tuning = Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default();
         let options = Options { level, profile: measures.profile, tuning };
-        let device = Cpu::new(options, threads).map_err(|error| Failure::Problem(error.to_string()))?;
+        let device = code::device(options, threads).map_err(|error| Failure::Problem(error.to_string()))?;
         Trainer::new(artifact, Box::new(device), self.extent(), threads, loaded).map_err(trainer_failure)
     }
 

@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let programs = [outline.program(false)?, outline.program(true)?];
     let mut todo: Vec<(&Program, usize, &Product, usize)> = Vec::new();
     for program in &programs {
-        for (kernel, product, kept) in cpu::products(program) {
+        for (kernel, product, kept) in cpu::run::products(program) {
             let seen = todo.iter().any(|(_, _, other, of_other)| same_loops(product, other) && kept == *of_other);
             if !seen && (arguments.again || !known.knows(product, kept, level)) {
                 todo.push((program, kernel, product, kept));

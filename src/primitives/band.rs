@@ -3,7 +3,7 @@
 //! Input: a product's [`kernel::Product::bands`] and its loops by role. Output: for rows and columns of C, a range of k.
 //! Invariant: every summand outside the range may be left out; the range follows from the bands and the tile's place.
 
-use super::shape::Loop;
+use super::axis::Loop;
 use crate::kernel::Linear;
 use std::ops::Range;
 

@@ -12,6 +12,7 @@ pub(crate) mod lanes;
 pub mod limits;
 pub mod normal;
 pub(crate) mod pack;
+pub(crate) mod place;
 pub mod pool;
 pub mod product;
 pub mod random;
@@ -25,11 +26,11 @@ pub mod winograd;
 use std::fmt;
 
 /// An instruction-set level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Level {
-    /// Plain Rust.
+    /// Plain Rust, and machine code with SSE 4.2 (x86-64-v2, from 2009 on).
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2 and FMA, with BMI and LZCNT beside them (x86-64-v3).
     Avx2,
     /// AVX-512 F, VL, DQ, BW.
     Avx512,
@@ -73,7 +74,11 @@ impl fmt::Display for Level {
 /// The highest level of this machine.
 #[cfg(target_arch = "x86_64")]
 pub fn detect() -> Level {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt");
     let avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")

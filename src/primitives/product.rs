@@ -16,10 +16,11 @@ use super::Level;
 use super::axis::{Axis, Run};
 use super::lanes::Portable;
 use super::pack::{KBlock, MAX_TILES, SPARE, pack, pack_tiles, panel_elements};
-use super::shape::{Cut, Operands, Orientation, Shape, choose, operands, shape};
+pub use super::place::Place;
+pub use super::shape::Cut;
+use super::shape::{Operands, Orientation, Shape, choose, operands, shape};
 use super::thin::ThinPlan;
 use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
-use super::tuning::Tuning;
 use crate::kernel;
 use std::ops::Range;
 
@@ -49,32 +50,6 @@ struct Pointers {
     c: *mut f32,
 }
 
-/// Where an operand's buffer starts: so many bytes from the base pointer, or from the scratch of the thread at work.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// Bytes.
-    pub byte: isize,
-    /// From the scratch.
-    pub from_scratch: bool,
-}
-
-impl Place {
-    /// A place in the arena.
-    pub fn in_arena(byte: usize) -> Place {
-        Place { byte: byte as isize, from_scratch: false }
-    }
-
-    /// The place of this element.
-    fn at(self, element: i64) -> Place {
-        Place { byte: self.byte + element as isize * size_of::<f32>() as isize, ..self }
-    }
-
-    pub(crate) unsafe fn pointer(self, base: *mut u8, scratch: *mut u8) -> *mut f32 {
-        let start = if self.from_scratch { scratch } else { base };
-        start.offset(self.byte).cast()
-    }
-}
-
 /// The places of the operands' first elements from those of their buffers.
 fn firsts(product: &kernel::Product, [a, b, c]: [Place; 3]) -> [Place; 3] {
     [a.at(product.a.1), b.at(product.b.1), c.at(product.c.1)]
@@ -84,19 +59,18 @@ impl ProductPlan {
     /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`ProductPlan::run`].
     pub fn new(product: &kernel::Product, a_byte: usize, b_byte: usize, c_byte: usize, level: Level) -> ProductPlan {
         let places = [a_byte, b_byte, c_byte].map(Place::in_arena);
-        ProductPlan::sliced(product, places, 0, level, &Tuning::default())
+        ProductPlan::sliced(product, places, 0, level, choose(product, 0, level))
     }
 
     /// A plan whose parts stay in the order of the first `slices` batch loops: equal ranges of parts are equal ranges of
-    /// those loops' iterations. `places` are those of the buffers of A, B and C.
+    /// those loops' iterations. `places` are those of the buffers of A, B and C. Where a side is thin, the cut has no say.
     pub fn sliced(
         product: &kernel::Product,
         places: [Place; 3],
         slices: usize,
         level: Level,
-        tuning: &Tuning,
+        cut: Cut,
     ) -> ProductPlan {
-        let cut = tuning.cut(product, slices, level).unwrap_or_else(|| choose(product, slices, level));
         let thin = ThinPlan::new(product, firsts(product, places), slices, level);
         ProductPlan { thin, ..Self::cut(product, places, slices, level, cut) }
     }

@@ -4,7 +4,7 @@
 //! follows from extents, strides and the level, never from the number of threads.
 
 use super::Level;
-use super::axis::Axis;
+use super::axis::{Axis, Loop};
 use super::band::Bands;
 use super::lanes::Portable;
 use super::pack::Copying;
@@ -134,6 +134,18 @@ pub struct Cut {
     pub column_blocks: usize,
 }
 
+impl Cut {
+    /// Whether this cut, of whatever origin, is one of the product's.
+    pub fn is_of(self, product: &kernel::Product, kept: usize, level: Level) -> bool {
+        let machine = machine(level);
+        let operands = operands(product, kept, self.orientation);
+        let (rows, columns) = Estimate::new(&operands, &machine).choices();
+        let fits = rows.contains(&self.row_blocks) && columns.contains(&self.column_blocks);
+        // To an accumulating product the orientation may matter: see `cuts`.
+        fits && (!product.accumulate || self.orientation == choose(product, kept, level).orientation)
+    }
+}
+
 /// The cut of a product that the cost model finds cheapest. The first `kept` batch loops stay outermost.
 pub(crate) fn choose(product: &kernel::Product, kept: usize, level: Level) -> Cut {
     let mut best: Option<(f64, Cut)> = None;
@@ -154,16 +166,6 @@ pub(crate) fn cuts(product: &kernel::Product, kept: usize, level: Level) -> Vec<
     let orientation = cuts[0].1.orientation;
     cuts.retain(|(_, cut)| !product.accumulate || cut.orientation == orientation);
     cuts
-}
-
-/// Whether a cut, of whatever origin, is one of this product's.
-pub(crate) fn is_cut(product: &kernel::Product, kept: usize, level: Level, cut: Cut) -> bool {
-    let machine = machine(level);
-    let operands = operands(product, kept, cut.orientation);
-    let (rows, columns) = Estimate::new(&operands, &machine).choices();
-    let fits = rows.contains(&cut.row_blocks) && columns.contains(&cut.column_blocks);
-    // To an accumulating product the orientation may matter: see `cuts`.
-    fits && (!product.accumulate || cut.orientation == choose(product, kept, level).orientation)
 }
 
 /// Calls `visit` with each cut's estimated cycles.
@@ -210,16 +212,6 @@ impl Operands {
         }
         offsets
     }
-}
-
-/// A loop after orientation.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Loop {
-    pub extent: usize,
-    /// Strides in A, B and C.
-    pub strides: [i64; 3],
-    /// Its number among the product's m, n and k loops; none for a loop of the batch.
-    pub number: Option<usize>,
 }
 
 /// The loops of a product by their roles, as an orientation sees them. The first `kept` batch loops stay outermost.

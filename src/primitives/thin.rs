@@ -13,7 +13,7 @@
 use super::Level;
 use super::axis::Axis;
 use super::lanes::{Lanes, Portable};
-use super::product::Place;
+use super::place::Place;
 use super::shape::{Operands, Orientation, operands};
 use crate::kernel;
 use std::ops::Range;

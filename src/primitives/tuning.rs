@@ -11,8 +11,9 @@ use std::time::Instant;
 use super::Level;
 use super::float_mode::Guard;
 use super::pool::Pool;
-use super::product::{Place, ProductPlan};
-use super::shape::{Cut, Orientation, cuts, is_cut};
+use super::place::Place;
+use super::product::ProductPlan;
+use super::shape::{Cut, Orientation, choose, cuts};
 use super::thin::ThinPlan;
 use crate::kernel::{Product, ProductLoop};
 
@@ -39,12 +40,17 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// The cut for a product whose first `kept` batch loops stay outermost; none if nothing fitting is known.
+    /// The cut for a product whose first `kept` batch loops stay outermost: the measured one, else the cost model's.
+    pub fn choose(&self, product: &Product, kept: usize, level: Level) -> Cut {
+        self.cut(product, kept, level).unwrap_or_else(|| choose(product, kept, level))
+    }
+
+    /// The measured cut of a product; none if nothing fitting is known.
     pub fn cut(&self, product: &Product, kept: usize, level: Level) -> Option<Cut> {
         if self.cuts.is_empty() || !is_tunable(product) {
             return None;
         }
-        self.cuts.get(&key(product, kept, level)).copied().filter(|&cut| is_cut(product, kept, level, cut))
+        self.cuts.get(&key(product, kept, level)).copied().filter(|cut| cut.is_of(product, kept, level))
     }
 
     /// Whether a product has been measured.
@@ -270,7 +276,7 @@ mod tests {
     fn measuring_gives_a_cut_of_the_product() {
         for level in Level::available() {
             let measured = measure(&product(), 0, level, &Pool::new(2)).expect("many cuts");
-            assert!(is_cut(&product(), 0, level, measured.cut));
+            assert!(measured.cut.is_of(&product(), 0, level));
             assert!(measured.tuned > 0.0 && measured.tuned <= measured.estimated, "{measured:?}");
         }
     }

@@ -13,7 +13,7 @@ mod code;
 mod encode;
 mod loops;
 
-use crate::cpu::plan::{Call, call_of, extremum_operands};
+use crate::cpu::code::plan::{Call, call_of, extremum_operands};
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{BufferId, Linear, Location, NodeId, NodeOp, Phase, ReductionKind};
 use code::{Code, Id, Op, Pair, Reading, Single, Sink, Take, Test};

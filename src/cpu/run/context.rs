@@ -2,7 +2,7 @@
 //!
 //! Input: an arena, a pool, a step's numbers. Output: a [`Context`] at a stable address.
 //! Invariant: the field offsets in [`field`] are those of the `repr(C)` record; emitted code reads nothing else,
-//! so code needs no relocations for helpers and is the same in memory and in an object file.
+//! so code needs no relocations for helpers and is the same in memory and in a file.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::primitives::vector::{self, VectorFunction};
 
 /// The functions that emitted code may call. Arguments are 64 bits wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Helper {
+pub enum Helper {
     /// `fn(x, n)`: a vector function in place.
     Vector(VectorFunction),
     /// `fn(x, y, n)`: x = xʸ.
@@ -34,11 +34,11 @@ pub(super) enum Helper {
 }
 
 /// How many slots [`Context::functions`] has.
-pub(super) const HELPERS: usize = VectorFunction::ALL.len() + 7;
+pub const HELPERS: usize = VectorFunction::ALL.len() + 7;
 
 impl Helper {
     /// Position in [`Context::functions`].
-    pub(super) fn slot(self) -> usize {
+    pub fn slot(self) -> usize {
         let vectors = VectorFunction::ALL.len();
         match self {
             Helper::Vector(function) => {
@@ -57,7 +57,7 @@ impl Helper {
 
 /// The record that every compiled function is handed.
 #[repr(C)]
-pub(super) struct Context {
+pub struct Context {
     /// The arena's base.
     pub base: *mut u8,
     /// The scratch of thread 0, behind its own memory for local buffers.
@@ -87,7 +87,7 @@ pub(super) struct Context {
 unsafe impl Sync for Context {}
 
 /// Byte offsets of [`Context`]'s fields.
-pub(super) mod field {
+pub mod field {
     use super::{Context, Helper};
     use std::mem::offset_of;
 
@@ -108,7 +108,7 @@ pub(super) mod field {
 
 /// Times of kernels, written by thread 0.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub struct Clock {
     /// Nanoseconds per kernel, summed over runs.
     pub nanoseconds: Vec<u64>,
     /// When the last kernel ended.
@@ -116,7 +116,7 @@ pub(super) struct Clock {
 }
 
 /// The helper table of an instruction-set level.
-pub(super) fn functions(level: Level) -> [*const (); HELPERS] {
+pub fn functions(level: Level) -> [*const (); HELPERS] {
     let mut table = [std::ptr::null(); HELPERS];
     for function in VectorFunction::ALL {
         table[Helper::Vector(function).slot()] = vector::function(level, function) as *const ();

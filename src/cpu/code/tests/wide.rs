@@ -2,7 +2,7 @@
 
 use super::nests::elementwise;
 use super::*;
-use crate::cpu::nest_plan;
+use crate::cpu::code::nest_plan;
 use crate::primitives::vector::{self, VectorFunction};
 
 /// A few operations.

@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 
-use crate::cpu::context::{Helper, field};
+use crate::cpu::run::context::{Helper, field};
 use crate::graph::DType;
 
 /// One element, or the four lanes of a vector.

@@ -16,7 +16,7 @@ pub(super) const RESULTS: usize = 1024;
 /// See [`UNIFORMS`].
 pub(super) const ACCUMULATORS: usize = 1152;
 /// Bytes of a table.
-pub(in crate::cpu) const TABLE_BYTES: usize = 1664;
+pub(in crate::cpu::code) const TABLE_BYTES: usize = 1664;
 /// Bytes of a vector.
 const VECTOR: usize = 64;
 /// Vector registers.

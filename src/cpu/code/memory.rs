@@ -7,10 +7,10 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8, I8X16, I16X8, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 
-use crate::cpu::arena::PADDING;
-use crate::cpu::emit::{Width, constant_memory, memory};
-use crate::cpu::nest::{NestEmitter, Point};
-use crate::cpu::plan::LANES;
+use crate::cpu::run::PADDING;
+use crate::cpu::code::emit::{Width, constant_memory, memory};
+use crate::cpu::code::nest::{NestEmitter, Point};
+use crate::cpu::code::plan::LANES;
 use crate::graph::DType;
 use crate::kernel::interpret::element_bytes;
 use crate::kernel::{Linear, Location, NodeId, Store};
@@ -231,7 +231,7 @@ impl NestEmitter<'_, '_> {
                     Some(lanes) => {
                         let kept = self.e.bits(I32X4, value);
                         let kept = self.e.b.ins().band(kept, lanes);
-                        self.e.bits(crate::cpu::emit::register(dtype, Width::Vector), kept)
+                        self.e.bits(crate::cpu::code::emit::register(dtype, Width::Vector), kept)
                     }
                 }
             }
@@ -410,7 +410,7 @@ impl NestEmitter<'_, '_> {
     ) {
         let value = match (dtype, width) {
             (DType::F32, _) if accumulate => {
-                let ty = crate::cpu::emit::register(dtype, width);
+                let ty = crate::cpu::code::emit::register(dtype, width);
                 let old = self.e.b.ins().load(ty, memory(), address, offset as i32);
                 self.e.b.ins().fadd(old, value)
             }

@@ -3,8 +3,8 @@
 //! Input: a simplified nest. Output: a [`NestPlan`] that emission follows blindly.
 //! Invariant: every call of a vector function has its own strip slots, and its arguments lie at a lower level.
 
-use crate::cpu::simplify::simplify;
-use crate::cpu::wide;
+use crate::cpu::code::simplify::simplify;
+use crate::cpu::code::wide;
 use crate::graph::{Binary, DType, Unary};
 use crate::kernel::{BufferId, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase};
 use crate::primitives::vector::VectorFunction;

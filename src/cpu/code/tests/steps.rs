@@ -1,6 +1,7 @@
 //! Whole steps: order, barriers, copies.
 
 use super::*;
+use crate::cpu::code;
 use crate::kernel::{Product, ProductLoop};
 
 /// A chain of kernels, large and small, where each reads what the one before wrote.
@@ -94,7 +95,7 @@ fn products_and_nests_take_turns() {
 fn profile_counts_time_for_each_kernel() {
     let case = chain(20_000);
     let options = Options { level: crate::primitives::detect(), profile: true, tuning: Default::default() };
-    let executable = Executable::load(&case.program, &options).expect("the program compiles");
+    let executable = code::load(&case.program, &options).expect("the program compiles");
     assert!(executable.profile().is_empty());
     let (mut arena, pool) = (Arena::new(&case.program).expect("memory"), Pool::new(2));
     executable.run(&mut arena, &pool, INPUT);
@@ -107,8 +108,8 @@ fn profile_counts_time_for_each_kernel() {
 fn dumps_show_both_texts_of_a_nest() {
     let case = chain(100);
     let level = crate::primitives::detect();
-    let clif = crate::cpu::dump_clif(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
+    let clif = code::dump_clif(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
     assert!(clif.contains("f32x4"), "{clif}");
-    let assembly = crate::cpu::dump_asm(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
+    let assembly = code::dump_asm(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
     assert!(assembly.contains("addps"), "{assembly}");
 }

@@ -1,7 +1,9 @@
 //! Machine code against the loop IR's interpreter, at every level and several numbers of threads.
 
-use crate::cpu::step::Thresholds;
-use crate::cpu::{Arena, Executable, Options, StepInput};
+use super::step::Thresholds;
+use super::{Options, load_dividing};
+use crate::cpu::run::Arena;
+use crate::device::StepInput;
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::interpret::{self, interpret};
 use crate::kernel::{
@@ -76,7 +78,7 @@ impl Case {
     fn run(&self, level: Level, threads: usize) -> Arena {
         let options = Options { level, profile: false, tuning: Default::default() };
         // Small cases too are divided among threads.
-        let executable = Executable::load_dividing(&self.program, &options, Thresholds::NONE).expect("it compiles");
+        let executable = load_dividing(&self.program, &options, Thresholds::NONE).expect("it compiles");
         let mut arena = Arena::new(&self.program).expect("memory");
         for (buffer, data) in self.program.buffers.iter().zip(&self.data) {
             match buffer.dtype {

@@ -9,8 +9,8 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Variable;
 
-use crate::cpu::emit::{Width, register};
-use crate::cpu::nest::{NestEmitter, Point};
+use crate::cpu::code::emit::{Width, register};
+use crate::cpu::code::nest::{NestEmitter, Point};
 use crate::graph::DType;
 use crate::kernel::{Linear, Reduction, ReductionKind};
 

@@ -1,37 +1,45 @@
 //! The CPU as a device: an arena, a pool of threads, and the programs loaded so far.
 //!
-//! Input: programs and tensors. Output: results in the arena. Invariant: as [`crate::device`]'s.
+//! Input: programs, where their code comes from, and tensors. Output: results in the arena. Invariant: as [`crate::device`]'s.
 
 use std::borrow::Cow;
 
-use super::{Arena, Executable, Options};
+use super::{Arena, Code, Executable};
 use crate::device::{Device, DeviceError, Loaded, StepInput};
 use crate::graph::DType;
 use crate::kernel::{Buffer, Program};
+use crate::primitives::Level;
 use crate::primitives::pool::Pool;
+
+/// Where the machine code of a program comes from: a compiler, or a file.
+pub type Compile = Box<dyn Fn(&Program) -> Result<Code, DeviceError>>;
 
 /// See the module's text.
 pub struct Cpu {
-    options: Options,
+    level: Level,
+    compile: Compile,
     arena: Arena,
     pool: Pool,
     executables: Vec<Executable>,
 }
 
 impl Cpu {
-    /// A device of so many threads, without memory yet.
+    /// A device of so many threads, without memory yet, for code of one level.
     ///
     /// # Errors
     /// No memory at all.
-    pub fn new(options: Options, threads: usize) -> Result<Self, DeviceError> {
+    ///
+    /// # Safety
+    /// `compile` gives code that was made for the program that it is given, by this version.
+    pub unsafe fn new(level: Level, threads: usize, compile: Compile) -> Result<Self, DeviceError> {
         let arena = Arena::with_bytes(0).map_err(|error| DeviceError(error.to_string()))?;
-        Ok(Self { options, arena, pool: Pool::new(threads), executables: Vec::new() })
+        Ok(Self { level, compile, arena, pool: Pool::new(threads), executables: Vec::new() })
     }
 }
 
 impl Device for Cpu {
     fn level(&self) -> String {
-        self.options.level.to_string()
+        self.level.to_string()
     }
 
     fn bytes(&self) -> u64 {
@@ -44,7 +52,9 @@ impl Device for Cpu {
 
     fn load(&mut self, program: &Program) -> Result<Loaded, DeviceError> {
         let failed = |error: &dyn std::fmt::Display| DeviceError(error.to_string());
-        let executable = Executable::load(program, &self.options).map_err(|error| failed(&error))?;
+        let code = (self.compile)(program)?;
+        // SAFETY: the code is this program's, as whoever made the device has promised.
+        let executable = unsafe { Executable::load(program, &code) }?;
         let scratch = executable.scratch_bytes(self.pool.threads());
         self.arena.grow(program.arena_bytes).map_err(|error| failed(&error))?;
         self.arena.grow_scratch(scratch).map_err(|error| failed(&error))?;

@@ -1,0 +1,32 @@
+//! A program in machine code, as plain data.
+//!
+//! Input: made by the half that makes code. Output: loaded by an [`Executable`](super::Executable), here or elsewhere.
+//! Invariant: the bytes hold no addresses: functions call each other by distance, and all else through the
+//! [`Context`](super::context::Context). They belong to the one program that they were made for.
+
+use crate::primitives::Level;
+use crate::primitives::product::Cut;
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Code {
+    /// The instruction set.
+    pub level: Level,
+    /// Functions with their constants, to be loaded at a multiple of [`Code::ALIGNMENT`].
+    pub bytes: Vec<u8>,
+    /// Where the step function begins.
+    pub step: usize,
+    /// How each product is cut, in the order of kernels. The step function's shares are parts of these cuts.
+    pub cuts: Vec<Cut>,
+    /// Bytes of scratch that a thread needs.
+    pub scratch_bytes: usize,
+    /// Whether any kernel is divided among threads.
+    pub divided: bool,
+    /// Whether it measures each kernel.
+    pub profiles: bool,
+}
+
+impl Code {
+    /// The most that any function asks for.
+    pub const ALIGNMENT: usize = 64;
+}

@@ -1,0 +1,19 @@
+//! The half that runs: memory, threads, and programs in machine code.
+//!
+//! Input: programs and their [`Code`]. Output: results in an [`Arena`]. Invariant: results are the same bits at any number
+//! of threads. Nothing here makes code.
+
+mod arena;
+mod code;
+pub(super) mod context;
+mod contractions;
+mod device;
+mod executable;
+
+pub use arena::Arena;
+pub(super) use arena::PADDING;
+pub use code::Code;
+pub(super) use contractions::contractions;
+pub use contractions::products;
+pub use device::{Compile, Cpu};
+pub use executable::Executable;
