@@ -64,13 +64,7 @@ impl ProductPlan {
 
     /// A plan whose parts stay in the order of the first `slices` batch loops: equal ranges of parts are equal ranges of
     /// those loops' iterations. `places` are those of the buffers of A, B and C. Where a side is thin, the cut has no say.
-    pub fn sliced(
-        product: &kernel::Product,
-        places: [Place; 3],
-        slices: usize,
-        level: Level,
-        cut: Cut,
-    ) -> ProductPlan {
+    pub fn sliced(product: &kernel::Product, places: [Place; 3], slices: usize, level: Level, cut: Cut) -> ProductPlan {
         let thin = ThinPlan::new(product, firsts(product, places), slices, level);
         ProductPlan { thin, ..Self::cut(product, places, slices, level, cut) }
     }

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use super::Level;
 use super::float_mode::Guard;
-use super::pool::Pool;
 use super::place::Place;
+use super::pool::Pool;
 use super::product::ProductPlan;
 use super::shape::{Cut, Orientation, choose, cuts};
 use super::thin::ThinPlan;

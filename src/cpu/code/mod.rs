@@ -90,11 +90,7 @@ pub fn load(program: &Program, options: &Options) -> Result<Executable, DeviceEr
     load_dividing(program, options, Thresholds::MEASURED)
 }
 
-fn load_dividing(
-    program: &Program,
-    options: &Options,
-    thresholds: Thresholds,
-) -> Result<Executable, DeviceError> {
+fn load_dividing(program: &Program, options: &Options, thresholds: Thresholds) -> Result<Executable, DeviceError> {
     let code = compile_dividing(program, options, thresholds)?;
     // SAFETY: the code is made for the program.
     unsafe { Executable::load(program, &code) }

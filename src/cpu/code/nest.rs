@@ -6,10 +6,10 @@
 
 use cranelift_codegen::ir::{FuncRef, InstBuilder, Value};
 
-use crate::cpu::run::context::Helper;
 use crate::cpu::code::emit::{Emitter, Width};
 use crate::cpu::code::plan::{Call, GRAIN, LANES, NestPlan, SLOT_BYTES, STRIP};
 use crate::cpu::code::wide::Strip;
+use crate::cpu::run::context::Helper;
 use crate::kernel::{BufferId, Node, NodeId, NodeOp, Program};
 
 /// One point of the lane loop, or four from there on.

@@ -8,8 +8,8 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{FuncRef, InstBuilder, Value};
 
-use crate::cpu::run::context::{Helper, field};
 use crate::cpu::code::emit::Emitter;
+use crate::cpu::run::context::{Helper, field};
 use crate::kernel::{BufferId, Kernel, Program};
 
 /// From which size on a kernel is worth a barrier.

@@ -79,6 +79,13 @@ impl Case {
         let options = Options { level, profile: false, tuning: Default::default() };
         // Small cases too are divided among threads.
         let executable = load_dividing(&self.program, &options, Thresholds::NONE).expect("it compiles");
+        let mut arena = self.filled();
+        executable.run(&mut arena, &Pool::new(threads), INPUT);
+        arena
+    }
+
+    /// The arena before the step.
+    fn filled(&self) -> Arena {
         let mut arena = Arena::new(&self.program).expect("memory");
         for (buffer, data) in self.program.buffers.iter().zip(&self.data) {
             match buffer.dtype {
@@ -87,7 +94,6 @@ impl Case {
                 DType::Bool => arena.bool_mut(buffer).iter_mut().zip(data).for_each(|(to, from)| *to = *from as u8),
             }
         }
-        executable.run(&mut arena, &Pool::new(threads), INPUT);
         arena
     }
 

@@ -54,8 +54,8 @@ impl Executable {
             return Err(DeviceError(format!("this machine has no {level} instructions")));
         }
         let mut cuts = code.cuts.iter();
-        let fits = products(program)
-            .all(|(_, product, kept)| cuts.next().is_some_and(|cut| cut.is_of(product, kept, level)));
+        let fits =
+            products(program).all(|(_, product, kept)| cuts.next().is_some_and(|cut| cut.is_of(product, kept, level)));
         if !fits || cuts.next().is_some() || code.step >= code.bytes.len() {
             return Err(DeviceError("the machine code is not this program's".to_string()));
         }

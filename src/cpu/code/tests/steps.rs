@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cpu::code;
+use crate::cpu::run::Executable;
 use crate::kernel::{Product, ProductLoop};
 
 /// A chain of kernels, large and small, where each reads what the one before wrote.
@@ -112,4 +113,60 @@ fn dumps_show_both_texts_of_a_nest() {
     assert!(clif.contains("f32x4"), "{clif}");
     let assembly = code::dump_asm(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
     assert!(assembly.contains("addps"), "{assembly}");
+}
+
+/// What a file of another process would hold.
+fn through_bytes(code: &crate::cpu::run::Code) -> crate::cpu::run::Code {
+    postcard::from_bytes(&postcard::to_stdvec(code).expect("plain data")).expect("what was written")
+}
+
+#[test]
+fn code_read_back_has_the_bits_of_code_just_made() {
+    let case = chain(5000);
+    for level in Level::available() {
+        let options = Options { level, profile: false, tuning: Default::default() };
+        let code = code::compile(&case.program, &options).expect("it compiles");
+        assert_eq!(code, code::compile(&case.program, &options).expect("it compiles"), "code is the same each time");
+        // SAFETY: the code was made for the program.
+        let executable = unsafe { Executable::load(&case.program, &through_bytes(&code)) }.expect("it loads");
+        let mut arena = case.filled();
+        executable.run(&mut arena, &Pool::new(2), INPUT);
+        let direct = case.run(level, 2);
+        for buffer in &case.program.buffers {
+            assert!(arena.raw(buffer) == direct.raw(buffer), "{level}: {}", buffer.role);
+        }
+    }
+}
+
+#[test]
+fn every_level_is_made_on_every_machine_and_what_cannot_run_is_refused() {
+    let mut case = Case::default();
+    let (a, b, c) = (case.floats(64), case.floats(64), case.zeros(DType::F32, 64));
+    let row = |a, b, c| vec![ProductLoop { extent: 8, a, b, c }];
+    let (m, n, k) = (row(8, 0, 8), row(0, 1, 1), row(1, 8, 0));
+    let (a, b, c) = ((a, 0), (b, 0), (c, 0));
+    let product = Product { batch: vec![], m, n, k, a, b, c, accumulate: false, bands: vec![] };
+    case.kernel(KernelKind::Product(product));
+    for level in Level::ALL {
+        let options = Options { level, profile: false, tuning: Default::default() };
+        let code = code::compile(&case.program, &options).expect("it compiles");
+        let load = |code: &crate::cpu::run::Code| {
+            // SAFETY: what is wrong with it is seen before it runs.
+            unsafe { Executable::load(&case.program, code) }.err().map(|error| error.to_string())
+        };
+        if !level.is_available() {
+            assert!(load(&code).is_some_and(|words| words.contains("instructions")), "{level}");
+            continue;
+        }
+        assert_eq!(load(&code), None);
+        let mut uncut = code.clone();
+        uncut.cuts.clear();
+        let mut miscut = code.clone();
+        miscut.cuts[0].row_blocks = 1000;
+        let mut cut_off = code.clone();
+        cut_off.bytes.truncate(code.step);
+        for wrong in [uncut, miscut, cut_off] {
+            assert!(load(&wrong).is_some_and(|words| words.contains("not this program's")), "{level}");
+        }
+    }
 }
