@@ -14,6 +14,9 @@ use cranelift_frontend::FunctionBuilder;
 use crate::cpu::run::context::{Helper, field};
 use crate::graph::DType;
 
+/// Lanes of a vector.
+pub(super) const LANES: usize = 4;
+
 /// One element, or the four lanes of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {

@@ -7,9 +7,10 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-use crate::cpu::code::emit::{Width, memory, register};
+use crate::cpu::code::calls::{Call, extremum_operands};
+use crate::cpu::code::emit::{LANES, Width, memory, register};
 use crate::cpu::code::nest::{NestEmitter, Point};
-use crate::cpu::code::plan::{Call, LANES, SLOT_BYTES, extremum_operands};
+use crate::cpu::code::plan::SLOT_BYTES;
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{Node, NodeId, NodeOp};
 

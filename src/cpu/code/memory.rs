@@ -7,9 +7,8 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8, I8X16, I16X8, I32, I32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value};
 
-use crate::cpu::code::emit::{Width, constant_memory, memory};
+use crate::cpu::code::emit::{LANES, Width, constant_memory, memory};
 use crate::cpu::code::nest::{NestEmitter, Point};
-use crate::cpu::code::plan::LANES;
 use crate::cpu::run::PADDING;
 use crate::graph::DType;
 use crate::kernel::interpret::element_bytes;

@@ -9,6 +9,7 @@
 //! each thread takes its share of a kernel's points, small kernels stay on thread 0, and the threads meet only between
 //! kernels that touch the same bytes.
 
+mod calls;
 mod emit;
 mod expr;
 mod functions;
@@ -18,6 +19,7 @@ mod plan;
 mod reduce;
 mod simplify;
 mod step;
+mod strips;
 #[cfg(test)]
 mod tests;
 mod wide;

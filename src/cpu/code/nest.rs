@@ -6,8 +6,9 @@
 
 use cranelift_codegen::ir::{FuncRef, InstBuilder, Value};
 
-use crate::cpu::code::emit::{Emitter, Width};
-use crate::cpu::code::plan::{Call, GRAIN, LANES, NestPlan, SLOT_BYTES, STRIP};
+use crate::cpu::code::calls::Call;
+use crate::cpu::code::emit::{Emitter, LANES, Width};
+use crate::cpu::code::plan::{GRAIN, NestPlan, SLOT_BYTES, STRIP};
 use crate::cpu::code::wide::Strip;
 use crate::cpu::run::context::Helper;
 use crate::kernel::{BufferId, Node, NodeId, NodeOp, Program};

@@ -3,33 +3,21 @@
 //! Input: a simplified nest. Output: a [`NestPlan`] that emission follows blindly.
 //! Invariant: every call of a vector function has its own strip slots, and its arguments lie at a lower level.
 
+use crate::cpu::code::calls::{Call, call_of};
+use crate::cpu::code::emit::LANES;
 use crate::cpu::code::simplify::simplify;
 use crate::cpu::code::wide;
-use crate::graph::{Binary, DType, Unary};
-use crate::kernel::{BufferId, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase};
-use crate::primitives::vector::VectorFunction;
+use crate::graph::{Binary, DType};
+use crate::kernel::{BufferId, Lanes, Linear, Location, Nest, NodeId, NodeOp, Phase};
 
 /// Points of the lane loop that pass through scratch together. A strip of 2 KiB per value stays in L1.
 pub(super) const STRIP: usize = 512;
 /// Bytes between strip slots: a strip and one cache line, so that slots fall to different sets.
 pub(super) const SLOT_BYTES: usize = STRIP * 4 + 64;
-/// Lanes of a vector.
-pub(super) const LANES: usize = 4;
 /// Points of the leading loops that are enough to divide among threads; loops behind them stay whole.
 const ENOUGH_POINTS: usize = 64;
 /// Shares of threads are multiples of this many points where the lane loop itself is divided.
 pub(super) const GRAIN: usize = 16;
-
-/// A function that is called on whole strips.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Call {
-    /// In place.
-    Vector(VectorFunction),
-    /// Base in the first slot, exponent in the second.
-    Pow,
-    /// Fills a slot.
-    Random,
-}
 
 /// What a nest's emission needs to know.
 pub(super) struct NestPlan {
@@ -75,61 +63,6 @@ pub(super) struct PhasePlan {
 
 /// The types of buffers, where the machine runs strip functions.
 pub(super) type Wide<'a> = Option<&'a dyn Fn(BufferId) -> DType>;
-
-/// The strip function behind a node.
-pub(super) fn call_of(op: &NodeOp) -> Option<Call> {
-    match op {
-        NodeOp::Random { .. } => Some(Call::Random),
-        NodeOp::Binary(Binary::Pow, ..) => Some(Call::Pow),
-        NodeOp::Unary(unary, _) => match unary {
-            Unary::Exp => Some(Call::Vector(VectorFunction::Exp)),
-            Unary::Log => Some(Call::Vector(VectorFunction::Log)),
-            Unary::Sin => Some(Call::Vector(VectorFunction::Sin)),
-            Unary::Cos => Some(Call::Vector(VectorFunction::Cos)),
-            Unary::Tanh => Some(Call::Vector(VectorFunction::Tanh)),
-            Unary::Sigmoid => Some(Call::Vector(VectorFunction::Sigmoid)),
-            Unary::Erf => Some(Call::Vector(VectorFunction::Erf)),
-            Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Floor | Unary::Not => None,
-        },
-        NodeOp::Binary(
-            Binary::Add
-            | Binary::Sub
-            | Binary::Mul
-            | Binary::Div
-            | Binary::Rem
-            | Binary::Max
-            | Binary::Min
-            | Binary::And
-            | Binary::Or,
-            ..,
-        ) => None,
-        NodeOp::Const(_)
-        | NodeOp::Index(_)
-        | NodeOp::Load(_)
-        | NodeOp::Reduced { .. }
-        | NodeOp::Compare(..)
-        | NodeOp::Select(..)
-        | NodeOp::Cast(_) => None,
-    }
-}
-
-/// The operands of a maximum or minimum of floats in an order in which the second is known to be a number, if one is.
-pub(super) fn extremum_operands(nodes: &[Node], x: NodeId, y: NodeId) -> (NodeId, NodeId, bool) {
-    if is_number(nodes, x) { (y, x, true) } else { (x, y, is_number(nodes, y)) }
-}
-
-/// True if a node is known not to be NaN.
-fn is_number(nodes: &[Node], id: NodeId) -> bool {
-    let node = &nodes[id.0 as usize];
-    node.dtype != DType::F32
-        || match node.op {
-            NodeOp::Const(number) => !number.is_nan(),
-            NodeOp::Index(_) | NodeOp::Random { .. } => true,
-            NodeOp::Cast(x) => is_number(nodes, x),
-            NodeOp::Load(_) | NodeOp::Reduced { .. } => false,
-            NodeOp::Unary(..) | NodeOp::Binary(..) | NodeOp::Compare(..) | NodeOp::Select(..) => false,
-        }
-}
 
 /// Analyses a nest.
 pub(super) fn plan(nest: &Nest, wide: Wide<'_>) -> NestPlan {

@@ -3,7 +3,7 @@
 //! Input: a nest of the schedule. Output: a nest without loops of one iteration, with adjacent loops merged where all
 //! addresses allow it, without guards that always hold, and with lanes that fill a vector where they can. Invariant: points keep their row-major order.
 
-use crate::cpu::code::plan::LANES;
+use crate::cpu::code::emit::LANES;
 use crate::kernel::{Lanes, Nest, NodeId, Phase};
 
 /// Most nodes of a phase after unrolling.

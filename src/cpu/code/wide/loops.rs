@@ -10,11 +10,11 @@ use super::encode::{Assembler, MASK, Masking, Opcode, Operand, Place, TAIL, op};
 use crate::graph::Compare;
 
 /// Byte offsets in a call's table: addresses of streams, 32-bit uniforms, 32-bit results, accumulators.
-pub(super) const UNIFORMS: usize = 512;
+pub(in crate::cpu::code) const UNIFORMS: usize = 512;
 /// See [`UNIFORMS`].
-pub(super) const RESULTS: usize = 1024;
+pub(in crate::cpu::code) const RESULTS: usize = 1024;
 /// See [`UNIFORMS`].
-pub(super) const ACCUMULATORS: usize = 1152;
+pub(in crate::cpu::code) const ACCUMULATORS: usize = 1152;
 /// Bytes of a table.
 pub(in crate::cpu::code) const TABLE_BYTES: usize = 1664;
 /// Bytes of a vector.

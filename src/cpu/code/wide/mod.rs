@@ -5,20 +5,19 @@
 //! Invariant: a node has the same bits here and there: the same operations in the same order, never contracted, and a
 //! function's operations are recorded from its primitive.
 //!
-//! `code` is the straight-line code of 16 points, `loops` makes it a function, `encode` knows the instructions, `call`
-//! is what the nest's own code does to run it.
+//! `code` is the straight-line code of 16 points, `loops` makes it a function, `encode` knows the instructions;
+//! [`super::strips`] is what the nest's own code does to run it.
 
-mod call;
 mod code;
 mod encode;
 mod loops;
 
-use crate::cpu::code::plan::{Call, call_of, extremum_operands};
+use crate::cpu::code::calls::{Call, call_of, extremum_operands};
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{BufferId, Linear, Location, NodeId, NodeOp, Phase, ReductionKind};
 use code::{Code, Id, Op, Pair, Reading, Single, Sink, Take, Test};
 
-pub(super) use loops::TABLE_BYTES;
+pub(super) use loops::{ACCUMULATORS, RESULTS, TABLE_BYTES, UNIFORMS};
 
 /// Most addresses and most uniforms of a table.
 const MOST: usize = 64;
@@ -27,23 +26,23 @@ const MOST_REDUCTIONS: usize = 8;
 /// Least operations of a strip that pay for its call.
 const LEAST_WORK: usize = 192;
 /// Lanes of a vector.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// A phase's function and what its table holds.
 pub(super) struct Strip {
     /// Machine code.
     pub bytes: Vec<u8>,
     /// Addresses of elements that move along with the lanes.
-    streams: Vec<Stream>,
+    pub streams: Vec<Stream>,
     /// Numbers that are the same at all lanes.
-    uniforms: Vec<Uniform>,
+    pub uniforms: Vec<Uniform>,
     /// The phase's reductions end in the table, and go on over several strips.
-    carried: bool,
+    pub carried: bool,
 }
 
 /// Elements that move along with the lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stream {
+pub(super) enum Stream {
     /// What a node loads.
     Load(NodeId),
     /// Where a store of the phase goes.
@@ -54,7 +53,7 @@ enum Stream {
 
 /// A number that is the same at all lanes.
 #[derive(Clone, Debug, PartialEq)]
-enum Uniform {
+pub(super) enum Uniform {
     /// A node's value; a mask for truth values.
     Node(NodeId),
     /// An affine function at the first point of a strip.

@@ -6,10 +6,9 @@
 use cranelift_codegen::ir::types::{F32, F32X4, I32};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-use super::loops::{ACCUMULATORS, RESULTS, UNIFORMS};
-use super::{LANES, Stream, Strip, Uniform};
 use crate::cpu::code::emit::{Width, memory};
 use crate::cpu::code::nest::{NestEmitter, Point};
+use crate::cpu::code::wide::{ACCUMULATORS, LANES, RESULTS, Stream, Strip, UNIFORMS, Uniform};
 use crate::graph::DType;
 use crate::kernel::ReductionKind;
 
@@ -20,7 +19,7 @@ impl NestEmitter<'_, '_> {
     }
 
     /// The points `from..to` of the lane loop through the strip function of the phase at hand. Its uniforms are there.
-    pub(in crate::cpu::code) fn run_strip(&mut self, strip: &Strip, from: Value, to: Value) {
+    pub(super) fn run_strip(&mut self, strip: &Strip, from: Value, to: Value) {
         let first = Point { start: from, ahead: 0, width: Width::Scalar };
         for (number, stream) in strip.streams.iter().enumerate() {
             let address = self.stream_address(*stream, &first);
@@ -66,7 +65,7 @@ impl NestEmitter<'_, '_> {
     }
 
     /// Accumulators that go on over several strips start.
-    pub(in crate::cpu::code) fn clear_table(&mut self, strip: &Strip) {
+    pub(super) fn clear_table(&mut self, strip: &Strip) {
         if !strip.carried {
             return;
         }
@@ -85,7 +84,7 @@ impl NestEmitter<'_, '_> {
     }
 
     /// The results of the phase's reductions after its last strip.
-    pub(in crate::cpu::code) fn table_results(&mut self) -> Vec<Value> {
+    pub(super) fn table_results(&mut self) -> Vec<Value> {
         let count = self.plan.nest.phases[self.phase].reductions.len();
         let load = |number| {
             let place = self.table(RESULTS + 4 * number);
