@@ -4,12 +4,13 @@
 //! `ANSATZ_CPU` chooses a lower level.
 #![allow(unsafe_code)]
 
+use ansatz::contraction::product::ProductPlan;
 use ansatz::kernel::{BufferId, Product, ProductLoop};
-use ansatz::primitives::float_mode::Guard;
-use ansatz::primitives::pool::Pool;
-use ansatz::primitives::product::ProductPlan;
+use ansatz::machine::float_mode::Guard;
+use ansatz::machine::pool::Pool;
+use ansatz::machine::{Level, detect};
+use ansatz::primitives::random;
 use ansatz::primitives::vector::{self, VectorFunction};
-use ansatz::primitives::{Level, detect, random};
 use std::hint::black_box;
 use std::time::Instant;
 

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use ansatz::artifact::{Artifact, Purpose};
 use ansatz::cpu::code::{self, Options};
+use ansatz::machine::Level;
 use ansatz::model;
 use ansatz::pipeline;
-use ansatz::primitives::Level;
 use ansatz::runtime::checkpoint;
 use ansatz::runtime::data::{self, Dataset, Plan};
 use ansatz::runtime::trainer::{Extent, Trainer};

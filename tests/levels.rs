@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use ansatz::graph::{DType, Feeds, Graph, evaluate};
+use ansatz::machine::Level;
+use ansatz::machine::pool::Pool;
 use ansatz::model::{Mode, Project, Resolved, expand, training};
 use ansatz::pipeline::{evaluation_graph, prediction_graph, training_graph};
-use ansatz::primitives::Level;
-use ansatz::primitives::pool::Pool;
 use ansatz::settings::FieldInfo;
 
 use crate::library::{self, CASES};

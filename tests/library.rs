@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use ansatz::graph::{
     Binary, DType, Evaluation, Feeds, Graph, Init, Op, Output, Param, Tensor, Unary, ValueId, Variable, evaluate,
 };
+use ansatz::machine::Level;
+use ansatz::machine::pool::Pool;
 use ansatz::model::{Mode, Project, apply_optimizer, expand, forward, training};
-use ansatz::primitives::Level;
-use ansatz::primitives::pool::Pool;
 use ansatz::settings::FieldInfo;
 
 use crate::machine_code::compiled;

@@ -5,8 +5,8 @@ use ansatz::cpu::run::Arena;
 use ansatz::device::StepInput;
 use ansatz::graph::{DType, Evaluation, Feeds, Graph, Op, evaluate};
 use ansatz::kernel::Persistent;
-use ansatz::primitives::Level;
-use ansatz::primitives::pool::Pool;
+use ansatz::machine::Level;
+use ansatz::machine::pool::Pool;
 use ansatz::schedule::{Limits, plan_within};
 
 use crate::random_graphs::with_gradients;

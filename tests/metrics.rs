@@ -7,10 +7,10 @@ use ansatz::cpu::run::Arena;
 use ansatz::device::StepInput;
 use ansatz::graph::{DType, Feeds, StateKind, Tensor, evaluate};
 use ansatz::kernel::{Persistent, Role};
+use ansatz::machine::Level;
+use ansatz::machine::pool::Pool;
 use ansatz::model::{Project, training};
 use ansatz::pipeline::evaluation_graph;
-use ansatz::primitives::Level;
-use ansatz::primitives::pool::Pool;
 use ansatz::schedule::plan;
 use ansatz::settings::FieldInfo;
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use ansatz::graph::{Evaluation, Feeds, Graph, Op, Output, Tensor, ValueId, evaluate};
+use ansatz::machine::Level;
+use ansatz::machine::pool::Pool;
 use ansatz::model::{Mode, Project, expand};
-use ansatz::primitives::Level;
-use ansatz::primitives::pool::Pool;
 
 use crate::library::{CASES, prepared};
 use crate::machine_code::compiled;

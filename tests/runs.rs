@@ -333,11 +333,11 @@ fn a_run_goes_on_at_its_level() {
     succeed(path, &[&["train", "net.ansatz", "--run", "run", "--stop-after", "5"][..], &portable].concat());
     succeed(path, &["resume", "run"]);
     assert!(bytes(path, "whole/last.safetensors") == bytes(path, "run/last.safetensors"), "other bits");
-    if ansatz::primitives::detect() == ansatz::primitives::Level::Portable {
+    if ansatz::machine::detect() == ansatz::machine::Level::Portable {
         return;
     }
     succeed(path, &[&["train", "net.ansatz", "--run", "other", "--stop-after", "5"][..], &portable].concat());
-    let best = ansatz::primitives::detect().to_string();
+    let best = ansatz::machine::detect().to_string();
     let output = run(path, &["resume", "other", "--cpu", &best]);
     assert!(output.status.success() && errors(&output).contains("the run was at portable"), "{}", errors(&output));
 }

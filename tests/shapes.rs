@@ -3,8 +3,8 @@
 
 use ansatz::graph::{Output, evaluate};
 use ansatz::kernel::{KernelKind, Persistent};
-use ansatz::primitives::Level;
-use ansatz::primitives::pool::Pool;
+use ansatz::machine::Level;
+use ansatz::machine::pool::Pool;
 use ansatz::schedule::{Limits, plan_within};
 
 use crate::library::prepared;

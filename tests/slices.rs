@@ -6,8 +6,8 @@ use ansatz::graph::{
     Access, Affine, Binary, Contract, DType, Feeds, Graph, Init, Output, Param, Tensor, Unary, ValueId, evaluate,
 };
 use ansatz::kernel::{Kernel, KernelKind, Persistent, Program};
-use ansatz::primitives::Level;
-use ansatz::primitives::pool::Pool;
+use ansatz::machine::Level;
+use ansatz::machine::pool::Pool;
 use ansatz::schedule::{Limits, plan_within};
 use ansatz::source::{FileId, Span};
 
@@ -178,6 +178,6 @@ fn no_group_forms_where_a_slice_would_read_anothers_elements() {
     assert!(program.group_of(first).is_none(), "{:?}", program.groups);
     assert_eq!(case.graph.value(o).dtype, DType::F32);
     let expected = evaluate(&case.graph, &case.feeds);
-    let actual = compiled_within(&case.graph, &case.feeds, ansatz::primitives::detect(), &Pool::new(3), limits(16));
+    let actual = compiled_within(&case.graph, &case.feeds, ansatz::machine::detect(), &Pool::new(3), limits(16));
     assert_eq!(difference(&expected, &actual, 1e-4), None);
 }

@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         return Ok(());
     }
     let program = schedule::plan(&step, &Persistent::of(&step));
-    let level = crate::primitives::detect();
+    let level = crate::machine::detect();
     let text = match arguments.stage {
         Stage::Schedule => schedule::report(&program, sources).to_string(),
         Stage::Kernel => crate::kernel::print::print(&program),

@@ -7,7 +7,7 @@ use clap::Args;
 use super::outline::Outline;
 use super::session::{self, Machine};
 use super::{Failure, roofline};
-use crate::primitives::limits::Limits;
+use crate::machine::limits::Limits;
 use crate::schedule;
 
 #[derive(Debug, Args)]

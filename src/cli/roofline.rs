@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use crate::primitives::limits::{Bound, Limits};
+use crate::machine::limits::{Bound, Limits};
 use crate::schedule::{KernelReport, Report};
 
 /// Milliseconds that a kernel takes at least, and why.

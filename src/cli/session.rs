@@ -10,9 +10,9 @@ use super::{Failure, open};
 use crate::artifact::{Purpose, Watched};
 use crate::cpu::code::{self, Options};
 use crate::kernel::Persistent;
+use crate::machine::{self, Level};
 use crate::model::{self, Resolved};
 use crate::pipeline;
-use crate::primitives::{self, Level};
 use crate::runtime::data::{self, DataError, Dataset, Preparation, Split};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::train::LoopError;
@@ -39,8 +39,7 @@ impl Machine {
     /// These options, with the level that a run began at where none is asked for and this machine has it.
     pub(super) fn at_level_of(&self, recipe: Option<&Recipe>) -> Self {
         let asked = self.cpu.is_some() || std::env::var_os("ANSATZ_CPU").is_some();
-        let level =
-            recipe.and_then(|recipe| Level::parse(&recipe.level)).filter(|level| *level <= primitives::detect());
+        let level = recipe.and_then(|recipe| Level::parse(&recipe.level)).filter(|level| *level <= machine::detect());
         match level {
             Some(level) if !asked => Self { threads: self.threads, cpu: Some(level.to_string()) },
             Some(_) | None => self.clone(),
@@ -48,7 +47,7 @@ impl Machine {
     }
 
     pub(super) fn level(&self) -> Result<Level, Failure> {
-        let best = primitives::detect();
+        let best = machine::detect();
         let Some(name) = self.cpu.clone().or_else(|| std::env::var("ANSATZ_CPU").ok()) else { return Ok(best) };
         let level = Level::parse(&name)
             .ok_or_else(|| Failure::Problem(format!("no instruction set `{name}`: choose avx512, avx2 or portable")))?;

@@ -8,7 +8,7 @@ use super::interrupt::Interrupt;
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, open, roofline};
 use crate::artifact::Purpose;
-use crate::primitives::limits::Limits;
+use crate::machine::limits::Limits;
 use crate::runtime::checkpoint::Note;
 use crate::runtime::folder::RunFolder;
 use crate::runtime::keep;

@@ -10,10 +10,10 @@ use super::Failure;
 use super::outline::Outline;
 use super::session::{self, Machine};
 use super::tuning::Cache;
+use crate::contraction::tuning;
 use crate::cpu;
 use crate::kernel::{Product, Program};
-use crate::primitives::pool::Pool;
-use crate::primitives::tuning;
+use crate::machine::pool::Pool;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

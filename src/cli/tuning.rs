@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::{env, fs, io};
 
-use crate::primitives::Level;
-use crate::primitives::tuning::Tuning;
+use crate::contraction::tuning::Tuning;
+use crate::machine::Level;
 use crate::runtime::{checkpoint, files};
 
 /// A folder of measurements.

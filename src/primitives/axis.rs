@@ -6,16 +6,6 @@
 
 use std::ops::Range;
 
-/// A loop after orientation.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Loop {
-    pub extent: usize,
-    /// Strides in A, B and C.
-    pub strides: [i64; 3],
-    /// Its number among the product's m, n and k loops; none for a loop of the batch.
-    pub number: Option<usize>,
-}
-
 /// A map from `0..extent` to element offsets, of equal runs with a constant step.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {

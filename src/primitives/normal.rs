@@ -8,7 +8,7 @@
 //! The logarithm and the cosine follow fdlibm's `e_log.c`, `k_sin.c` and `k_cos.c` (Sun Microsystems 1993), whose
 //! errors stay below one unit in the last place.
 
-use super::Level;
+use crate::machine::{Level, detect};
 
 /// Relative distance that z may have from the caller's: both logarithms and cosines within 2⁻⁵² of the truth, halved by
 /// the root, and four roundings make less than 2⁻⁴⁹.
@@ -34,7 +34,7 @@ pub struct Scale {
 /// If the lengths differ.
 pub fn fill(level: Level, u: &[f64], v: &[f64], scale: Scale, out: &mut [f32], exact: &dyn Fn(usize) -> f32) {
     assert!(u.len() == out.len() && v.len() == out.len(), "a pair for each element");
-    let block: BlockFn = match level.min(super::detect()) {
+    let block: BlockFn = match level.min(detect()) {
         Level::Portable => portable,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2,

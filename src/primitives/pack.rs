@@ -6,8 +6,8 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::axis::{Axis, Run};
-use super::lanes::Lanes;
 use super::tile::Tiles;
+use crate::machine::lanes::Lanes;
 use std::ops::Range;
 
 /// Elements that packing may write behind a block.

@@ -4,7 +4,7 @@
 //! Invariant: an element's number depends on (seed, step, stream, element) alone:
 //! key = seed, counter = (element low, element high, step low, stream), the result's word 0 divided by 2³², cut to 24 bits.
 
-use super::Level;
+use crate::machine::{Level, detect};
 
 /// Fills `out[0..n]` with the uniform numbers of the elements `first_element..first_element + n`.
 ///
@@ -28,7 +28,7 @@ pub fn uniform(level: Level) -> UniformFn {
 
 /// As the function of [`uniform`], with the highest level of this machine below or at `level`.
 pub fn fill_uniform(level: Level, out: &mut [f32], seed: u64, step: u64, stream: u32, first_element: u64) {
-    let level = level.min(super::detect());
+    let level = level.min(detect());
     // SAFETY: a slice is valid for its length, and the machine has the level.
     unsafe { uniform(level)(out.as_mut_ptr(), out.len(), seed, step, stream, first_element) }
 }
@@ -38,7 +38,7 @@ pub const WORDS: usize = 32;
 
 /// All four words of the elements `first_element..first_element + WORDS`, word by word.
 pub fn words(level: Level, seed: u64, step: u64, stream: u32, first_element: u64) -> [[u32; WORDS]; 4] {
-    match level.min(super::detect()) {
+    match level.min(detect()) {
         Level::Portable => rounds(seed, step, stream, first_element),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the machine has the level.

@@ -4,7 +4,7 @@
 //! of multiply-adds in the order of k, then one addition to memory if asked; so its bits do not depend on the tile's size.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::lanes::{Lanes, Portable};
+use crate::machine::lanes::{Lanes, Portable};
 
 /// The most rows of any tile.
 pub(crate) const MAX_ROWS: usize = 14;

@@ -6,9 +6,9 @@
 //! Denormal arguments and results may be taken for zero, as the calling thread's flush mode asks.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::Level;
-use super::float_mode::note_exception;
-use super::lanes::{Lanes, Portable};
+use crate::machine::Level;
+use crate::machine::float_mode::note_exception;
+use crate::machine::lanes::{Lanes, Portable};
 
 /// `x[i] = f(x[i])` for `i < n`.
 ///

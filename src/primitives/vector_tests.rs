@@ -152,7 +152,7 @@ fn pow_results_do_not_depend_on_position_or_length() {
 
 #[test]
 fn infinities_and_nan_out_of_numbers_are_noticed() {
-    use crate::primitives::float_mode::Guard;
+    use crate::machine::float_mode::Guard;
     let noticed = |run: &mut dyn FnMut()| {
         let guard = Guard::new();
         run();

@@ -6,7 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::graph::{Init, philox};
-use crate::primitives::{self, normal, random};
+use crate::machine;
+use crate::primitives::{normal, random};
 
 /// Streams of the counter-based generator above this one belong to initialisation; dropout uses those below.
 const FIRST_STREAM: u32 = 0x8000_0000;
@@ -97,7 +98,7 @@ impl Draws {
     /// The same of up to [`STRIP`] elements from `first`.
     fn units(&self, attempt: u64, first: usize, count: usize) -> [f64; STRIP] {
         let mut units = [0f32; STRIP];
-        let level = primitives::detect();
+        let level = machine::detect();
         random::fill_uniform(level, &mut units[..count], self.seed, attempt, self.stream, first as u64);
         units.map(f64::from)
     }
@@ -113,7 +114,7 @@ impl Draws {
             Distribution::Normal { mean, std, limit } => {
                 let v = self.units(1, first, count);
                 let scale = normal::Scale { mean, deviation: std, limit };
-                normal::fill(primitives::detect(), &u[..count], &v[..count], scale, out, &|i| {
+                normal::fill(machine::detect(), &u[..count], &v[..count], scale, out, &|i| {
                     (mean + std * self.standard_normal(first + i, limit)) as f32
                 });
             }

@@ -24,7 +24,7 @@ use super::plan::NestPlan;
 use super::step::{Steps, accesses, emit};
 use crate::cpu::run::Code;
 use crate::kernel::{BufferId, Program};
-use crate::primitives::Level;
+use crate::machine::Level;
 
 /// Parameters of a nest's function: base, scratch, context, lo, hi.
 const NEST_PARAMETERS: usize = 5;

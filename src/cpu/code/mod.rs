@@ -27,12 +27,12 @@ mod wide;
 use std::fmt;
 
 use super::run::{Code, Cpu, Executable, contractions};
+use crate::contraction::Contraction;
+use crate::contraction::tuning::Tuning;
 use crate::device::DeviceError;
 use crate::graph::DType;
 use crate::kernel::{BufferId, KernelKind, Nest, Program};
-use crate::primitives::Level;
-use crate::primitives::contraction::Contraction;
-use crate::primitives::tuning::Tuning;
+use crate::machine::Level;
 use functions::{NestJob, Text};
 use step::{BYTE_GRAIN, Body, GroupWork, Steps, Thresholds, Work};
 

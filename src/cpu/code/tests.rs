@@ -10,8 +10,8 @@ use crate::kernel::{
     Buffer, BufferId, IndirectTerm, Kernel, KernelKind, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase,
     Program, Reduction, ReductionKind, Role, Store,
 };
-use crate::primitives::Level;
-use crate::primitives::pool::Pool;
+use crate::machine::Level;
+use crate::machine::pool::Pool;
 use crate::source::Span;
 
 mod nests;

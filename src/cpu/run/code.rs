@@ -4,8 +4,8 @@
 //! Invariant: the bytes hold no addresses: functions call each other by distance, and all else through the
 //! [`Context`](super::context::Context). They belong to the one program that they were made for.
 
-use crate::primitives::Level;
-use crate::primitives::product::Cut;
+use crate::contraction::product::Cut;
+use crate::machine::Level;
 
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -6,9 +6,9 @@
 
 use std::time::Instant;
 
-use crate::primitives::Level;
-use crate::primitives::contraction::Contraction;
-use crate::primitives::pool::Barrier;
+use crate::contraction::Contraction;
+use crate::machine::Level;
+use crate::machine::pool::Barrier;
 use crate::primitives::random;
 use crate::primitives::vector::{self, VectorFunction};
 

@@ -3,10 +3,10 @@
 //! Input: a program, a level and the cuts of products. Output: plans in the order of kernels. Invariant: both halves see
 //! the same plans for the same cuts, so part counts in code are those that run.
 
+use crate::contraction::Contraction;
+use crate::contraction::product::{Cut, Place, ProductPlan};
 use crate::kernel::{BufferId, KernelKind, Product, Program};
-use crate::primitives::Level;
-use crate::primitives::contraction::Contraction;
-use crate::primitives::product::{Cut, Place, ProductPlan};
+use crate::machine::Level;
 
 /// The contractions of a program; `cut` gives that of a product whose first so many batch loops stay outermost.
 pub(in crate::cpu) fn contractions(
@@ -46,7 +46,7 @@ fn kept_loops(program: &Program, position: usize, product: &Product) -> usize {
 }
 
 /// The products of a program that are run as such, with their kernels and the number of batch loops that stay outermost:
-/// what [`crate::primitives::tuning::measure`] asks for.
+/// what [`crate::contraction::tuning::measure`] asks for.
 pub fn products(program: &Program) -> impl Iterator<Item = (usize, &Product, usize)> {
     program.kernels.iter().enumerate().filter_map(|(position, kernel)| {
         let product = kernel.kind.product()?;

@@ -8,8 +8,8 @@ use super::{Arena, Code, Executable};
 use crate::device::{Device, DeviceError, Loaded, StepInput};
 use crate::graph::DType;
 use crate::kernel::{Buffer, Program};
-use crate::primitives::Level;
-use crate::primitives::pool::Pool;
+use crate::machine::Level;
+use crate::machine::pool::Pool;
 
 /// Where the machine code of a program comes from: a compiler, or a file.
 pub type Compile = Box<dyn Fn(&Program) -> Result<Code, DeviceError>>;

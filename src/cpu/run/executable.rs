@@ -13,12 +13,12 @@ use memmap2::{Mmap, MmapMut};
 use super::context::{Clock, Context, functions};
 use super::contractions::{contractions, products};
 use super::{Arena, Code};
+use crate::contraction::Contraction;
 use crate::device::{DeviceError, StepInput};
 use crate::kernel::Program;
-use crate::primitives::Level;
-use crate::primitives::contraction::Contraction;
-use crate::primitives::float_mode;
-use crate::primitives::pool::Pool;
+use crate::machine::Level;
+use crate::machine::float_mode;
+use crate::machine::pool::Pool;
 use crate::primitives::random;
 
 /// The step function: context, thread.

@@ -6,7 +6,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::primitives::{self, Level, normal, random};
+use crate::machine::{self, Level};
+use crate::primitives::{normal, random};
 
 /// What a stream is for; streams of different purposes are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +114,7 @@ const CHUNK: usize = 1 << 16;
 /// The first numbers that [`Stream::normal`] of a new stream gives, rounded to f32; computed by all cores.
 pub(super) fn normals(seed: u64, purpose: Purpose, major: u32, minor: u32, count: usize) -> Vec<f32> {
     let mut numbers = vec![0.0; count];
-    let level = primitives::detect();
+    let level = machine::detect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count.div_ceil(CHUNK)).max(1);
     let chunks = Mutex::new(numbers.chunks_mut(CHUNK).enumerate());
     let work = || {

@@ -95,7 +95,7 @@ fn products_and_nests_take_turns() {
 #[test]
 fn profile_counts_time_for_each_kernel() {
     let case = chain(20_000);
-    let options = Options { level: crate::primitives::detect(), profile: true, tuning: Default::default() };
+    let options = Options { level: crate::machine::detect(), profile: true, tuning: Default::default() };
     let executable = code::load(&case.program, &options).expect("the program compiles");
     assert!(executable.profile().is_empty());
     let (mut arena, pool) = (Arena::new(&case.program).expect("memory"), Pool::new(2));
@@ -108,7 +108,7 @@ fn profile_counts_time_for_each_kernel() {
 #[test]
 fn dumps_show_both_texts_of_a_nest() {
     let case = chain(100);
-    let level = crate::primitives::detect();
+    let level = crate::machine::detect();
     let clif = code::dump_clif(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");
     assert!(clif.contains("f32x4"), "{clif}");
     let assembly = code::dump_asm(&case.program, 0, level).expect("the kernel compiles").expect("it is a nest");

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::primitives::lanes::Lanes;
+use crate::machine::lanes::Lanes;
 use crate::primitives::vector::{self, VectorFunction};
 
 /// Position in [`Code::ops`].

@@ -6,10 +6,10 @@
 
 use super::transform::{Band, Data, Row, Stage, Tile, rows_to_tile_points, to_outputs, undeal};
 use super::{Areas, Job, dispatch, inner_product, offsets, places};
+use crate::contraction::product::ProductPlan;
 use crate::kernel;
 use crate::kernel::winograd::{Geometry, SHORT, Window};
-use crate::primitives::Level;
-use crate::primitives::product::ProductPlan;
+use crate::machine::Level;
 use crate::primitives::tile::Tiles;
 use std::ops::Range;
 

@@ -1,15 +1,24 @@
-//! The kernels that are primitives, behind one face for machine code.
+//! Contractions on the CPU: the kernels of the loop IR that are primitives, behind one face for machine code.
 //!
 //! Input: a kernel and the places of its buffers. Output: a plan run part by part, by any threads.
-//! Invariant: which parts a thread runs does not change results.
+//! Invariant: parts follow from sizes, strides and the cut alone, and which parts a thread runs does not change results.
+#![allow(unsafe_code)]
 #![allow(unsafe_op_in_unsafe_fn)]
+
+mod band;
+pub(crate) mod place;
+pub mod product;
+pub(crate) mod shape;
+pub(crate) mod thin;
+pub mod tuning;
+pub mod winograd;
 
 use std::ops::Range;
 
-use super::Level;
-use super::product::ProductPlan;
-use super::winograd::{FilterPlan, WinogradPlan};
 use crate::kernel::{BufferId, Winograd};
+use crate::machine::Level;
+use product::ProductPlan;
+use winograd::{FilterPlan, WinogradPlan};
 
 /// A primitive kernel made ready to run.
 #[derive(Debug)]

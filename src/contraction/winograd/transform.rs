@@ -5,7 +5,7 @@
 //! (Lavin and Gray 2016, "Fast algorithms for convolutional neural networks").
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use crate::primitives::lanes::Lanes;
+use crate::machine::lanes::Lanes;
 
 /// The most points of a tile along a dim.
 pub(crate) const MOST_POINTS: usize = 6;

@@ -321,10 +321,10 @@ mod tests {
             check_deal::<Portable>();
             #[cfg(target_arch = "x86_64")]
             {
-                if crate::primitives::Level::Avx2.is_available() {
+                if crate::machine::Level::Avx2.is_available() {
                     check_deal::<std::arch::x86_64::__m256>();
                 }
-                if crate::primitives::Level::Avx512.is_available() {
+                if crate::machine::Level::Avx512.is_available() {
                     check_deal::<std::arch::x86_64::__m512>();
                 }
             }
@@ -338,10 +338,10 @@ mod tests {
             check_transpose::<Portable>();
             #[cfg(target_arch = "x86_64")]
             {
-                if crate::primitives::Level::Avx2.is_available() {
+                if crate::machine::Level::Avx2.is_available() {
                     check_transpose::<std::arch::x86_64::__m256>();
                 }
-                if crate::primitives::Level::Avx512.is_available() {
+                if crate::machine::Level::Avx512.is_available() {
                     check_transpose::<std::arch::x86_64::__m512>();
                 }
             }

@@ -12,16 +12,16 @@
 //! of A stay in L1, the block of B in L2.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::Level;
-use super::axis::{Axis, Run};
-use super::lanes::Portable;
-use super::pack::{KBlock, MAX_TILES, SPARE, pack, pack_tiles, panel_elements};
 pub use super::place::Place;
 pub use super::shape::Cut;
 use super::shape::{Operands, Orientation, Shape, choose, operands, shape};
 use super::thin::ThinPlan;
-use super::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
 use crate::kernel;
+use crate::machine::Level;
+use crate::machine::lanes::Portable;
+use crate::primitives::axis::{Axis, Run};
+use crate::primitives::pack::{KBlock, MAX_TILES, SPARE, pack, pack_tiles, panel_elements};
+use crate::primitives::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
 use std::ops::Range;
 
 /// Bytes in a cache line; scratch areas start at multiples of it.

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::Level;
-use super::float_mode::Guard;
 use super::place::Place;
-use super::pool::Pool;
 use super::product::ProductPlan;
 use super::shape::{Cut, Orientation, choose, cuts};
 use super::thin::ThinPlan;
 use crate::kernel::{Product, ProductLoop};
+use crate::machine::Level;
+use crate::machine::float_mode::Guard;
+use crate::machine::pool::Pool;
 
 /// Elements of a cache line: operands and scratch start at multiples of it.
 const LINE: usize = 16;

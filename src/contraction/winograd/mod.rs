@@ -16,12 +16,13 @@ pub use filter::FilterPlan;
 pub use gradient::GradientPlan;
 pub use windows::WindowsPlan;
 
-use super::lanes::Portable;
 use super::product::{Place, ProductPlan};
-use super::tile::Tiles;
-use super::{Level, pack};
 use crate::kernel::winograd::{Dim, Kind};
 use crate::kernel::{self, Product, ProductLoop};
+use crate::machine::Level;
+use crate::machine::lanes::Portable;
+use crate::primitives::pack;
+use crate::primitives::tile::Tiles;
 
 /// A [`kernel::Winograd`] made ready to run.
 #[derive(Debug)]

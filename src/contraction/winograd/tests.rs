@@ -219,7 +219,7 @@ fn results_are_the_same_bits_for_any_partition_and_order() {
 #[test]
 fn tiles_of_two_are_nearly_as_exact_as_a_direct_sum() {
     let sizes = Sizes { images: 2, channels: 64, out: 16, height: 16, width: 16 };
-    let level = crate::primitives::detect();
+    let level = crate::machine::detect();
     let error = |tile: usize| {
         let case = Case::new(Which::Forward, sizes, tile);
         let got = case.run(level, |parts| std::iter::once(0..parts).collect());

@@ -47,7 +47,7 @@ impl Limits {
         let pool = Pool::new(threads);
         let rounds = 20_000;
         let seconds = best(|| pool.run(&|_| chains(level, rounds)));
-        let flops = (threads * rounds * CHAINS * lanes(level) * 2) as f64 / seconds;
+        let flops = (threads * rounds * CHAINS * level.lanes() * 2) as f64 / seconds;
         let bandwidths = FOOTPRINTS.iter().map(|&bytes| (bytes, bandwidth(&pool, level, bytes))).collect();
         Limits { flops, bandwidths }
     }
@@ -93,14 +93,6 @@ fn bandwidth(pool: &Pool, level: Level, bytes: usize) -> f64 {
         });
     });
     (pool.threads() * repeats * count * size_of::<f32>() * 3) as f64 / seconds
-}
-
-fn lanes(level: Level) -> usize {
-    match level {
-        Level::Portable => Portable::COUNT,
-        Level::Avx2 => 8,
-        Level::Avx512 => 16,
-    }
 }
 
 #[inline(always)]

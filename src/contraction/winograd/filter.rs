@@ -6,7 +6,7 @@
 use super::transform::{Tile, taps_to_points};
 use super::{Job, dispatch, offsets, places};
 use crate::kernel::{self, winograd::SHORT};
-use crate::primitives::Level;
+use crate::machine::Level;
 use crate::primitives::tile::Tiles;
 use std::ops::Range;
 

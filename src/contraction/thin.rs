@@ -10,12 +10,12 @@
 //!   tree. (The weight gradient: rows are taps, k are pixels.)
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::Level;
-use super::axis::Axis;
-use super::lanes::{Lanes, Portable};
 use super::place::Place;
 use super::shape::{Operands, Orientation, operands};
 use crate::kernel;
+use crate::machine::Level;
+use crate::machine::lanes::{Lanes, Portable};
+use crate::primitives::axis::Axis;
 use std::ops::Range;
 
 /// Most places of the thin side.
@@ -103,14 +103,6 @@ fn fill(extent: usize, [first, second]: &[Axis; 2], lanes: usize) -> f64 {
     extent as f64 / (extent.div_ceil(run) * run.div_ceil(lanes) * lanes) as f64
 }
 
-fn lanes(level: Level) -> usize {
-    match level {
-        Level::Portable => Portable::COUNT,
-        Level::Avx2 => 8,
-        Level::Avx512 => 16,
-    }
-}
-
 impl ThinPlan {
     /// A plan where one side is thin and vectors can be filled. The places are those of the operands' first elements; the
     /// first `kept` batch loops stay outermost.
@@ -123,7 +115,7 @@ impl ThinPlan {
         if n[0].extent() > MOST_COLUMNS || m[0].extent() * n[0].extent() * k[0].extent() == 0 {
             return None;
         }
-        let width = lanes(level);
+        let width = level.lanes();
         let write = if m[1].step() == 1 { 1.0 } else { 0.5 };
         let rows = fill(m[0].extent(), m, width) * worth(m[0].step()) * write;
         let sum = fill(k[0].extent(), k, width) * worth(k[0].step()) * worth(k[1].step());

@@ -3,13 +3,13 @@
 //! Input: a [`kernel::Product`] and a level. Output: a [`Shape`] with the operands' axes. Invariant: everything here
 //! follows from extents, strides and the level, never from the number of threads.
 
-use super::Level;
-use super::axis::{Axis, Loop};
-use super::band::Bands;
-use super::lanes::Portable;
-use super::pack::Copying;
-use super::tile::{MAX_DIRECT_ROWS, Tiles, full_panel, next_panel};
+use super::band::{Bands, Loop};
 use crate::kernel;
+use crate::machine::Level;
+use crate::machine::lanes::Portable;
+use crate::primitives::axis::Axis;
+use crate::primitives::pack::Copying;
+use crate::primitives::tile::{MAX_DIRECT_ROWS, Tiles, full_panel, next_panel};
 use std::ops::{Range, RangeInclusive};
 
 /// Longest block of k: a tile's rows of A (8 × 512 × 4 = 16 KiB) stay in L1 beside the passing panel of B.

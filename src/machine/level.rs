@@ -1,0 +1,106 @@
+//! Instruction-set levels.
+//!
+//! Input: a name, or the machine at hand. Output: a [`Level`]. Invariant: a machine that has a level has all lower ones.
+
+use std::fmt;
+
+use super::lanes::{Lanes, Portable};
+
+/// An instruction-set level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Level {
+    /// Plain Rust, and machine code with SSE 4.2 (x86-64-v2, from 2009 on).
+    Portable,
+    /// AVX2 and FMA, with BMI and LZCNT beside them (x86-64-v3).
+    Avx2,
+    /// AVX-512 F, VL, DQ, BW.
+    Avx512,
+}
+
+impl Level {
+    /// All levels, lowest first.
+    pub const ALL: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+
+    /// The level of that name: `avx512`, `avx2` or `portable`.
+    pub fn parse(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// The name that [`Level::parse`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Numbers of 32 bits in a vector.
+    pub fn lanes(self) -> usize {
+        match self {
+            Level::Portable => Portable::COUNT,
+            Level::Avx2 => 8,
+            Level::Avx512 => 16,
+        }
+    }
+
+    /// Whether this machine can run the level. The primitives of a level must not be called where it cannot.
+    pub fn is_available(self) -> bool {
+        self <= detect()
+    }
+
+    /// The levels that this machine can run, lowest first.
+    pub fn available() -> impl Iterator<Item = Level> {
+        Level::ALL.into_iter().filter(|level| level.is_available())
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The highest level of this machine.
+#[cfg(target_arch = "x86_64")]
+pub fn detect() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw");
+    match (avx2, avx512) {
+        (true, true) => Level::Avx512,
+        (true, false) => Level::Avx2,
+        (false, _) => Level::Portable,
+    }
+}
+
+/// The highest level of this machine.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn detect() -> Level {
+    Level::Portable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn level_names_parse_back() {
+        for level in Level::ALL {
+            assert_eq!(Level::parse(&level.to_string()), Some(level));
+        }
+        assert_eq!(Level::parse("sse9"), None);
+    }
+
+    #[test]
+    fn every_machine_runs_the_portable_level() {
+        assert!(Level::Portable.is_available());
+        assert!(Level::available().count() >= 1);
+    }
+}
