@@ -9,7 +9,7 @@ use crate::artifact::{Artifact, Purpose, Step, Watched, checksum};
 use crate::diagnostics::Diagnostic;
 use crate::grad;
 use crate::graph::print::print;
-use crate::graph::{Binary, DType, Graph, Op, Output, ValueId};
+use crate::graph::{Binary, DType, Graph, Op, Output, OutputName, ValueId};
 use crate::kernel::Persistent;
 use crate::model::{self, Mode, Resolved};
 use crate::passes;
@@ -18,7 +18,7 @@ use crate::settings::{FieldInfo, FieldRange};
 use crate::source::SourceMap;
 
 /// Forward, backward, clip, optimizer and metric sums for `batch` samples.
-/// With `gradient_norms`, outputs `grad:PARAM` hold the L2 norm of each gradient before clipping.
+/// With `gradient_norms`, further outputs hold the L2 norm of each gradient before clipping.
 ///
 /// # Errors
 /// What is wrong with the model, loss, metrics or optimizer for fields of these sizes.
@@ -30,7 +30,7 @@ pub fn training_graph(
 ) -> Result<Graph, Vec<Diagnostic>> {
     let forward = model::forward(training, batch, Mode::Train, fields)?;
     let mut graph = forward.graph;
-    graph.outputs.retain(|output| output.name == "loss" || output.name.starts_with("metric:"));
+    graph.outputs.retain(|output| output.name.is_figure());
     let mut gradients = grad::by_params(&mut graph, forward.loss);
     if gradient_norms {
         grad::add_norms(&mut graph, &gradients);
@@ -49,7 +49,7 @@ pub fn training_graph(
 /// As [`training_graph`].
 pub fn evaluation_graph(training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Result<Graph, Vec<Diagnostic>> {
     let mut graph = model::forward(training, batch, Mode::Eval, fields)?.graph;
-    graph.outputs.retain(|output| output.name == "loss" || output.name.starts_with("metric:"));
+    graph.outputs.retain(|output| output.name.is_figure());
     passes::run(&mut graph);
     Ok(graph)
 }
@@ -107,8 +107,7 @@ pub fn data_ranges(
 
 /// The values that a step for this purpose needs.
 fn alive(graph: &Graph, purpose: Purpose) -> Vec<bool> {
-    let figures = |name: &str| name == "loss" || name.starts_with("metric:");
-    let outputs = graph.outputs.iter().filter(|output| figures(&output.name) != (purpose == Purpose::Predict));
+    let outputs = graph.outputs.iter().filter(|output| output.name.is_figure() != (purpose == Purpose::Predict));
     let updates = graph.updates.iter().filter(|_| purpose != Purpose::Predict);
     let mut alive = vec![false; graph.len()];
     for value in outputs.map(|output| output.value).chain(updates.map(|update| update.value)) {
@@ -122,10 +121,10 @@ fn alive(graph: &Graph, purpose: Purpose) -> Vec<bool> {
     alive
 }
 
-/// Adds an output `d_PARAM` for the gradient of `loss` for each parameter.
+/// Adds an output for the gradient of `loss` for each parameter.
 pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
     for (param, value) in grad::by_params(graph, loss) {
-        let name = format!("d_{}", graph.params[param.0 as usize].name);
+        let name = OutputName::Gradient(graph.params[param.0 as usize].name.clone());
         graph.outputs.push(Output { name, value });
     }
 }
@@ -182,7 +181,7 @@ pub fn watched(
     persistent: &Persistent,
 ) -> Result<Watched, Vec<Diagnostic>> {
     let graph = step_graph(training, fields, (Purpose::Train, rows), false)?;
-    let loss = graph.outputs.iter().filter(|output| output.name == "loss").map(|output| output.value);
+    let loss = graph.outputs.iter().filter(|output| output.name == OutputName::Loss).map(|output| output.value);
     let roots = loss.chain(graph.updates.iter().map(|update| update.value)).collect();
     let mut opened = graph.clone();
     opened.updates.clear();
@@ -192,7 +191,7 @@ pub fn watched(
         let difference = opened.binary(Binary::Sub, id, id, value.span);
         let axes: Vec<usize> = (0..value.shape.len()).collect();
         let sum = opened.sum(difference, &axes, value.span);
-        opened.outputs.push(Output { name: Watched::output(id), value: sum });
+        opened.outputs.push(Output { name: OutputName::Watch(id), value: sum });
     }
     let step = Step::new(&opened, schedule::plan(&opened, persistent));
     Ok(Watched { step, graph, roots })

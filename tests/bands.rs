@@ -17,7 +17,7 @@ fn program(body: &str) -> Program {
     let (mut graph, _, loss, params) = prepared("bands", body);
     graph.outputs = vec![Output { name: "loss".into(), value: loss }];
     let gradients = ansatz::grad::differentiate(&mut graph, loss, &params);
-    let named = |(place, value)| Output { name: format!("gradient{place}"), value };
+    let named = |(place, value)| Output { name: format!("gradient{place}").into(), value };
     graph.outputs.extend(gradients.into_iter().enumerate().map(named));
     planned(graph)
 }

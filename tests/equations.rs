@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ansatz::graph::{Feeds, Graph, Op, Output, Tensor, evaluate};
+use ansatz::graph::{Feeds, Graph, Op, Output, OutputName, Tensor, evaluate};
 use ansatz::model::{Expanded, Mode, Project, expand};
 use ansatz::source::SourceMap;
 
@@ -65,7 +65,7 @@ fn printed_gradients_read_back_as_the_same_values() {
         }
         let gradients = ansatz::grad::differentiate(&mut graph, loss, &params);
         for (param, value) in graph.params.clone().iter().zip(gradients) {
-            graph.outputs.push(Output { name: format!("grad.{}", param.name), value });
+            graph.outputs.push(Output { name: OutputName::Gradient(param.name.clone()), value });
         }
         ansatz::passes::for_reading(&mut graph);
         let outcome = std::panic::catch_unwind(|| check(&graph, &feeds));
@@ -90,7 +90,7 @@ fn the_gradient_of_a_linear_layer_reads_like_a_textbook() {
     let (param, _) =
         graph.values().find(|(_, value)| matches!(value.op, Op::Param(_))).expect("the model has a parameter");
     let value = ansatz::grad::differentiate(&mut graph, loss, &[param])[0];
-    graph.outputs.push(Output { name: "grad.w".into(), value });
+    graph.outputs.push(Output { name: OutputName::Gradient("w".into()), value });
     ansatz::passes::for_reading(&mut graph);
     let printed = ansatz::grad::print::equations(&graph, &SourceMap::default());
     assert_eq!(
@@ -131,7 +131,7 @@ fn gradients_of_pools_and_reductions_read_back() {
         let reads = graph.values().find(|(_, value)| matches!(value.op, Op::Param(_)));
         let (param, _) = reads.expect("the model has a parameter");
         let value = ansatz::grad::differentiate(&mut graph, loss, &[param])[0];
-        graph.outputs.push(Output { name: "grad.w".into(), value });
+        graph.outputs.push(Output { name: OutputName::Gradient("w".into()), value });
         ansatz::passes::for_reading(&mut graph);
         let values = |count: usize| (0..count).map(|i| ((i * 37 + 11) % 101) as f64 / 50.0 - 1.0).collect();
         let mut feeds = Feeds::default();

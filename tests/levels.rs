@@ -116,7 +116,7 @@ type Step = fn(&Resolved, &[FieldInfo]) -> Graph;
 /// What `pipeline` makes of a `train` item, by name.
 const STEPS: [(&str, Step); 3] = [
     ("training", |training, fields| {
-        training_graph(&training, BATCH, fields, true).unwrap_or_else(|found| panic!("{found:#?}"))
+        training_graph(training, BATCH, fields, true).unwrap_or_else(|found| panic!("{found:#?}"))
     }),
     ("evaluation", |training, fields| {
         evaluation_graph(training, BATCH, fields).unwrap_or_else(|found| panic!("{found:#?}"))

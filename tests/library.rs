@@ -183,7 +183,7 @@ fn compiled_layers_agree_with_the_evaluator_at_each_level() {
         graph.outputs.push(Output { name: "loss".into(), value: loss });
         let gradients = ansatz::grad::differentiate(&mut graph, loss, &params);
         for (place, value) in gradients.into_iter().enumerate() {
-            graph.outputs.push(Output { name: format!("gradient{place}"), value });
+            graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
         }
         let expected = evaluate(&graph, &feeds);
         ansatz::passes::run(&mut graph);

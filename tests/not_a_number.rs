@@ -58,7 +58,7 @@ fn all_ways(graph: &Graph, feeds: &Feeds, pool: &Pool) -> Vec<(String, Evaluatio
 
 fn add_gradients(graph: &mut Graph, loss: ValueId, params: &[ValueId]) {
     for (place, value) in ansatz::grad::differentiate(graph, loss, params).into_iter().enumerate() {
-        graph.outputs.push(Output { name: format!("gradient{place}"), value });
+        graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
     }
 }
 
@@ -110,7 +110,7 @@ fn one_element_that_is_not_a_number_makes_every_loss_so() {
         for (way, result) in all_ways(&graph, &feeds, &pool) {
             let value = result.output("loss").expect("declared").data[0];
             assert!(value.is_nan(), "the loss behind {name} is {value} by {way}: {body}");
-            let gradients = result.outputs.iter().filter(|(name, _)| name.starts_with("gradient"));
+            let gradients = result.outputs.iter().filter(|(name, _)| name.to_string().starts_with("gradient"));
             let lost = gradients.filter(|(_, gradient)| gradient.data.iter().all(|x| x.is_finite())).count();
             assert_eq!(lost, 0, "gradients behind {name} are finite by {way}: {body}");
         }

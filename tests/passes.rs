@@ -33,7 +33,7 @@ impl Case {
 
     /// The graph with these results after all passes; the results must agree with those before.
     fn simplified(mut self, results: &[ValueId]) -> Graph {
-        self.graph.outputs = results.iter().map(|&value| Output { name: format!("{value:?}"), value }).collect();
+        self.graph.outputs = results.iter().map(|&value| Output { name: format!("{value:?}").into(), value }).collect();
         let before = evaluate(&self.graph, &self.feeds);
         ansatz::passes::run(&mut self.graph);
         let after = evaluate(&self.graph, &self.feeds);

@@ -33,7 +33,7 @@ pub fn with_gradients(seed: u64) -> RandomGraph {
     let mut random = random_graph(seed, Contents::Everything);
     let gradients = ansatz::grad::differentiate(&mut random.graph, random.loss, &random.params);
     for (place, value) in gradients.into_iter().enumerate() {
-        random.graph.outputs.push(Output { name: format!("gradient{place}"), value });
+        random.graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
     }
     random
 }

@@ -55,7 +55,7 @@ fn is_close(got: &[f64], expected: &Tensor) -> bool {
 fn with_descent(seed: u64) -> RandomGraph {
     let mut random = with_gradients(seed);
     for place in 0..random.params.len() {
-        let name = format!("gradient{place}");
+        let name = format!("gradient{place}").into();
         let output = random.graph.outputs.iter().find(|output| output.name == name).expect("a gradient each");
         let (gradient, span) = (output.value, random.graph.value(output.value).span);
         let next = random.graph.binary(ansatz::graph::Binary::Sub, random.params[place], gradient, span);

@@ -25,7 +25,7 @@ pub fn check(body: &str) {
     graph.outputs.push(Output { name: "loss".into(), value: loss });
     let gradients = ansatz::grad::differentiate(&mut graph, loss, &params);
     for (place, value) in gradients.into_iter().enumerate() {
-        graph.outputs.push(Output { name: format!("gradient{place}"), value });
+        graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
     }
     let expected = evaluate(&graph, &feeds);
     ansatz::passes::run(&mut graph);
@@ -107,7 +107,7 @@ fn filtered(input: &[usize], arguments: &str) {
     let body = format!("param x: {input:?} ~ zeros\n return x -> Conv({arguments})");
     let (mut graph, feeds, loss, params) = prepared("filtered", &body);
     for (place, value) in ansatz::grad::differentiate(&mut graph, loss, &params).into_iter().enumerate() {
-        graph.outputs.push(Output { name: format!("gradient{place}"), value });
+        graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
     }
     let expected = evaluate(&graph, &feeds);
     ansatz::passes::run(&mut graph);

@@ -47,7 +47,7 @@ fn a_line_through_points_at_every_stage() {
 
     let mut gradient = forward.graph;
     gradient.updates.clear();
-    gradient.outputs.retain(|output| output.name == "loss");
+    gradient.outputs.retain(|output| output.name == graph::OutputName::Loss);
     pipeline::add_gradient_outputs(&mut gradient, forward.loss);
     ansatz::passes::run(&mut gradient);
     insta::assert_snapshot!("gradient", grad::print::equations(&gradient, &project.sources));

@@ -66,7 +66,7 @@ pub struct Step {
 /// A step that gives away, for each of its values, whether it is finite.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Watched {
-    /// Without updates; output [`Watched::output`] of a value is finite if all of its elements are.
+    /// Without updates; output [`OutputName::Watch`](crate::graph::OutputName) of a value is finite if all of its elements are.
     pub step: Step,
     /// The values and what they are computed from.
     pub graph: Graph,
@@ -87,13 +87,6 @@ impl Step {
         };
         let inputs = program.buffers.iter().filter_map(input).collect();
         Self { program, inputs, scalars }
-    }
-}
-
-impl Watched {
-    /// The name of the output that tells of a value.
-    pub fn output(value: ValueId) -> String {
-        format!("watch:{}", value.0)
     }
 }
 

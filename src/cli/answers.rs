@@ -6,7 +6,7 @@
 use super::rows::Cell;
 use super::session::Session;
 use super::{Failure, open};
-use crate::graph::DType;
+use crate::graph::{DType, OutputName};
 use crate::model;
 use crate::runtime::data::{self, Preparation};
 use crate::runtime::trainer::Prediction;
@@ -15,8 +15,8 @@ use crate::settings::FieldInfo;
 /// How the outputs of a session's model are read.
 pub(super) struct Answers {
     target: Option<Target>,
-    output: Option<String>,
-    reading: Option<String>,
+    output: Option<OutputName>,
+    reading: Option<OutputName>,
     preparation: Preparation,
 }
 
@@ -69,10 +69,12 @@ impl Answers {
 
     /// The outputs of one sample of `rows`, as the model gives them.
     pub(super) fn raw(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<(String, Cell)> {
-        let own = outputs.iter().filter(|output| !output.name.contains(':') && output.sizes.first() == Some(&rows));
+        let own = outputs
+            .iter()
+            .filter(|output| matches!(output.name, OutputName::Named(_)) && output.sizes.first() == Some(&rows));
         own.map(|output| {
             let values = sample(output, row, rows).iter().map(|value| Cell::Single(*value)).collect();
-            (output.name.clone(), Cell::of(values))
+            (output.name.to_string(), Cell::of(values))
         })
         .collect()
     }
@@ -117,7 +119,7 @@ impl Answers {
                 cells.push(("probability".to_string(), Cell::of(sure)));
             }
             Form::Numbers => {
-                let name = if values.len() == target.info.elements() { field } else { &output.name };
+                let name = if values.len() == target.info.elements() { field } else { &output.name.to_string() };
                 let mut restored: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
                 if name == field {
                     self.preparation.restore(field, &mut restored);
@@ -161,7 +163,7 @@ impl Answers {
 
     /// The output that flows into the loss, and what is to be read from it for one sample.
     fn values<'o>(&self, outputs: &'o [Prediction], row: usize, rows: usize) -> Option<(&'o Prediction, &'o [f32])> {
-        let find = |name: &String| outputs.iter().find(|output| output.name == *name && output.sizes[0] == rows);
+        let find = |name: &OutputName| outputs.iter().find(|output| output.name == *name && output.sizes[0] == rows);
         let output = find(self.output.as_ref()?)?;
         let read = self.reading.as_ref().and_then(find).unwrap_or(output);
         Some((output, sample(read, row, rows)))

@@ -7,6 +7,7 @@ use clap::Args;
 use super::open;
 use super::outline::Outline;
 use super::session;
+use crate::graph::OutputName;
 use crate::{model, passes, pipeline};
 
 #[derive(Debug, Args)]
@@ -25,7 +26,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let forward = open::unwrap(forward, outline.sources())?;
     let mut graph = forward.graph;
     graph.updates.clear();
-    graph.outputs.retain(|output| output.name == "loss");
+    graph.outputs.retain(|output| output.name == OutputName::Loss);
     pipeline::add_gradient_outputs(&mut graph, forward.loss);
     passes::run(&mut graph);
     print!("{}", crate::grad::print::equations(&graph, outline.sources()));

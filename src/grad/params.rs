@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Binary, DType, Graph, Op, Output, ParamId, Unary, ValueId};
+use crate::graph::{Binary, DType, Graph, Op, Output, OutputName, ParamId, Unary, ValueId};
 
 /// The gradient of `loss` for each parameter that the graph reads; `differentiate` sums over its reads.
 pub fn by_params(graph: &mut Graph, loss: ValueId) -> Vec<(ParamId, ValueId)> {
@@ -19,13 +19,13 @@ pub fn by_params(graph: &mut Graph, loss: ValueId) -> Vec<(ParamId, ValueId)> {
     first.into_keys().zip(super::differentiate(graph, loss, &wrt)).collect()
 }
 
-/// Adds an output `grad:PARAM` for the L2 norm of each gradient.
+/// Adds an output for the L2 norm of each gradient.
 pub fn add_norms(graph: &mut Graph, gradients: &[(ParamId, ValueId)]) {
     for (param, gradient) in gradients {
         let square = square_sum(graph, *gradient);
         let span = graph.value(square).span;
         let value = graph.unary(Unary::Sqrt, square, span);
-        let name = format!("grad:{}", graph.params[param.0 as usize].name);
+        let name = OutputName::GradientNorm(graph.params[param.0 as usize].name.clone());
         graph.outputs.push(Output { name, value });
     }
 }

@@ -60,7 +60,7 @@ fn with_updates(graph: &Graph) -> Graph {
             Variable::Param(id) => &graph.params[id.0 as usize].name,
             Variable::State(id) => &graph.states[id.0 as usize].name,
         };
-        let output = Output { name: format!("new.{name}"), value: update.value };
+        let output = Output { name: format!("new.{name}").into(), value: update.value };
         graph.outputs.push(output);
     }
     graph
@@ -120,16 +120,8 @@ impl Printer<'_> {
     /// The outputs under valid names; an output's name becomes its value's where that has none.
     fn results(&mut self) -> Vec<(String, ValueId)> {
         let outputs = self.graph.outputs.clone();
-        let results: Vec<(String, ValueId)> = outputs
-            .iter()
-            .map(|output| {
-                let wanted = match output.name.strip_prefix("grad.") {
-                    Some(name) => format!("d_{name}"),
-                    None => output.name.clone(),
-                };
-                (self.fresh(&wanted), output.value)
-            })
-            .collect();
+        let results: Vec<(String, ValueId)> =
+            outputs.iter().map(|output| (self.fresh(&output.name.to_string()), output.value)).collect();
         for (name, id) in &results {
             self.names.entry(*id).or_insert_with(|| name.clone());
         }

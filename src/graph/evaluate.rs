@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use super::scalar::{ClockReading, binary, binary_integer, compare, exceeds, truth, unary};
 use super::{
-    Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, Unary, Value, ValueId, Variable, philox,
+    Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, OutputName, Unary, Value, ValueId, Variable,
+    philox,
 };
 
 /// A row-major tensor of f64.
@@ -84,7 +85,7 @@ impl Default for Feeds {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// Outputs in the graph's order.
-    pub outputs: Vec<(String, Tensor)>,
+    pub outputs: Vec<(OutputName, Tensor)>,
     /// Updates in the graph's order.
     pub updates: Vec<(Variable, Tensor)>,
 }
@@ -92,7 +93,7 @@ pub struct Evaluation {
 impl Evaluation {
     /// The output of this name.
     pub fn output(&self, name: &str) -> Option<&Tensor> {
-        self.outputs.iter().find(|(output, _)| output == name).map(|(_, tensor)| tensor)
+        self.outputs.iter().find(|(output, _)| output.to_string() == name).map(|(_, tensor)| tensor)
     }
 }
 

@@ -14,6 +14,8 @@ pub mod print;
 pub mod scalar;
 pub mod verify;
 
+use std::fmt;
+
 use crate::dim::Dim;
 use crate::source::Span;
 pub use evaluate::{Evaluation, Feeds, Tensor, evaluate};
@@ -203,11 +205,57 @@ pub enum ScalarExpr {
     Select(Box<ScalarExpr>, Box<ScalarExpr>, Box<ScalarExpr>),
 }
 
+/// What a result is, told as its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub enum OutputName {
+    /// A result of a model, by its own name: `logits`.
+    Named(String),
+    /// The loss: `loss`.
+    Loss,
+    /// A metric without states: `metric:accuracy`.
+    Metric(String),
+    /// What is read from a result of the model, which the loss says: `predicted:logits`.
+    Predicted(String),
+    /// The gradient of a parameter: `d_fc.weight`.
+    Gradient(String),
+    /// The L2 norm of a parameter's gradient: `grad:fc.weight`.
+    GradientNorm(String),
+    /// A number that is finite if all elements of a value are: `watch:12`.
+    Watch(ValueId),
+}
+
+impl OutputName {
+    /// Whether it is a figure of merit of the step.
+    pub fn is_figure(&self) -> bool {
+        matches!(self, Self::Loss | Self::Metric(_))
+    }
+}
+
+impl fmt::Display for OutputName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::Loss => f.write_str("loss"),
+            Self::Metric(name) => write!(f, "metric:{name}"),
+            Self::Predicted(name) => write!(f, "predicted:{name}"),
+            Self::Gradient(name) => write!(f, "d_{name}"),
+            Self::GradientNorm(name) => write!(f, "grad:{name}"),
+            Self::Watch(value) => write!(f, "watch:{}", value.0),
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for OutputName {
+    fn from(name: T) -> Self {
+        Self::Named(name.into())
+    }
+}
+
 /// A named result.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Output {
-    /// Its name (`loss`, `logits`, `accuracy`, `grad.fc1.weight`).
-    pub name: String,
+    /// Its name.
+    pub name: OutputName,
     /// Its value.
     pub value: ValueId,
 }

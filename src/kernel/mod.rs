@@ -19,7 +19,7 @@ pub mod winograd;
 
 use std::fmt;
 
-use crate::graph::{Binary, Compare, DType, Unary};
+use crate::graph::{Binary, Compare, DType, OutputName, Unary};
 use crate::source::Span;
 pub use persistent::Persistent;
 pub use winograd::Winograd;
@@ -79,8 +79,8 @@ pub enum Role {
     Input(String),
     /// A number of the host, by name.
     Scalar(String),
-    /// A result, by name.
-    Output(String),
+    /// A result.
+    Output(OutputName),
     /// What lives within a step.
     Temporary(String),
     /// What lives within a slice of a group.
@@ -88,8 +88,8 @@ pub enum Role {
 }
 
 impl Role {
-    /// The name of a result.
-    pub fn output(&self) -> Option<&str> {
+    /// Which result it is, if it is one.
+    pub fn output(&self) -> Option<&OutputName> {
         match self {
             Role::Output(name) => Some(name),
             Role::Param(_) | Role::State(_) | Role::Input(_) | Role::Scalar(_) => None,
@@ -105,7 +105,7 @@ impl fmt::Display for Role {
             Role::State(name) => ("state", name),
             Role::Input(name) => ("input", name),
             Role::Scalar(name) => ("scalar", name),
-            Role::Output(name) => ("output", name),
+            Role::Output(name) => return write!(f, "output:{name}"),
             Role::Temporary(name) => ("temp", name),
             Role::Local(name) => ("local", name),
         };

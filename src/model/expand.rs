@@ -127,7 +127,7 @@ fn finish(
     let Expander { mut graph, layers, diagnostics, .. } = expander;
     match outcome {
         Ok(outputs) if !diagnostics.iter().any(Diagnostic::is_error) => {
-            graph.outputs.extend(outputs.into_iter().map(|(name, value)| Output { name, value }));
+            graph.outputs.extend(outputs.into_iter().map(|(name, value)| Output { name: name.into(), value }));
             debug_assert_eq!(verify::verify(&graph), Ok(()), "an expanded graph passes the verifier");
             Ok((Expanded { graph, layers }, diagnostics))
         }

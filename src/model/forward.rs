@@ -12,10 +12,10 @@ use super::index_range::Demand;
 use super::metric::{MetricUse, metric_uses};
 use super::stack::with_room;
 use super::train_item::{self, TrainItem};
-use super::{Forward, Mode, Resolved};
+use super::{Demands, Forward, Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{DType, Graph, IndirectIndex, Input, Op, Output, ValueId, verify};
+use crate::graph::{DType, Graph, IndirectIndex, Input, Op, Output, OutputName, ValueId, verify};
 use crate::settings::{FieldInfo, FieldRange};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, StatementKind};
@@ -59,7 +59,7 @@ fn expanded<T: Send>(
     training: &Resolved,
     mode: Mode,
     expand: impl FnOnce(&mut Expander<'_>) -> Outcome<T> + Send,
-) -> Result<(Graph, Vec<(ValueId, FieldRange)>, T), Vec<Diagnostic>> {
+) -> Result<(Graph, Demands, T), Vec<Diagnostic>> {
     with_room(|| {
         let mut expander = Expander::new(&training.project, mode);
         let outcome = expand(&mut expander);
@@ -81,14 +81,14 @@ fn expanded<T: Send>(
 pub struct Predicted {
     /// Inputs are the fields that the model takes; outputs are the model's, and [`Predicted::reading`] if there is one.
     pub graph: Graph,
-    /// What reads at values ask of the data, with the value that reads.
-    pub demands: Vec<(ValueId, FieldRange)>,
+    /// What it asks of the data.
+    pub demands: Demands,
     /// The fields that the model takes.
     pub fields: Vec<String>,
     /// The model's output that flows into the loss.
-    pub output: Option<String>,
+    pub output: Option<OutputName>,
     /// The output of the graph that holds what is predicted, where the loss says how to read the model's.
-    pub reading: Option<String>,
+    pub reading: Option<OutputName>,
     /// The first field that the loss names: what the model learned to predict.
     pub target: Option<String>,
 }
@@ -111,9 +111,7 @@ impl Expander<'_> {
         let taken: Vec<String> = model_inputs(&definition).iter().map(|(name, _)| name.name.clone()).collect();
         let fields: Vec<FieldInfo> = fields.iter().filter(|field| taken.contains(&field.name)).cloned().collect();
         let bound = self.model_on_fields(item, batch, &fields)?;
-        for (name, value) in bound.outputs.clone() {
-            self.graph.outputs.push(Output { name, value });
-        }
+        self.name_outputs(&bound.outputs);
         let mut named = Vec::new();
         item.get("loss").iter().for_each(|loss| names_of(loss, &mut named));
         let declared = |name: &&String| training.settings.data.fields.iter().any(|field| field.name == **name);
@@ -123,7 +121,7 @@ impl Expander<'_> {
             graph: Graph::default(),
             demands: Vec::new(),
             fields: taken,
-            output: output.as_ref().map(|(name, _)| name.clone()),
+            output: output.as_ref().map(|(name, _)| name.as_str().into()),
             reading: None,
             target: named.iter().find(declared).cloned(),
         };
@@ -138,7 +136,7 @@ impl Expander<'_> {
             };
             let read = self.nested(&definition, loss.span, |this| this.apply(&stage, vec![given], loss.span))?;
             let value = self.expect_tensor(&Given { name: None, value: read, span: loss.span })?;
-            let name = format!("predicted:{name}");
+            let name = OutputName::Predicted(name);
             self.graph.outputs.push(Output { name: name.clone(), value });
             predicted.reading = Some(name);
         }
@@ -170,9 +168,7 @@ impl Expander<'_> {
 
     pub(super) fn step(&mut self, item: &TrainItem, batch: usize, fields: &[FieldInfo]) -> Outcome<ValueId> {
         let mut bound = self.model_on_fields(item, batch, fields)?;
-        for (name, value) in bound.outputs.clone() {
-            self.graph.outputs.push(Output { name, value });
-        }
+        self.name_outputs(&bound.outputs);
         let before = self.diagnostics.len();
         let loss = self.loss(item, &mut bound);
         self.explain_loss(before, item, &bound, fields);
@@ -181,10 +177,17 @@ impl Expander<'_> {
             self.step_metric(&metric, &bound)?;
         }
         let loss = loss?;
-        self.graph.outputs.push(Output { name: "loss".into(), value: loss });
+        self.graph.outputs.push(Output { name: OutputName::Loss, value: loss });
         self.check_classes(item, fields)?;
         self.check_values(batch)?;
         Ok(loss)
+    }
+
+    /// Makes results of the model outputs of the graph.
+    fn name_outputs(&mut self, outputs: &[(String, ValueId)]) {
+        self.graph
+            .outputs
+            .extend(outputs.iter().map(|(name, value)| Output { name: name.as_str().into(), value: *value }));
     }
 
     /// Refuses values that no machine holds, so that no later count of bytes overflows.
@@ -412,7 +415,7 @@ impl Expander<'_> {
     }
 
     /// The demands on the data, with the value that relies on each.
-    fn field_demands(&self) -> Vec<(ValueId, FieldRange)> {
+    fn field_demands(&self) -> Demands {
         let end = |end: &Option<Dim>, open: i64| end.as_ref().map_or(Some(open), Dim::as_const);
         let range = |demand: &Demand| {
             let range = FieldRange {

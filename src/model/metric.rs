@@ -19,7 +19,7 @@ use super::training::items;
 use super::{Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::graph::{Binary, DType, Graph, Input, Output, StateKind, ValueId, Variable};
+use crate::graph::{Binary, DType, Graph, Input, Output, OutputName, StateKind, ValueId, Variable};
 use crate::settings::MetricSpec;
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind};
@@ -166,7 +166,7 @@ impl Expander<'_> {
                         format!("`{}` gives {}, not one number", metric.name, this.describe(&Meaning::Tensor(value)));
                     return this.fail(Diagnostic::error("bad-metric", metric.span, message));
                 }
-                this.graph.outputs.push(Output { name: format!("metric:{}", metric.name), value });
+                this.graph.outputs.push(Output { name: OutputName::Metric(metric.name.clone()), value });
                 return Ok(None);
             };
             scope.state_kind = Some(StateKind::Metric);

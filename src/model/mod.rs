@@ -112,6 +112,9 @@ pub struct Forward {
     pub graph: Graph,
     /// The loss, rank 0.
     pub loss: ValueId,
-    /// What reads at the values of fields ask of the data, each with the value that relies on it.
-    pub demands: Vec<(ValueId, FieldRange)>,
+    /// What it asks of the data.
+    pub demands: Demands,
 }
+
+/// What reads at the values of fields ask of the data, each with the value that relies on it.
+pub type Demands = Vec<(ValueId, FieldRange)>;

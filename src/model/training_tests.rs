@@ -464,7 +464,7 @@ fn several_outputs_are_visible_in_the_loss() {
         FieldInfo { name: "label".into(), sizes: vec![], dtype: DType::I32, classes: Some(3) },
     ];
     let step = forward(&training, 5, Mode::Train, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
-    let names: Vec<_> = step.graph.outputs.iter().map(|output| output.name.as_str()).collect();
+    let names: Vec<_> = step.graph.outputs.iter().map(|output| output.name.to_string()).collect();
     assert_eq!(names, ["logits", "rebuilt", "metric:mae(rebuilt, x)", "loss"]);
     let states: Vec<_> = step.graph.states.iter().map(|state| state.name.as_str()).collect();
     assert_eq!(states[..2], ["rmse(rebuilt, x).total", "rmse(rebuilt, x).count"]);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::contract::Limits;
 use super::factors::Factors;
-use crate::graph::{Binary, Compare, DType, InputId, ParamId, ScalarId, StateId, Unary, Variable};
+use crate::graph::{Binary, Compare, DType, InputId, OutputName, ParamId, ScalarId, StateId, Unary, Variable};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
 
@@ -122,7 +122,7 @@ type Key = (FormOp, Vec<Id>, Vec<usize>, DType);
 #[derive(Debug, Default)]
 pub(super) struct Form {
     pub values: Vec<FormValue>,
-    pub outputs: Vec<(String, Id)>,
+    pub outputs: Vec<(OutputName, Id)>,
     pub updates: Vec<(Variable, Id)>,
     pub limits: Limits,
     /// How dims are divided into loops; filled once the form is complete.

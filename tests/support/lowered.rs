@@ -50,7 +50,7 @@ pub fn interpreted(graph: &Graph, feeds: &Feeds) -> Evaluation {
 /// The first output or update of `actual` that differs from `expected` by more than `tolerance`, relative to the
 /// largest element of the tensor or 1.
 pub fn difference(expected: &Evaluation, actual: &Evaluation, tolerance: f64) -> Option<String> {
-    let outputs = expected.outputs.iter().zip(&actual.outputs).map(|(a, b)| (a.0.clone(), &a.1, &b.1));
+    let outputs = expected.outputs.iter().zip(&actual.outputs).map(|(a, b)| (a.0.to_string(), &a.1, &b.1));
     let updates = expected.updates.iter().zip(&actual.updates).map(|(a, b)| (format!("{:?}", a.0), &a.1, &b.1));
     for (name, a, b) in outputs.chain(updates) {
         let scale = a.data.iter().filter(|x| x.is_finite()).fold(1.0, |scale: f64, x| scale.max(x.abs()));

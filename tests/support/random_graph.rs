@@ -614,7 +614,7 @@ impl Growth {
         self.graph.updates.push(Update { target: Variable::State(id), value });
         self.graph.outputs.push(Output { name: "loss".into(), value: loss });
         for (place, &value) in last.iter().enumerate() {
-            self.graph.outputs.push(Output { name: format!("inner{place}"), value });
+            self.graph.outputs.push(Output { name: format!("inner{place}").into(), value });
         }
         RandomGraph { graph: self.graph, feeds: self.feeds, loss, params: self.params }
     }

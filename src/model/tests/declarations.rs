@@ -38,7 +38,7 @@ fn several_results_flow_on_and_are_read_by_name() {
                 layer Sum {\n  input a: [N, C]\n  input b: [N, C]\n  return a + b\n}\n\
                 model M {\n  input x: [N, 4]\n  t = x -> Two\n  s = x -> Two -> Sum\n  return t.low, s\n}\n";
     let expanded = good(text);
-    let names: Vec<&str> = expanded.graph.outputs.iter().map(|output| output.name.as_str()).collect();
+    let names: Vec<String> = expanded.graph.outputs.iter().map(|output| output.name.to_string()).collect();
     assert_eq!(names, ["output0", "s"]);
 }
 

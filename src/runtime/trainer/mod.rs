@@ -17,7 +17,7 @@ use super::places::{all_finite, not_finite, places, sizes};
 use super::{init, memory};
 use crate::artifact::{Artifact, Purpose, Step};
 use crate::device::{Device, Loaded, StepInput};
-use crate::graph::{ClockReading, DType, Feeds, Graph, State, StateKind, Tensor as Tensor64, evaluate};
+use crate::graph::{ClockReading, DType, Feeds, Graph, OutputName, State, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program, Role};
 use crate::settings::{Length, Training};
 use crate::source::bytes_text;
@@ -66,7 +66,7 @@ pub struct StepReport {
 #[derive(Clone, Debug)]
 pub struct Prediction {
     /// Its name.
-    pub name: String,
+    pub name: OutputName,
     /// Its sizes; the batch comes first in outputs that have one.
     pub sizes: Vec<usize>,
     /// Its values, row-major.
@@ -274,7 +274,7 @@ impl Trainer {
     pub fn gradient_norms(&self, batch: usize) -> BTreeMap<String, f64> {
         let buffers = &self.step_of(Purpose::Train, batch).program.buffers;
         let norm = |buffer: &Buffer| {
-            let name = buffer.role.output()?.strip_prefix("grad:")?;
+            let OutputName::GradientNorm(name) = buffer.role.output()? else { return None };
             Some((name.to_string(), f64::from(self.device.read_f32(buffer)[0])))
         };
         buffers.iter().filter_map(norm).collect()
@@ -285,13 +285,13 @@ impl Trainer {
         let weight = batch as f64;
         let mut loss = f64::NAN;
         for buffer in &self.artifact.steps[&(kind, batch)].program.buffers {
-            let Some(output) = buffer.role.output() else { continue };
-            if output == "loss" {
-                loss = f64::from(self.device.read_f32(buffer)[0]);
+            let Some(name) = buffer.role.output().filter(|name| name.is_figure()) else { continue };
+            let value = f64::from(self.device.read_f32(buffer)[0]);
+            if let OutputName::Metric(name) = name {
+                self.position.metric_sums.entry(name.clone()).or_default().0 += value * weight;
+            } else {
+                loss = value;
                 self.position.loss_sum.0 += loss * weight;
-            } else if let Some(name) = output.strip_prefix("metric:") {
-                let value = f64::from(self.device.read_f32(buffer)[0]);
-                self.position.metric_sums.entry(name.to_string()).or_default().0 += value * weight;
             }
         }
         self.position.samples += batch as u64;
@@ -369,7 +369,7 @@ impl Trainer {
                 values.truncate(values.len() / filled.rows * batch.rows);
                 *first = batch.rows;
             }
-            Some(Prediction { name: name.to_string(), sizes, values })
+            Some(Prediction { name: name.clone(), sizes, values })
         });
         let outputs: Vec<Prediction> = outputs.collect();
         // Infinity may be meant, as that of a mask.

@@ -3,9 +3,12 @@
 //! Input: the state before the step, and its batch. Output: an operation and its place in the model file. Invariant: all
 //! arguments of the operation named were finite, or it is where such a value enters the step.
 
+use std::collections::HashSet;
+
 use super::{Trainer, TrainerError, load, run_step};
 use crate::artifact::Watched;
-use crate::graph::{Binary, Graph, Op, Unary, Value, ValueId};
+use crate::graph::{Binary, Graph, Op, OutputName, Unary, Value, ValueId};
+use crate::kernel::{Buffer, Role};
 use crate::runtime::data::Batch;
 
 /// See the module's text.
@@ -26,11 +29,12 @@ impl Trainer {
         let loaded = load(&mut *self.device, &self.artifact, &watched.step.program, batch.rows)?;
         let clock = self.extent.clock(self.position.step + 1);
         run_step(&mut *self.device, &self.artifact, &watched.step, loaded, batch, clock);
-        let outputs = watched.step.program.buffers.iter();
-        let broken =
-            outputs.filter(|buffer| buffer.role.output().is_some() && !self.device.read_f32(buffer)[0].is_finite());
-        let names: Vec<&str> = broken.filter_map(|buffer| buffer.role.output()).collect();
-        let is_broken = |value: ValueId| names.contains(&Watched::output(value).as_str());
+        let broken = |buffer: &Buffer| match &buffer.role {
+            Role::Output(OutputName::Watch(value)) => (!self.device.read_f32(buffer)[0].is_finite()).then_some(*value),
+            _ => None,
+        };
+        let broken: HashSet<ValueId> = watched.step.program.buffers.iter().filter_map(broken).collect();
+        let is_broken = |value: ValueId| broken.contains(&value);
         let root = watched.roots.iter().find(|root| is_broken(**root));
         Ok(root.map(|root| self.told(&watched.graph, first_broken(&watched.graph, is_broken, *root))))
     }
