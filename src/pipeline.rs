@@ -13,7 +13,7 @@ use crate::graph::{Binary, DType, Graph, Op, Output, OutputName, ValueId};
 use crate::kernel::Persistent;
 use crate::model::{self, Mode, Resolved};
 use crate::passes;
-use crate::schedule;
+use crate::schedule::{self, Backend};
 use crate::settings::{FieldInfo, FieldRange};
 use crate::source::SourceMap;
 
@@ -129,7 +129,7 @@ pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
     }
 }
 
-/// The steps of a `train` item as plain data: `wanted` of them, each for a number of samples, the first of which has all
+/// The steps of a `train` item for one kind of machine, as plain data: `wanted` of them, each for a number of samples, the first of which has all
 /// parameters and states. With `gradient_norms`, training steps measure them too.
 ///
 /// # Errors
@@ -139,6 +139,7 @@ pub fn artifact(
     fields: &[FieldInfo],
     wanted: &[(Purpose, usize)],
     gradient_norms: bool,
+    backend: &dyn Backend,
 ) -> Result<Artifact, Vec<Diagnostic>> {
     let (purpose, rows) = wanted[0];
     let first = step_graph(training, fields, (purpose, rows), gradient_norms)?;
@@ -146,9 +147,9 @@ pub fn artifact(
     let mut steps = BTreeMap::new();
     for key in &wanted[1..] {
         let graph = step_graph(training, fields, *key, gradient_norms)?;
-        steps.insert(*key, Step::new(&graph, schedule::plan(&graph, &persistent)));
+        steps.insert(*key, Step::new(&graph, schedule::plan(&graph, &persistent, backend)));
     }
-    steps.insert(wanted[0], Step::new(&first, schedule::plan(&first, &persistent)));
+    steps.insert(wanted[0], Step::new(&first, schedule::plan(&first, &persistent, backend)));
     let meaning = match purpose {
         // What is measured on the side is no part of it.
         Purpose::Train if gradient_norms => meaning(&step_graph(training, fields, (purpose, rows), false)?),
@@ -179,6 +180,7 @@ pub fn watched(
     fields: &[FieldInfo],
     rows: usize,
     persistent: &Persistent,
+    backend: &dyn Backend,
 ) -> Result<Watched, Vec<Diagnostic>> {
     let graph = step_graph(training, fields, (Purpose::Train, rows), false)?;
     let loss = graph.outputs.iter().filter(|output| output.name == OutputName::Loss).map(|output| output.value);
@@ -193,7 +195,7 @@ pub fn watched(
         let sum = opened.sum(difference, &axes, value.span);
         opened.outputs.push(Output { name: OutputName::Watch(id), value: sum });
     }
-    let step = Step::new(&opened, schedule::plan(&opened, persistent));
+    let step = Step::new(&opened, schedule::plan(&opened, persistent, backend));
     Ok(Watched { step, graph, roots })
 }
 

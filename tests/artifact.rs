@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ansatz::artifact::{Artifact, Purpose};
+use ansatz::cpu::Lowering;
 use ansatz::cpu::code::{self, Options};
 use ansatz::machine::Level;
 use ansatz::model;
@@ -24,7 +25,7 @@ fn artifact(path: &Path, settings: &[(String, String)]) -> (Vec<u8>, Dataset) {
     let short = dataset.train.len() % training.settings.batch;
     let wanted = [(Purpose::Train, training.settings.batch), (Purpose::Train, short)];
     let wanted = if short == 0 { &wanted[..1] } else { &wanted };
-    let made = pipeline::artifact(&training, &dataset.fields, wanted, false);
+    let made = pipeline::artifact(&training, &dataset.fields, wanted, false, &Lowering::default());
     (made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound"), dataset)
 }
 

@@ -4,13 +4,11 @@
 use ansatz::graph::{Graph, Output};
 use ansatz::kernel::print::bands_text;
 use ansatz::kernel::{Kernel, Persistent, Program};
-use ansatz::schedule::{Limits, plan_within};
+use ansatz::schedule::plan;
 
 use crate::library::prepared;
 use crate::shapes::check;
-
-/// Small enough that products of these sizes run by the primitive.
-const SMALL: Limits = Limits { product: 1, sides: [1, 1, 1], sum: 1 << 20, leaf: 1 << 20, tile: 2, slices: 2 };
+use crate::support::lowered::small;
 
 /// The step with the loss and all gradients.
 fn program(body: &str) -> Program {
@@ -24,7 +22,8 @@ fn program(body: &str) -> Program {
 
 fn planned(mut graph: Graph) -> Program {
     ansatz::passes::run(&mut graph);
-    plan_within(&graph, &Persistent::of(&graph), SMALL)
+    // Products of these sizes run by the primitive.
+    plan(&graph, &Persistent::of(&graph), &small([1; 3], 1 << 20, 1 << 20))
 }
 
 /// The bands of all products that have some, sorted.

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ansatz::cpu::Lowering;
 use ansatz::kernel::{Nest, Persistent, Program};
 use ansatz::model::Project;
 use ansatz::source::FileId;
@@ -146,7 +147,7 @@ fn step(text: &str) -> Program {
     let fields = runtime::data::fields(&training.settings.data).unwrap_or_else(|found| panic!("{found:#?}"));
     let graph = pipeline::training_graph(&training, training.settings.batch, &fields, false);
     let graph = graph.unwrap_or_else(|found| panic!("{found:#?}"));
-    schedule::plan(&graph, &Persistent::of(&graph))
+    schedule::plan(&graph, &Persistent::of(&graph), &Lowering::default())
 }
 
 /// Nodes of all phases, and the kernels.
@@ -205,7 +206,7 @@ fn the_adversarial_models_pass_check() {
         [activations, squares, integrator, stencil, recursion, unrolled_lstm, repeated_gru, wide_sum, concatenation];
     for make in makes {
         let (project, file) = load(&make(12));
-        let found = workspace::check::check(&project, file);
+        let found = workspace::check::check(&project, file, &Lowering::default());
         assert!(found.is_empty(), "{found:#?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Machine code against the reference evaluator: the same random graphs, in f32 and on several threads.
 
+use ansatz::cpu::Lowering;
 use ansatz::cpu::code::{self, Options};
 use ansatz::cpu::run::Arena;
 use ansatz::device::StepInput;
@@ -7,7 +8,7 @@ use ansatz::graph::{DType, Evaluation, Feeds, Graph, Op, evaluate};
 use ansatz::kernel::Persistent;
 use ansatz::machine::Level;
 use ansatz::machine::pool::Pool;
-use ansatz::schedule::{Limits, plan_within};
+use ansatz::schedule::plan;
 
 use crate::random_graphs::with_gradients;
 use crate::support::lowered::{collected, difference, fed};
@@ -20,12 +21,12 @@ const TOLERANCE: f64 = 2e-3;
 
 /// The step planned, compiled and run.
 pub fn compiled(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool) -> Evaluation {
-    compiled_within(graph, feeds, level, pool, Limits::default())
+    compiled_within(graph, feeds, level, pool, Lowering::default())
 }
 
-/// The same with other limits of what becomes a product.
-pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, limits: Limits) -> Evaluation {
-    let program = plan_within(graph, &Persistent::of(graph), limits);
+/// The same with another lowering.
+pub fn compiled_within(graph: &Graph, feeds: &Feeds, level: Level, pool: &Pool, lowering: Lowering) -> Evaluation {
+    let program = plan(graph, &Persistent::of(graph), &lowering);
     let executable = code::load(&program, &Options { level, profile: false, tuning: Default::default() })
         .expect("the program compiles");
     let mut arena = Arena::new(&program).expect("memory");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ansatz::cpu::Lowering;
 use ansatz::cpu::code::{self, Options};
 use ansatz::cpu::run::Arena;
 use ansatz::device::StepInput;
@@ -44,7 +45,7 @@ fn figure(
         FieldInfo { name: "target".into(), sizes, dtype, classes: class.then_some(columns) },
     ];
     let graph = evaluation_graph(&training, rows, &fields).unwrap_or_else(|found| panic!("{found:#?}"));
-    let program = plan(&graph, &Persistent::of(&graph));
+    let program = plan(&graph, &Persistent::of(&graph), &Lowering::default());
     let options = Options { level, profile: false, tuning: Default::default() };
     let executable = code::load(&program, &options).expect("the program compiles");
     let (mut arena, pool) = (Arena::new(&program).expect("memory"), Pool::new(1));

@@ -1,12 +1,14 @@
 //! Plans of random graphs, interpreted, against the reference evaluator.
 
+use ansatz::cpu::Lowering;
 use ansatz::graph::{Feeds, Graph, Tensor, Update, Variable, evaluate};
 use ansatz::kernel::interpret::{Arena, interpret};
 use ansatz::kernel::print::print;
 use ansatz::kernel::{Persistent, Role};
-use ansatz::schedule::{Limits, plan_within};
+use ansatz::schedule::plan;
 
 use crate::random_graphs::with_gradients;
+use crate::support::lowered::small;
 use crate::support::random_graph::RandomGraph;
 
 const GRAPHS: u64 = 500;
@@ -15,8 +17,8 @@ const GRAPHS: u64 = 500;
 const TOLERANCE: f64 = 1e-9;
 
 /// The first output or update in which the plan's results differ from the evaluator's.
-fn difference(graph: &Graph, feeds: &Feeds, limits: Limits) -> Option<String> {
-    let program = plan_within(graph, &Persistent::of(graph), limits);
+fn difference(graph: &Graph, feeds: &Feeds, lowering: Lowering) -> Option<String> {
+    let program = plan(graph, &Persistent::of(graph), &lowering);
     let mut arena = Arena::new(program.arena_bytes);
     let mut write = |role: Role, data: &[f64]| arena.write(program.find(&role).expect("declared"), data);
     feeds.params.iter().for_each(|(name, tensor)| write(Role::Param(name.clone()), &tensor.data));
@@ -65,26 +67,26 @@ fn with_descent(seed: u64) -> RandomGraph {
     random
 }
 
-fn check(seed: u64, limits: Limits) {
+fn check(seed: u64, lowering: Lowering) {
     let RandomGraph { mut graph, feeds, .. } = with_descent(seed);
-    if let Some(text) = difference(&graph, &feeds, limits) {
+    if let Some(text) = difference(&graph, &feeds, lowering) {
         panic!("graph {seed} as built: {text}");
     }
     ansatz::passes::run(&mut graph);
-    if let Some(text) = difference(&graph, &feeds, limits) {
+    if let Some(text) = difference(&graph, &feeds, lowering) {
         panic!("graph {seed} after passes: {text}");
     }
 }
 
 #[test]
 fn plans_of_random_steps_agree_with_the_evaluator() {
-    (0..GRAPHS).for_each(|seed| check(seed, Limits::default()));
+    (0..GRAPHS).for_each(|seed| check(seed, Lowering::default()));
 }
 
 #[test]
 fn products_and_leaves_of_every_size_agree_with_the_evaluator() {
     for sides in [[1, 1, 1], [4, 1, 1]] {
-        let limits = Limits { product: 1, sides, sum: 4, leaf: 2, tile: 2, slices: 2 };
-        (0..GRAPHS).for_each(|seed| check(seed, limits));
+        let lowering = small(sides, 4, 2);
+        (0..GRAPHS).for_each(|seed| check(seed, lowering));
     }
 }

@@ -1,20 +1,16 @@
 //! Contractions of sizes that fit no tile, at every instruction-set level against the reference evaluator: forward and
 //! both gradients of convolutions, pools, linear layers and attention. Every contraction that can be one is a product.
 
-use ansatz::graph::{Output, evaluate};
+use ansatz::cpu::Lowering;
+use ansatz::graph::{Output, Precision, evaluate};
 use ansatz::kernel::{KernelKind, Persistent};
 use ansatz::machine::Level;
 use ansatz::machine::pool::Pool;
-use ansatz::schedule::{Limits, plan_within};
+use ansatz::schedule::plan;
 
 use crate::library::prepared;
 use crate::machine_code::compiled_within;
-use crate::support::lowered::difference;
-
-/// Even the smallest products run by the primitive: odd sizes, single rows, tails.
-const SMALL: Limits = Limits { product: 1, sides: [1, 1, 1], sum: 64, leaf: 16, tile: 2, slices: 2 };
-/// Thin sides and small ones apart, as in training.
-const THIN: Limits = Limits { product: 1, sides: [4, 2, 2], sum: 64, leaf: 16, tile: 2, slices: 2 };
+use crate::support::lowered::{difference, small};
 
 /// f32 against f64: sums of some thousand terms around 1, each rounded to 6e-8, relative to the largest element.
 const TOLERANCE: f64 = 5e-5;
@@ -31,11 +27,12 @@ pub fn check(body: &str) {
     ansatz::passes::run(&mut graph);
     let (one, three) = (Pool::new(1), Pool::new(3));
     for level in Level::available() {
-        for limits in [Limits::default(), SMALL, THIN] {
-            let actual = compiled_within(&graph, &feeds, level, &one, limits);
-            assert_eq!(difference(&expected, &actual, TOLERANCE), None, "{level}, {limits:?}: {body}");
-            let threaded = compiled_within(&graph, &feeds, level, &three, limits);
-            assert_eq!(difference(&actual, &threaded, 0.0), None, "three threads, {level}, {limits:?}: {body}");
+        // Even the smallest products run by the primitive: odd sizes, single rows, tails; then thin sides and small ones apart.
+        for lowering in [Lowering::default(), small([1; 3], 64, 16), small([4, 2, 2], 64, 16)] {
+            let actual = compiled_within(&graph, &feeds, level, &one, lowering);
+            assert_eq!(difference(&expected, &actual, TOLERANCE), None, "{level}, {lowering:?}: {body}");
+            let threaded = compiled_within(&graph, &feeds, level, &three, lowering);
+            assert_eq!(difference(&actual, &threaded, 0.0), None, "three threads, {level}, {lowering:?}: {body}");
         }
     }
 }
@@ -113,14 +110,15 @@ fn filtered(input: &[usize], arguments: &str) {
     ansatz::passes::run(&mut graph);
     let (one, three) = (Pool::new(1), Pool::new(3));
     for (tile, tolerance) in [(2, TOLERANCE), (4, 10.0 * TOLERANCE)] {
-        let limits = Limits { tile, ..Limits::default() };
-        let program = plan_within(&graph, &Persistent::of(&graph), limits);
+        graph.precision = if tile == 2 { Precision::Strict } else { Precision::Fast };
+        let lowering = Lowering::default();
+        let program = plan(&graph, &Persistent::of(&graph), &lowering);
         let chosen = program.kernels.iter().filter(|kernel| matches!(kernel.kind, KernelKind::Winograd(_))).count();
         assert_eq!(chosen, 3, "products by minimal filtering: {body}");
         for level in Level::available() {
-            let actual = compiled_within(&graph, &feeds, level, &one, limits);
+            let actual = compiled_within(&graph, &feeds, level, &one, lowering);
             assert_eq!(difference(&expected, &actual, tolerance), None, "{level}, tiles of {tile}: {body}");
-            let threaded = compiled_within(&graph, &feeds, level, &three, limits);
+            let threaded = compiled_within(&graph, &feeds, level, &three, lowering);
             assert_eq!(difference(&actual, &threaded, 0.0), None, "three threads, {level}: {body}");
         }
     }

@@ -1,5 +1,6 @@
 //! Kernels that run slice by slice: where such groups form, and that results do not show it.
 
+use ansatz::cpu::Lowering;
 use ansatz::dim::Dim;
 use ansatz::grad::differentiate;
 use ansatz::graph::{
@@ -8,7 +9,7 @@ use ansatz::graph::{
 use ansatz::kernel::{Kernel, KernelKind, Persistent, Program};
 use ansatz::machine::Level;
 use ansatz::machine::pool::Pool;
-use ansatz::schedule::{Limits, plan_within};
+use ansatz::schedule::plan;
 use ansatz::source::{FileId, Span};
 
 use crate::machine_code::compiled_within;
@@ -20,8 +21,8 @@ fn span() -> Span {
     Span::new(FileId(0), 0, 0)
 }
 
-fn limits(slices: usize) -> Limits {
-    Limits { slices, ..Limits::default() }
+fn lowering(slices: usize) -> Lowering {
+    Lowering { slices, ..Lowering::default() }
 }
 
 /// A graph with its feeds.
@@ -110,7 +111,7 @@ impl Case {
     }
 
     fn plan(&self, slices: usize) -> Program {
-        plan_within(&self.graph, &Persistent::of(&self.graph), limits(slices))
+        plan(&self.graph, &Persistent::of(&self.graph), &lowering(slices))
     }
 }
 
@@ -146,11 +147,11 @@ fn a_group_gives_the_bits_of_its_kernels_alone_on_any_number_of_threads() {
     let case = Case::attention(SIZES);
     let expected = evaluate(&case.graph, &case.feeds);
     for level in Level::available() {
-        let alone = compiled_within(&case.graph, &case.feeds, level, &Pool::new(1), limits(UNGROUPED));
+        let alone = compiled_within(&case.graph, &case.feeds, level, &Pool::new(1), lowering(UNGROUPED));
         // Rows of 40 exponentials and products of depth 40 in f32.
         assert_eq!(difference(&expected, &alone, 1e-4), None, "{level}");
         for threads in [1, 2, 3, 7] {
-            let grouped = compiled_within(&case.graph, &case.feeds, level, &Pool::new(threads), limits(16));
+            let grouped = compiled_within(&case.graph, &case.feeds, level, &Pool::new(threads), lowering(16));
             assert_eq!(difference(&alone, &grouped, 0.0), None, "{level}, {threads} threads");
         }
     }
@@ -178,6 +179,6 @@ fn no_group_forms_where_a_slice_would_read_anothers_elements() {
     assert!(program.group_of(first).is_none(), "{:?}", program.groups);
     assert_eq!(case.graph.value(o).dtype, DType::F32);
     let expected = evaluate(&case.graph, &case.feeds);
-    let actual = compiled_within(&case.graph, &case.feeds, ansatz::machine::detect(), &Pool::new(3), limits(16));
+    let actual = compiled_within(&case.graph, &case.feeds, ansatz::machine::detect(), &Pool::new(3), lowering(16));
     assert_eq!(difference(&expected, &actual, 1e-4), None);
 }

@@ -3,6 +3,7 @@
 //! The model is a line through points: small enough that each snapshot can be read and checked by hand.
 //! A changed snapshot is accepted by `cargo insta review`, never unread; under `CI=1` it fails.
 
+use ansatz::cpu::Lowering;
 use ansatz::diagnostics::Diagnostic;
 use ansatz::kernel::Persistent;
 use ansatz::model::{self, Mode, Project};
@@ -55,7 +56,7 @@ fn a_line_through_points_at_every_stage() {
     let step = expect(pipeline::training_graph(&training, training.settings.batch, &fields, false));
     insta::assert_snapshot!("step", graph::print::print(&step, &project.sources));
 
-    let program = schedule::plan(&step, &Persistent::of(&step));
+    let program = schedule::plan(&step, &Persistent::of(&step), &Lowering::default());
     insta::assert_snapshot!("plan", schedule::report(&program, &project.sources).to_string());
     insta::assert_snapshot!("kernels", kernel::print::print(&program));
 }

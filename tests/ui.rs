@@ -9,6 +9,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use ansatz::cpu::Lowering;
 use ansatz::diagnostics::{Diagnostic, render};
 use ansatz::model::Project;
 use ansatz::workspace::check::check;
@@ -33,7 +34,7 @@ fn folder() -> PathBuf {
 fn findings(name: &str, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> String {
     let (project, file, mut found) = Project::load(Path::new(name), Some(Path::new("")), read);
     if !found.iter().any(Diagnostic::is_error) {
-        found.extend(check(&project, file));
+        found.extend(check(&project, file, &Lowering::default()));
     }
     render::human(&found, &project.sources, false)
 }

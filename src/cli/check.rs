@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{Failure, fmt, open};
+use crate::cpu::Lowering;
 use crate::diagnostics::{Diagnostic, render};
 use crate::workspace::{self, check::check};
 
@@ -37,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     for path in &files {
         let (project, file, mut diagnostics) = workspace::project(path);
         if !diagnostics.iter().any(Diagnostic::is_error) {
-            diagnostics.extend(check(&project, file));
+            diagnostics.extend(check(&project, file, &Lowering::default()));
         }
         failed |= diagnostics.iter().any(|d| d.is_error() || arguments.deny_warnings);
         match arguments.format {

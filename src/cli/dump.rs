@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         print!("{}", graph::print::print(&step, sources));
         return Ok(());
     }
-    let program = schedule::plan(&step, &Persistent::of(&step));
+    let program = schedule::plan(&step, &Persistent::of(&step), &cpu::Lowering::default());
     let level = crate::machine::detect();
     let text = match arguments.stage {
         Stage::Schedule => schedule::report(&program, sources).to_string(),

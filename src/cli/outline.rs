@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::{Failure, open};
+use crate::cpu::Lowering;
 use crate::kernel::{Persistent, Program};
 use crate::model::{self, Resolved};
 use crate::pipeline;
@@ -44,9 +45,9 @@ impl Outline {
         let train = open::unwrap(train, sources)?;
         let persistent = Persistent::of(&train);
         if !inference {
-            return Ok(schedule::plan(&train, &persistent));
+            return Ok(schedule::plan(&train, &persistent, &Lowering::default()));
         }
         let graph = pipeline::prediction_graph(training, training.settings.batch, &self.fields);
-        Ok(schedule::plan(&open::unwrap(graph, sources)?, &persistent))
+        Ok(schedule::plan(&open::unwrap(graph, sources)?, &persistent, &Lowering::default()))
     }
 }

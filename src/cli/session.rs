@@ -8,6 +8,7 @@ use super::progress::Progress;
 use super::tuning::Cache;
 use super::{Failure, open};
 use crate::artifact::{Purpose, Watched};
+use crate::cpu::Lowering;
 use crate::cpu::code::{self, Options};
 use crate::kernel::Persistent;
 use crate::machine::{self, Level};
@@ -175,7 +176,8 @@ impl Session {
         measures: Measures,
     ) -> Result<Trainer, Failure> {
         let (level, threads) = (machine.level()?, machine.threads());
-        let artifact = pipeline::artifact(&self.training, &self.dataset.fields, steps, measures.gradient_norms);
+        let (norms, backend) = (measures.gradient_norms, Lowering::default());
+        let artifact = pipeline::artifact(&self.training, &self.dataset.fields, steps, norms, &backend);
         let artifact = open::unwrap(artifact, self.sources())?;
         let tuning = Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default();
         let options = Options { level, profile: measures.profile, tuning };
@@ -185,7 +187,7 @@ impl Session {
 
     /// The training step for so many samples, opened up to see what is not finite.
     pub(super) fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched> {
-        pipeline::watched(&self.training, &self.dataset.fields, rows, persistent).ok()
+        pipeline::watched(&self.training, &self.dataset.fields, rows, persistent, &Lowering::default()).ok()
     }
 
     /// What the run is made from.

@@ -1,6 +1,6 @@
 //! The loop IR between schedule and machine code: what runs, in which order, over which bytes.
 //!
-//! Input: built by `schedule` from a graph with bound sizes. Output: read by `cpu` (and later `cuda`).
+//! Input: built by `schedule` from a graph with bound sizes, rewritten by a back end. Output: read by that back end.
 //! Invariant: every load and store of a nest lies inside its buffer for every point of its domain,
 //! unless it carries a guard that says otherwise. Buffers are offsets from one base pointer. [`verify`] lists
 //! all rules and checks them.
@@ -400,6 +400,18 @@ impl Program {
     /// The group that a kernel belongs to.
     pub fn group_of(&self, kernel: usize) -> Option<&Group> {
         self.groups.iter().find(|group| group.kernels.contains(&kernel))
+    }
+
+    /// The first and last kernel that touches each buffer.
+    pub fn lives(&self) -> Vec<Option<(usize, usize)>> {
+        let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.buffers.len()];
+        for (number, kernel) in self.kernels.iter().enumerate() {
+            for buffer in kernel.buffers() {
+                let life = &mut lives[buffer.0 as usize];
+                *life = Some((life.map_or(number, |(first, _)| first), number));
+            }
+        }
+        lives
     }
 
     /// The buffer that holds this.

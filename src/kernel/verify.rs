@@ -27,6 +27,7 @@ mod nest;
 
 use std::collections::BTreeMap;
 
+use super::print::kernel_text;
 use super::winograd::{Geometry, Kind};
 use super::{BufferId, Group, Kernel, KernelKind, Lanes, Product, Program, Winograd};
 use crate::graph::DType;
@@ -84,6 +85,20 @@ pub fn verify_kernels(program: &Program) -> Result<(), Vec<Violation>> {
     };
     let found: Vec<Violation> = program.kernels.iter().enumerate().filter_map(check).collect();
     if found.is_empty() { Ok(()) } else { Err(found) }
+}
+
+/// Holds what a rewrite has made against these rules, in debug builds.
+///
+/// # Panics
+/// Where the rewrite has broken one.
+pub fn check(rewrite: &str, program: &Program, verify: fn(&Program) -> Result<(), Vec<Violation>>) {
+    if cfg!(debug_assertions)
+        && let Err(found) = verify(program)
+    {
+        let kernel = |position: usize| kernel_text(program, &program.kernels[position]);
+        let found = found.iter().map(|each| format!("{each}\n{}", each.kernel.map(kernel).unwrap_or_default()));
+        panic!("`{rewrite}` has broken rules of the loop IR:\n{}", found.collect::<Vec<_>>().join("\n"));
+    }
 }
 
 fn check_kernel(program: &Program, kernel: &Kernel) -> Checked {

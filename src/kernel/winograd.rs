@@ -1,7 +1,7 @@
 //! Which products are correlations over two dims that Winograd's minimal filtering computes with fewer multiplications.
 //!
-//! Input: the loops of a [`Product`]. Output: its [`Geometry`], and the tile to use. Invariant: everything follows from
-//! extents and strides; a product without geometry, or not worth it, is computed directly.
+//! Input: the loops of a [`Product`]. Output: its [`Geometry`]. Invariant: everything follows from extents and
+//! strides; a product without geometry is computed directly.
 //!
 //! F(m, r) gives m outputs of r taps with m + r - 1 multiplications (Winograd 1980; Lavin and Gray 2016). A summed index
 //! and an output index that one operand (the data) sees only as their sum, and of which the other (the taps) sees the
@@ -12,15 +12,6 @@ use super::{BufferId, Product, ProductLoop};
 
 /// Taps, or outputs, of a window's short side.
 pub const SHORT: usize = 3;
-/// Fewest channels on each side that repay the transforms.
-const FEWEST_CHANNELS: usize = 16;
-/// Fewest tiles of a product.
-const FEWEST_TILES: usize = 32;
-/// Most tiles in a row.
-const MOST_IN_A_ROW: usize = 256;
-/// Least quotient of multiplications before and after.
-const LEAST_GAIN: f64 = 1.5;
-
 /// A product computed by minimal filtering in two dims.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Winograd {
@@ -108,7 +99,8 @@ pub struct Geometry {
     pub summed: Vec<Dim>,
 }
 
-fn count(dims: &[Dim]) -> usize {
+/// Iterations of all these loops.
+pub fn count(dims: &[Dim]) -> usize {
     dims.iter().map(|dim| dim.extent).product()
 }
 
@@ -166,34 +158,6 @@ impl Geometry {
             Kind::Taps => self.windows[window].outputs,
             Kind::Outputs => self.windows[window].taps,
         }
-    }
-
-    /// Multiplications of the direct sum divided by those with tiles of this size.
-    fn gain(&self, tile: usize) -> f64 {
-        let one = |window: usize| {
-            let long = self.long(window);
-            (long * SHORT) as f64 / (long.div_ceil(tile) * (tile + SHORT - 1)) as f64
-        };
-        one(0) * one(1)
-    }
-
-    /// The tile of most gain among those of at most `largest` that repay the transforms.
-    pub fn tile(&self, largest: usize) -> Option<usize> {
-        let pays = |tile: &usize| *tile <= largest && self.pays(*tile);
-        [2, 4].into_iter().filter(pays).max_by(|a, b| self.gain(*a).total_cmp(&self.gain(*b)))
-    }
-
-    fn pays(&self, tile: usize) -> bool {
-        let [rows, columns, summed] = [&self.rows, &self.columns, &self.summed].map(|dims| count(dims));
-        let per_image = self.long(0).div_ceil(tile) * self.long(1).div_ceil(tile);
-        let (channels, tiles) = match self.kind {
-            // The filter is transformed once, for one correlation.
-            Kind::Taps if !self.batch.is_empty() => return false,
-            Kind::Taps => (rows.min(summed), columns * per_image),
-            Kind::Outputs => (rows.min(columns), summed * per_image),
-        };
-        let fits = self.long(1).div_ceil(tile) <= MOST_IN_A_ROW;
-        fits && channels >= FEWEST_CHANNELS && tiles >= FEWEST_TILES && self.gain(tile) >= LEAST_GAIN
     }
 
     /// Elements of the transformed taps.
@@ -274,8 +238,6 @@ mod tests {
         assert_eq!(geometry.windows[0], Window { outputs: 8, taps: 3, data: 12, tap: 3, output: 10 });
         assert_eq!(geometry.windows[1], Window { outputs: 10, taps: 3, data: 1, tap: 1, output: 1 });
         assert_eq!([&geometry.columns, &geometry.rows, &geometry.summed].map(|dims| count(dims)), [20, 32, 16]);
-        assert_eq!(geometry.tile(2), Some(2));
-        assert_eq!(geometry.tile(4), Some(4));
         assert_eq!(geometry.filter_elements(4), 36 * 32 * 16);
     }
 
@@ -299,7 +261,6 @@ mod tests {
         );
         let geometry = Geometry::of(&gradient).expect("a correlation");
         assert_eq!((geometry.kind, geometry.long(0), geometry.long(1)), (Kind::Outputs, 8, 10));
-        assert_eq!(geometry.tile(2), Some(2));
     }
 
     #[test]
@@ -307,12 +268,5 @@ mod tests {
         assert_eq!(Geometry::of(&forward(2, 3)), None);
         assert_eq!(Geometry::of(&forward(1, 5)), None);
         assert_eq!(Geometry::of(&product(&[lp(64, 64, 0, 64)], &[lp(64, 0, 1, 1)], &[lp(64, 1, 64, 0)])), None);
-    }
-
-    #[test]
-    fn a_tile_is_chosen_only_where_it_repays() {
-        let mut few = forward(1, 3);
-        few.k[0].extent = 3;
-        assert_eq!(Geometry::of(&few).expect("a correlation").tile(4), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Bands: where, by the equations, an operand of a product is zero or its result does not matter.
 //!
-//! Input: kernels in order, before they are grouped. Output: [`Product::bands`]. Invariant: a band follows from comparisons of
+//! Input: a program before its back end rewrites it. Output: [`Product::bands`]. Invariant: a band follows from comparisons of
 //! loop indices and from guards alone; leaving out a summand outside it changes no value that is read, except that
 //! 0 · ∞ and 0 · NaN count as 0 there.
 //!
@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::graph::{Binary, Compare, DType, Unary};
-use crate::kernel::{BufferId, Kernel, KernelKind, Linear, Nest, NodeId, NodeOp, Phase, Product};
+use crate::kernel::{BufferId, Kernel, KernelKind, Linear, Nest, NodeId, NodeOp, Phase, Product, Program, Role};
 use zone::{Access, Zone};
 
 mod zone;
@@ -60,8 +60,11 @@ struct Known {
 /// How a nest reads a buffer, and where what it reads does not matter.
 type Read = (Access, Zone);
 
-/// Gives products their bands. `is_temporary` holds back buffers that others may read.
-pub(super) fn find(kernels: &mut [Kernel], is_temporary: impl Fn(BufferId) -> bool) {
+/// Gives products their bands.
+pub(super) fn find(program: &mut Program) {
+    let Program { buffers, kernels, .. } = program;
+    // Others may be read from outside.
+    let is_temporary = |buffer: BufferId| matches!(buffers[buffer.0 as usize].role, Role::Temporary(_));
     let writes = writes(kernels);
     let once = |buffer: BufferId| writes.get(&buffer) == Some(&1);
     let mut known: BTreeMap<BufferId, Known> = BTreeMap::new();

@@ -1,66 +1,19 @@
 //! Contractions to views, reductions, scatters and products.
 //!
-//! Input: a [`Contract`] and the sizes it meets. Output: form values. Every choice depends on sizes alone, so the
-//! same model gives the same program on every machine.
+//! Input: a [`Contract`] and the sizes it meets. Output: form values. Every choice follows from sizes and the target's
+//! numbers.
 //!
 //! A contraction written at affine places is turned around where each output dim holds a domain index of
 //! coefficient ±1 that occurs nowhere else on the left (`y = i + u - p` gives `i = y - u + p`): then it is read
 //! only, and the input gradient of a convolution of stride 1 is a convolution again. What cannot be turned around
 //! (strided windows) is scattered from a temporary.
 
-use super::form::{Form, FormOp, GatherIndex, Guard, Id, Piece, ProductForm};
-use super::lower::{linear, multiply};
+use super::form::{ELEMENT_BYTES, Form, FormOp, GatherIndex, Guard, Id, Piece, ProductForm, linear};
 use super::pieces;
-use crate::graph::{Contract, DType, Precision};
+use super::target::Products;
+use crate::graph::{Binary, Contract, DType};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
-
-/// Sizes at which contractions are lowered, and kernels grouped, one way or another. The same on every machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Scalar multiplications under which a product is a plain nest that fuses with its neighbours.
-    pub product: usize,
-    /// Least rows and columns of a product, the smaller first, and its least depth.
-    pub sides: [usize; 3],
-    /// Summed elements from which a sum of few results is split into leaves.
-    pub sum: usize,
-    /// Summed elements that a leaf of a product keeps at least.
-    pub leaf: usize,
-    /// The largest tile of minimal filtering: 2, or 4 where larger rounding errors are allowed; 0: none.
-    pub tile: usize,
-    /// Fewest slices of a group of kernels: as many threads should find about equal work.
-    pub slices: usize,
-}
-
-impl Default for Limits {
-    /// What training uses.
-    fn default() -> Self {
-        Self { product: 8192, sides: [4, 8, 4], sum: 16_384, leaf: 4096, tile: 2, slices: 16 }
-    }
-}
-
-/// How many times the multiplications of a product a batch of thin ones has at least, all together.
-const THIN: usize = 8;
-/// How often the elements of a thin product's larger operand are read at least, on average.
-const REUSE: usize = 2;
-impl Limits {
-    /// What training uses at this precision.
-    pub fn of(precision: Precision) -> Self {
-        match precision {
-            Precision::Strict => Self::default(),
-            Precision::Fast => Self { tile: 4, ..Self::default() },
-        }
-    }
-}
-
-/// Results from which a reduction has enough independent work without a split.
-const MANY_SUMS: usize = 16;
-/// Elements of columns to be summed from which they are split: 2 MiB, more than an L2.
-const LONG_COLUMNS: usize = 1 << 19;
-/// Results above which a product has enough independent work without a split.
-const MANY_RESULTS: usize = 1 << 16;
-/// Greatest number of leaves of a split reduction or product.
-const LEAVES: usize = 16;
 
 /// Domain indices expressed by output dims.
 pub(super) struct Inverse {
@@ -259,14 +212,14 @@ pub(super) fn sum(form: &mut Form, arg: Id, axes: usize, span: Span) -> Id {
     let sizes = form.sizes(arg).to_vec();
     let rank = sizes.len() - axes;
     let (results, summands) = (sizes[..rank].iter().product::<usize>(), sizes[rank..].iter().product::<usize>());
-    let few_long = results < MANY_SUMS && summands >= form.limits.sum;
+    let few_long = results < form.target.tasks && summands >= form.target.small_work;
     let long_columns = has_long_columns(form, arg, rank);
     if axes == 0 || !(few_long || long_columns) {
         return form.reduce(ReductionKind::Sum, arg, axes, span);
     }
     let widest = (rank..sizes.len()).max_by_key(|&axis| (sizes[axis], std::cmp::Reverse(axis)));
     let axis = widest.expect("a sum has a summed axis");
-    let leaves = divisor(sizes[axis], LEAVES);
+    let leaves = divisor(sizes[axis], form.target.tasks);
     if leaves == 1 {
         return form.reduce(ReductionKind::Sum, arg, axes, span);
     }
@@ -300,13 +253,14 @@ pub(super) fn sum(form: &mut Form, arg: Id, axes: usize, span: Span) -> Id {
     form.reduce(ReductionKind::Sum, partial, 1, span)
 }
 
-/// Whether results are neighbours in memory, summands are far apart, and all do not fit a cache: threads that share the
-/// results would read pieces of rows; those that share leaves read whole rows.
+/// Whether results are neighbours in memory, summands are far apart, and all are far more than stays near: tasks that share
+/// the results would read pieces of rows; those that share leaves read whole rows.
 fn has_long_columns(form: &Form, arg: Id, rank: usize) -> bool {
     let value = form.value(arg);
     let FormOp::View(view) = &value.op else { return false };
     let Some(neighbours) = view.access.last() else { return false };
-    value.elements() >= LONG_COLUMNS && neighbours.terms.iter().all(|(dim, _)| *dim < rank)
+    let is_long = value.elements() * ELEMENT_BYTES >= 2 * form.target.near_bytes;
+    is_long && neighbours.terms.iter().all(|(dim, _)| *dim < rank)
 }
 
 /// The greatest divisor of an extent that is at most `most`.
@@ -316,7 +270,7 @@ fn divisor(extent: usize, most: usize) -> usize {
 
 fn two_operands(form: &mut Form, mut task: Task, a: Id, b: Id) -> Id {
     let elements = [a, b].map(|arg| form.value(arg).elements());
-    let is_product = task.summed.iter().any(|&extent| extent > 1) && is_large(&task, elements, form.limits);
+    let is_product = task.summed.iter().any(|&extent| extent > 1) && is_large(&task, elements, &form.target.products);
     if !is_product {
         return as_nest(form, &task, a, b);
     }
@@ -325,7 +279,7 @@ fn two_operands(form: &mut Form, mut task: Task, a: Id, b: Id) -> Id {
     let mut pieces = vec![pieces::whole(&extents)];
     if task.padding.len() == task.guards.len() {
         let reads = task.operands.iter().zip([a, b]).flat_map(|(access, arg)| access.iter().zip(form.sizes(arg)));
-        pieces = pieces::without_zeros(&extents, task.sizes.len(), reads, form.limits.product);
+        pieces = pieces::without_zeros(&extents, task.sizes.len(), reads, &form.target.products);
     }
     let (a, access_a) = plain_operand(form, &task, &pieces, 0, a);
     let (b, access_b) = plain_operand(form, &task, &pieces, 1, b);
@@ -342,14 +296,14 @@ fn as_nest(form: &mut Form, task: &Task, a: Id, b: Id) -> Id {
     let extents = task.extents();
     let a = form.view(a, &extents, task.operands[0].clone(), &task.guards, task.span);
     let b = form.view(b, &extents, task.operands[1].clone(), &[], task.span);
-    let product = multiply(form, a, b, task.span);
+    let product = form.binary(Binary::Mul, a, b, task.span);
     sum(form, product, task.summed.len(), task.span)
 }
 
 /// True where the product primitive pays: every index is of one of its four kinds, and there are real rows, columns and
 /// depth; or, if one side is thin, elements are read several times (`elements`: of each operand), as those of a depthwise
 /// convolution are.
-fn is_large(task: &Task, elements: [usize; 2], limits: Limits) -> bool {
+fn is_large(task: &Task, elements: [usize; 2], products: &Products) -> bool {
     let extents = task.extents();
     let rank = task.sizes.len();
     let uses = |operand: usize, index: usize| task.operands[operand].iter().any(|l| l.coefficient(index) != 0);
@@ -363,10 +317,11 @@ fn is_large(task: &Task, elements: [usize; 2], limits: Limits) -> bool {
             (false, false, _) | (true, false, false) | (false, true, false) => return false,
         }
     }
-    let [shorter, longer, depth] = limits.sides;
+    let [shorter, longer, depth] = products.sides;
     let points = batch * m * n * k;
-    let thin = m.min(n) < shorter && points >= THIN * limits.product && points >= REUSE * elements[0].max(elements[1]);
-    let wide = m.min(n) >= shorter && m * n * k >= limits.product;
+    let (many, largest) = (points / products.thin >= products.least, elements[0].max(elements[1]));
+    let thin = m.min(n) < shorter && many && points >= products.reuse * largest;
+    let wide = m.min(n) >= shorter && m * n * k >= products.least;
     (wide || thin) && m.max(n) >= longer && k >= depth
 }
 
@@ -420,7 +375,8 @@ fn split_product(form: &mut Form, task: Task, a: Id, b: Id) -> Id {
     let depth: usize = task.summed.iter().product();
     let widest = (0..task.summed.len()).max_by_key(|&axis| (task.summed[axis], std::cmp::Reverse(axis)));
     let axis = widest.expect("a product has a summed index");
-    let most = if results >= MANY_RESULTS { 1 } else { LEAVES.min(depth / form.limits.leaf).max(1) };
+    let Products { many_results, leaf, .. } = form.target.products;
+    let most = if results >= many_results { 1 } else { form.target.tasks.min(depth / leaf).max(1) };
     let leaves = divisor(task.summed[axis], most);
     if leaves == 1 {
         let pieces = vec![pieces::whole(&task.extents())];

@@ -112,16 +112,6 @@ fn item(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Item {
     }
 }
 
-/// Points of a reduction up to which it is straight-line code: windows of pooling, taps, leaves.
-const FEW_POINTS: usize = 16;
-/// The same where the points are a row of a tensor.
-const SHORT_ROW: usize = 4;
-/// Nodes of a straight-line reduction.
-const FEW_NODES: usize = 100;
-/// Nodes of one over at most [`SHORT_ROW`] points: as loops they would be shorter than a vector, as the windows that
-/// meet in an element of an overlapping pool are.
-const SHORT_NODES: usize = 160;
-
 /// Loops over dims divided like this, numbered from `first`: their extents, and one coordinate per dim.
 fn loops(factors: &[Vec<usize>], first: usize) -> (Vec<usize>, Vec<Coord>) {
     let mut extents = Vec::new();
@@ -188,8 +178,9 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     let points: usize = inner.iter().product();
     let mut stages = Vec::new();
     let mut write = Stage::default();
-    let most = if reads_rows(&inliner.code, &outer, &inner) { SHORT_ROW } else { FEW_POINTS };
-    let nodes = if points <= SHORT_ROW { SHORT_NODES } else { FEW_NODES };
+    let unrolled = &form.target.unrolled;
+    let most = if reads_rows(&inliner.code, &outer, &inner) { unrolled.row } else { unrolled.points };
+    let nodes = if points <= unrolled.row { unrolled.row_nodes } else { unrolled.nodes };
     let node = if points <= most && points * inliner.code.nodes.len() <= nodes {
         let mut inliner = Inliner::new(form, roots, outer.clone());
         let node = straight_line(&mut inliner, kind, arg, &coords);
@@ -264,7 +255,7 @@ fn later_maximum(inliner: &mut Inliner<'_>, first: (NodeId, NodeId), later: (Nod
 }
 
 /// How the loops of a scatter are ordered: loops over dims that lead to different elements come first and may run in
-/// parallel; the one that is contiguous in the output is divided, and its inner part becomes the vector lanes.
+/// parallel; the one that is contiguous in the output is divided, and its inner part runs in lockstep.
 struct ScatterLoops {
     extents: Vec<usize>,
     parallel: usize,
@@ -273,17 +264,18 @@ struct ScatterLoops {
     last_is_separate: bool,
 }
 
-fn scatter_loops(domain: &[usize], index: &[GatherIndex], injective: bool) -> ScatterLoops {
+fn scatter_loops(domain: &[usize], index: &[GatherIndex], injective: bool, width: usize) -> ScatterLoops {
     let plain = |dim: usize| {
         index.iter().any(|entry| matches!(entry, GatherIndex::Linear(linear) if linear.as_index() == Some(dim)))
     };
-    let lanes = match index.last() {
+    let last = match index.last() {
         Some(GatherIndex::Linear(linear)) => linear.as_index().filter(|&dim| domain[dim] > 1 && !injective),
         Some(GatherIndex::Tensor(_)) | None => None,
     };
-    let wide = lanes.map(|dim| {
-        let divisors = (1..=64.min(domain[dim])).rev().filter(|width| domain[dim].is_multiple_of(*width));
-        divisors.clone().find(|width| width.is_multiple_of(16)).unwrap_or(domain[dim])
+    let part = last.map(|dim| {
+        // A few vectors.
+        let mut parts = (1..=(4 * width).min(domain[dim])).rev().filter(|part| domain[dim].is_multiple_of(*part));
+        parts.find(|part| part.is_multiple_of(width)).unwrap_or(domain[dim])
     });
     let mut loops = ScatterLoops {
         extents: Vec::new(),
@@ -292,25 +284,25 @@ fn scatter_loops(domain: &[usize], index: &[GatherIndex], injective: bool) -> Sc
         last_is_separate: injective,
     };
     let parallel = |dim: &usize| injective || plain(*dim);
-    let usual = |dim: &usize| domain[*dim] > 1 && lanes != Some(*dim);
+    let usual = |dim: &usize| domain[*dim] > 1 && last != Some(*dim);
     for dim in (0..domain.len()).filter(|dim| usual(dim) && parallel(dim)) {
         loops.coords[dim] = Linear::index(loops.extents.len());
         loops.extents.push(domain[dim]);
     }
-    if let (Some(dim), Some(width)) = (lanes, wide)
-        && domain[dim] > width
+    if let (Some(dim), Some(part)) = (last, part)
+        && domain[dim] > part
     {
-        loops.coords[dim] = Linear::index(loops.extents.len()).scaled(width as i64);
-        loops.extents.push(domain[dim] / width);
+        loops.coords[dim] = Linear::index(loops.extents.len()).scaled(part as i64);
+        loops.extents.push(domain[dim] / part);
     }
     loops.parallel = loops.extents.len();
     for dim in (0..domain.len()).filter(|dim| usual(dim) && !parallel(dim)) {
         loops.coords[dim] = Linear::index(loops.extents.len());
         loops.extents.push(domain[dim]);
     }
-    if let (Some(dim), Some(width)) = (lanes, wide) {
+    if let (Some(dim), Some(part)) = (last, part) {
         loops.coords[dim] = loops.coords[dim].plus(&Linear::index(loops.extents.len()));
-        loops.extents.push(width);
+        loops.extents.push(part);
         loops.last_is_separate = true;
     }
     loops
@@ -320,7 +312,7 @@ fn scatter(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     let value = form.value(id);
     let FormOp::Scatter { index, injective } = &value.op else { unreachable!("called for scatters") };
     let source = value.args[0];
-    let loops = scatter_loops(form.sizes(source), index, *injective);
+    let loops = scatter_loops(form.sizes(source), index, *injective, form.target.width);
     let here = At::Dims(loops.coords.iter().cloned().map(Coord::Linear).collect());
     let mut inliner = Inliner::new(form, roots, loops.extents.clone());
     let node = inliner.element(source, &here, &[]);

@@ -1,5 +1,5 @@
 //! Drafts to kernels: values become buffers, coordinates become addresses, loops that run through memory as one are
-//! joined, and the loop for the vector lanes is chosen.
+//! joined, and the loop that runs in lockstep is chosen.
 //!
 //! Input: ordered items and the buffer of each value. Output: [`Kernel`]s. Invariant: see [`crate::kernel`].
 
@@ -9,15 +9,13 @@ use super::code::{At, Code, CodeOp, CodeStore, Coord, Dest, Draft, Stage};
 use super::draft::ProductItem;
 use super::form::Piece;
 use super::form::{Form, Id};
+use super::target::Unrolled;
 use crate::graph::Binary;
 use crate::kernel::linear::row_major;
 use crate::kernel::{
     BufferId, IndirectTerm, Kernel, KernelKind, Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Product,
     ProductLoop, Reduction, ReductionKind, Store,
 };
-
-/// Lanes of the widest vectors.
-const LANES: usize = 16;
 
 /// Where things lie.
 pub(super) struct Places<'a> {
@@ -64,12 +62,12 @@ pub(super) fn nest(places: &Places<'_>, draft: &Draft) -> Vec<Kernel> {
     let mut nest = Nest { outer: draft.outer.clone(), parallel: draft.parallel, lanes: Lanes::None, phases };
     nest.join_loops();
     if draft.scatter != Some(false) {
-        unroll_short_rows(&mut nest);
+        unroll_short_rows(&mut nest, &places.form.target.unrolled);
     }
     nest.lanes = match draft.scatter {
         Some(true) if !nest.outer.is_empty() => Lanes::Outer,
         Some(_) => Lanes::None,
-        None => choose_lanes(&nest),
+        None => choose_lanes(&nest, places.form.target.width),
     };
     kernels.push(Kernel { kind: KernelKind::Nest(nest), name: draft.title.to_string(), span: draft.span });
     kernels
@@ -160,18 +158,13 @@ fn location(buffer: BufferId, sizes: &[usize], at: &At, name: &impl Fn(NodeId) -
     location
 }
 
-/// Extent up to which a last loop is unrolled, so that the lanes run along the one before it.
-const SHORT_ROW: usize = 4;
-/// Nodes of an unrolled phase.
-const UNROLLED_NODES: usize = 320;
-
-/// Where the last loop is too short for lanes and the loop before it is not, the last one becomes straight-line code:
+/// Where the last loop is too short for vectors and the loop before it is not, the last one becomes straight-line code:
 /// the last inner loop of each phase, and the last outer loop where there are no inner ones.
-fn unroll_short_rows(nest: &mut Nest) {
+fn unroll_short_rows(nest: &mut Nest, most: &Unrolled) {
     let outer = nest.outer.len();
     for phase in &mut nest.phases {
         if let [.., before, last] = phase.inner[..]
-            && let Some(unrolled) = unrolled(phase, outer + phase.inner.len() - 1, before, last)
+            && let Some(unrolled) = unrolled(phase, outer + phase.inner.len() - 1, [before, last], most)
         {
             let inner = phase.inner[..phase.inner.len() - 1].to_vec();
             *phase = Phase { inner, ..unrolled };
@@ -181,7 +174,7 @@ fn unroll_short_rows(nest: &mut Nest) {
     let is_map = phase.inner.is_empty() && phase.reductions.is_empty() && nest.parallel == outer;
     if let [.., before, last] = nest.outer[..]
         && is_map
-        && let Some(unrolled) = unrolled(phase, outer - 1, before, last)
+        && let Some(unrolled) = unrolled(phase, outer - 1, [before, last], most)
     {
         *phase = unrolled;
         nest.outer.pop();
@@ -191,10 +184,10 @@ fn unroll_short_rows(nest: &mut Nest) {
 
 /// A phase without its last loop, the points of that loop written out; none where that does not pay or, for an
 /// arg-maximum, would change the numbers of points.
-fn unrolled(phase: &Phase, index: usize, before: usize, last: usize) -> Option<Phase> {
+fn unrolled(phase: &Phase, index: usize, [before, last]: [usize; 2], most: &Unrolled) -> Option<Phase> {
     let accumulates = phase.stores.iter().any(|store| store.accumulate);
     let counts = phase.reductions.iter().any(|reduction| reduction.kind == ReductionKind::ArgMax);
-    let long = last > SHORT_ROW || before < SHORT_ROW || phase.nodes.len() * last > UNROLLED_NODES;
+    let long = last > most.row || before < most.row || phase.nodes.len() * last > most.phase_nodes;
     if accumulates || counts || long {
         return None;
     }
@@ -239,8 +232,8 @@ fn append(target: &mut Phase, phase: Phase) {
     }
 }
 
-/// The loop along which accesses are contiguous and whose extent fills the lanes.
-fn choose_lanes(nest: &Nest) -> Lanes {
+/// The loop along which accesses are contiguous and whose extent fills the machine's width.
+fn choose_lanes(nest: &Nest, width: usize) -> Lanes {
     let Some(&last_outer) = nest.outer.last() else {
         return if nest.phases.iter().any(|phase| !phase.inner.is_empty()) { Lanes::Inner } else { Lanes::None };
     };
@@ -253,27 +246,27 @@ fn choose_lanes(nest: &Nest) -> Lanes {
         let inner_loop = nest.outer.len() + phase.inner.len() - 1;
         let last_inner = *phase.inner.last().expect("the phase has inner loops");
         for location in phase.locations() {
-            inner_score += contiguity(location, inner_loop) * filling(last_inner);
-            outer_score += contiguity(location, outer_loop) * filling(last_outer);
+            inner_score += contiguity(location, inner_loop) * filling(last_inner, width);
+            outer_score += contiguity(location, outer_loop) * filling(last_outer, width);
         }
     }
-    if are_short_rows(nest, outer_loop) {
+    if are_short_rows(nest, outer_loop, width) {
         return Lanes::Outer;
     }
     if outer_score > inner_score { Lanes::Outer } else { Lanes::Inner }
 }
 
-/// Whether each phase has one loop shorter than the lanes, over rows so near each other that what a vector of rows reads
-/// stays in L1 from one column to the next: then lanes along the rows would mostly be empty, and each row would end with
-/// a sum over lanes.
-fn are_short_rows(nest: &Nest, outer_loop: usize) -> bool {
+/// Whether each phase has one loop shorter than a vector, over rows so near each other that what a vector of rows reads is
+/// still near at the next column: then vectors along the rows would mostly be empty, and each row would end with a sum over
+/// one.
+fn are_short_rows(nest: &Nest, outer_loop: usize, width: usize) -> bool {
     let near = |location: &Location| {
-        location.indirect.is_empty() && location.index.coefficient(outer_loop).unsigned_abs() < LANES as u64
+        location.indirect.is_empty() && location.index.coefficient(outer_loop).unsigned_abs() < width as u64
     };
     let short = |phase: &Phase| {
-        phase.inner.len() <= 1 && phase.inner.iter().all(|extent| *extent < LANES) && phase.locations().all(near)
+        phase.inner.len() <= 1 && phase.inner.iter().all(|extent| *extent < width) && phase.locations().all(near)
     };
-    nest.outer[outer_loop] >= LANES && nest.phases.iter().all(short)
+    nest.outer[outer_loop] >= width && nest.phases.iter().all(short)
 }
 
 /// 1 where neighbours lie side by side, 0.5 where all read one element, 0 otherwise.
@@ -286,9 +279,9 @@ fn contiguity(location: &Location, index: usize) -> f64 {
     }
 }
 
-/// How much of the lanes a loop of this extent fills.
-fn filling(extent: usize) -> f64 {
-    extent as f64 / extent.next_multiple_of(LANES) as f64
+/// How much of its vectors a loop of this extent fills.
+fn filling(extent: usize, width: usize) -> f64 {
+    extent as f64 / extent.next_multiple_of(width) as f64
 }
 
 /// The kernels of a product, one for each piece.

@@ -6,10 +6,7 @@
 //! Invariant: dims that correspond elementwise have equal loops, unless their divisions contradict each other
 //! (35 as 5 · 7 and as 7 · 5).
 
-use super::form::{Form, FormOp, GatherIndex, Id};
-
-/// Loop extents by value and dim.
-pub(super) type Factors = Vec<Vec<Vec<usize>>>;
+use super::form::{Factors, Form, FormOp, GatherIndex, Id};
 
 /// Rounds of propagation; each passes a division on through the whole form in both directions.
 const ROUNDS: usize = 6;

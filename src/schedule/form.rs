@@ -6,9 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::contract::Limits;
-use super::factors::Factors;
-use crate::graph::{Binary, Compare, DType, InputId, OutputName, ParamId, ScalarId, StateId, Unary, Variable};
+use super::target::Target;
+use crate::graph::{Affine, Binary, Compare, DType, InputId, OutputName, ParamId, ScalarId, StateId, Unary, Variable};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
 
@@ -25,8 +24,16 @@ pub(super) enum Source {
     Scalar(ScalarId),
 }
 
+/// Bytes of an element, as far as choices go: flags take less.
+pub(super) const ELEMENT_BYTES: usize = 4;
+
 /// A condition `0 ≤ linear < extent`.
 pub(super) type Guard = (Linear, i64);
+
+/// An affine index as a linear function.
+pub(super) fn linear(affine: &Affine) -> Linear {
+    Linear { terms: affine.terms.clone(), offset: affine.offset.as_const().expect("sizes are bound before scheduling") }
+}
 
 /// How a value comes about. Linear functions are over the dims of the value itself unless said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +106,9 @@ pub(super) struct ProductForm {
     pub pieces: Vec<Piece>,
 }
 
+/// Loop extents by value and dim.
+pub(super) type Factors = Vec<Vec<Vec<usize>>>;
+
 /// A range of each index: the output's dims, then the summed ones.
 pub(super) type Piece = Vec<std::ops::Range<usize>>;
 
@@ -119,20 +129,21 @@ impl FormValue {
 
 type Key = (FormOp, Vec<Id>, Vec<usize>, DType);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Form {
     pub values: Vec<FormValue>,
     pub outputs: Vec<(OutputName, Id)>,
     pub updates: Vec<(Variable, Id)>,
-    pub limits: Limits,
+    pub target: Target,
     /// How dims are divided into loops; filled once the form is complete.
     pub factors: Factors,
     known: HashMap<Key, Id>,
 }
 
 impl Form {
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    pub fn new(target: &Target) -> Self {
+        let (values, outputs, updates) = Default::default();
+        Self { values, outputs, updates, target: *target, factors: Vec::new(), known: HashMap::new() }
     }
 
     pub fn value(&self, id: Id) -> &FormValue {

@@ -5,15 +5,16 @@
 
 use std::collections::HashMap;
 
-use super::contract::{self, Limits};
-use super::form::{Form, FormOp, GatherIndex, Guard, Id, Source, View};
-use crate::graph::{Affine, Binary, Compare, DType, Graph, Indirect, IndirectIndex, Op, Value, ValueId};
+use super::contract;
+use super::form::{Form, FormOp, GatherIndex, Guard, Id, Source, View, linear};
+use super::target::Target;
+use crate::graph::{Compare, DType, Graph, Indirect, IndirectIndex, Op, Value, ValueId};
 use crate::kernel::{Linear, ReductionKind};
 use crate::source::Span;
 
 /// Lowers what outputs and updates need.
-pub(super) fn lower(graph: &Graph, limits: Limits) -> Form {
-    let mut form = Form::new(limits);
+pub(super) fn lower(graph: &Graph, target: &Target) -> Form {
+    let mut form = Form::new(target);
     let mut ids: HashMap<ValueId, Id> = HashMap::new();
     let live = live(graph);
     for (value_id, value) in graph.values() {
@@ -75,11 +76,6 @@ fn lower_value(form: &mut Form, value: &Value, sizes: &[usize], args: &[Id]) -> 
         Op::Gather(indirect) => gather(form, indirect, sizes, args, span),
         Op::Scatter(indirect) => scatter(form, indirect, sizes, args, span),
     }
-}
-
-/// An affine index as a linear function.
-pub(super) fn linear(affine: &Affine) -> Linear {
-    Linear { terms: affine.terms.clone(), offset: affine.offset.as_const().expect("sizes are bound before scheduling") }
 }
 
 /// Reduction over any axes: a view puts them last.
@@ -204,9 +200,4 @@ fn scatter_as_select(
         chosen = form.push(FormOp::Select, &[hit, chosen, zero], sizes, dtype, span);
     }
     Some(chosen)
-}
-
-/// Element-wise product of two values of one shape.
-pub(super) fn multiply(form: &mut Form, a: Id, b: Id, span: Span) -> Id {
-    form.binary(Binary::Mul, a, b, span)
 }

@@ -8,7 +8,8 @@ use crate::kernel::persistent::round_up;
 
 /// A buffer to be placed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
+pub struct Request {
+    /// Its size.
     pub bytes: usize,
     /// The kernel that first writes it.
     pub first: usize,
@@ -17,7 +18,7 @@ pub(super) struct Request {
 }
 
 /// Offsets from 0, and the bytes that all take together.
-pub(super) fn place(requests: &[Request]) -> (Vec<usize>, usize) {
+pub fn place(requests: &[Request]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&number| (std::cmp::Reverse(requests[number].bytes), requests[number].first, number));
     let mut offsets = vec![0; requests.len()];

@@ -1,4 +1,4 @@
-//! Nests that walk over the same points become one: values pass in registers, rows stay in cache, kernels get fewer.
+//! Nests that walk over the same points become one: values pass in registers, rows stay near, kernels get fewer.
 //!
 //! Input: items. Output: fewer items of equal meaning. Invariant: whatever a merged nest reads of its own results
 //! belongs to the same outer point and was computed in the same stage or an earlier one; no other kernel has to run
@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::align::align;
 use super::code::{At, CodeOp, CodeReduction, CodeStore, Dest, Draft, Element, Stage, loads};
 use super::draft::{Item, output_places};
-use super::form::{Form, Id};
+use super::form::{ELEMENT_BYTES, Form, Id};
 use super::order::{overwritten, same_outer_point, too_early, try_order};
 use super::precedence::{Edges, Free, Precedence};
+use super::target::Target;
 use crate::graph::DType;
 use crate::kernel::{NodeId, ReductionKind};
 
@@ -25,13 +26,6 @@ const MOST_NODES: usize = 300;
 const MOST_NODES_OF_ALL: usize = 2000;
 /// As many nests that read the same element are tried.
 const MOST_SIBLINGS: usize = 32;
-/// Rows that are enough work for all threads.
-const MANY_ROWS: usize = 16;
-/// Points of a nest that is not worth dividing among threads.
-const SMALL_WORK: usize = 16_384;
-/// Inner points of a nest beyond which a row does not stay in cache.
-const LONG_ROW: usize = 1 << 18;
-
 /// How often all items are tried.
 const ROUNDS: usize = 4;
 
@@ -189,7 +183,7 @@ impl<'a> Groups<'a> {
             return false;
         }
         let Some((a, b, split)) = align(a, b) else { return false };
-        if split && !is_worthwhile(&a, &b) {
+        if split && !is_worthwhile(&self.form.target, &a, &b) {
             return false;
         }
         let stored = |store: &CodeStore| matches!(store.dest, Dest::Value(id) if self.reads[first].contains(&id));
@@ -324,10 +318,11 @@ fn points(draft: &Draft) -> (usize, usize, usize) {
     (rows, longest, draft.stages.iter().map(|stage| rows * inner(stage)).sum())
 }
 
-/// True if a nest whose inner loops were outer ones keeps enough rows for the threads and short enough ones for cache.
-fn is_worthwhile(a: &Draft, b: &Draft) -> bool {
+/// True if a nest whose inner loops were outer ones keeps enough rows for all tasks, and rows so short that they stay near.
+fn is_worthwhile(target: &Target, a: &Draft, b: &Draft) -> bool {
     let ((rows, longest_a, work_a), (_, longest_b, work_b)) = (points(a), points(b));
-    work_a + work_b <= SMALL_WORK || (rows >= MANY_ROWS && longest_a.max(longest_b) <= LONG_ROW)
+    let stays_near = longest_a.max(longest_b) * ELEMENT_BYTES <= target.near_bytes;
+    work_a + work_b <= target.small_work || (rows >= target.tasks && stays_near)
 }
 
 /// Adds `b` to a nest; false, with a part of `b` added, where `b` needs more of the nest than its own outer point or the

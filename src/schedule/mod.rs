@@ -1,7 +1,8 @@
 //! Graph with bound sizes to loop nests, products and a memory plan.
 //!
-//! Input: a verified graph whose dims are numbers, after `passes`; the places of parameters and states.
-//! Output: a [`Program`]. Invariant: the program depends on the graph alone, never on the machine or its threads.
+//! Input: a verified graph whose dims are numbers, after `passes`; the places of parameters and states; a [`Backend`].
+//! Output: a [`Program`]. Invariant: the program depends on the graph and the numbers of the [`Target`] alone, never on the
+//! machine at hand.
 //!
 //! 1. `lower`, `contract`: graph → `form`, in which contractions are views, reductions, scatters or products.
 //! 2. `factors`: which loops run over each dim, the same on both sides of a reshape.
@@ -9,11 +10,10 @@
 //! 4. `draft`, `inline`: a kernel for each stored value, with what it reads inlined.
 //! 5. `merge`, `align`: nests over the same points become one.
 //! 6. `order`: kernels in an order in which updates happen in place after the last read.
-//! 7. `emit`: addresses, joined loops, vector lanes.
-//! 8. `winograd`: which products are computed by minimal filtering.
-//! 9. `bands`: which summands of a product are zero, or not read, because of indices.
-//! 10. `slices`: runs of kernels that go depth first through a shared outermost loop.
-//! 11. `memory`: temporaries share bytes.
+//! 7. `emit`: addresses, joined loops, which loop runs in lockstep.
+//! 8. `bands`: which summands of a product are zero, or not read, because of indices.
+//! 9. [`Backend::lower`]: what only this machine wants.
+//! 10. `memory`: temporaries share bytes.
 
 mod align;
 mod bands;
@@ -25,28 +25,26 @@ mod factors;
 mod form;
 mod inline;
 mod lower;
-mod memory;
+pub mod memory;
 mod merge;
 mod order;
 mod pieces;
 mod precedence;
 mod report;
 mod roots;
-mod slices;
-mod winograd;
+mod target;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-pub use contract::Limits;
 pub use report::{KernelReport, Report, report};
+pub use target::{Backend, Costs, Products, Target, Unrolled};
 
 use crate::graph::{DType, Graph, Variable};
 use crate::kernel::persistent::round_up;
-use crate::kernel::print::kernel_text;
-use crate::kernel::verify::{Violation, verify, verify_kernels};
+use crate::kernel::verify::{check, verify, verify_kernels};
 use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Persistent, Program, Role};
 use crate::source::Span;
 use code::Dest;
@@ -55,7 +53,7 @@ use form::{Form, FormOp, Id, Source};
 
 #[cfg(test)]
 thread_local! {
-    /// Steps that this thread has counted.
+    /// Steps counted so far.
     static WORK: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
@@ -65,23 +63,18 @@ fn count_work(_steps: usize) {
     WORK.with(|work| work.set(work.get() + _steps));
 }
 
-/// The steps counted by this thread since the last call.
+/// The steps counted since the last call.
 #[cfg(test)]
 fn take_work() -> usize {
     WORK.with(std::cell::Cell::take)
 }
 
-/// Plans one step.
+/// Plans one step for a machine.
 ///
 /// # Panics
 /// Where a dim is symbolic or `persistent` lacks a parameter or state of the graph: compiler bugs.
-pub fn plan(graph: &Graph, persistent: &Persistent) -> Program {
-    plan_within(graph, persistent, Limits::of(graph.precision))
-}
-
-/// As [`plan`] with other limits, for tests: every way of lowering is tried on small sizes.
-pub fn plan_within(graph: &Graph, persistent: &Persistent, limits: Limits) -> Program {
-    let mut form = lower::lower(graph, limits);
+pub fn plan(graph: &Graph, persistent: &Persistent, backend: &dyn Backend) -> Program {
+    let mut form = lower::lower(graph, backend.target());
     form.factors = factors::factors(&form);
     let mut roots = roots::choose(&form);
     let chosen = roots.len();
@@ -91,7 +84,7 @@ pub fn plan_within(graph: &Graph, persistent: &Persistent, limits: Limits) -> Pr
         items = draft::items(&form, &mut roots);
     }
     let ordered = order::order(&form, merge::merge(&form, items));
-    assemble(graph, persistent, &form, &ordered)
+    assemble(graph, persistent, &form, &ordered, backend)
 }
 
 /// Sizes of a declared shape.
@@ -166,7 +159,13 @@ impl Declared {
     }
 }
 
-fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order::Ordered) -> Program {
+fn assemble(
+    graph: &Graph,
+    persistent: &Persistent,
+    form: &Form,
+    ordered: &order::Ordered,
+    backend: &dyn Backend,
+) -> Program {
     let declared = Declared::of(graph, persistent);
     let mut buffers = declared.buffers.clone();
     let fixed = buffers.len();
@@ -212,15 +211,9 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
     kernels.extend(final_copies.into_iter().map(copy));
     let mut program = Program { buffers, kernels, ..Program::default() };
     check("emit", &program, verify_kernels);
-    program.kernels = winograd::choose(std::mem::take(&mut program.kernels), &mut program.buffers, form.limits.tile);
-    check("winograd", &program, verify_kernels);
-    let is_temporary = |buffer: BufferId| buffer.0 as usize >= fixed;
-    bands::find(&mut program.kernels, is_temporary);
+    bands::find(&mut program);
     check("bands", &program, verify_kernels);
-    program.groups = slices::group(&mut program.kernels, form.limits.slices);
-    (program.locals, program.local_bytes) =
-        slices::localize(&mut program.buffers, is_temporary, &mut program.kernels, &program.groups);
-    check("slices", &program, verify_kernels);
+    backend.lower(&mut program, graph.precision);
     let declared = program.buffers[..fixed].iter();
     let start = declared.map(|buffer| buffer.offset + round_up(buffer.bytes())).max();
     let start = start.unwrap_or(0).max(persistent.bytes);
@@ -229,24 +222,13 @@ fn assemble(graph: &Graph, persistent: &Persistent, form: &Form, ordered: &order
     program
 }
 
-/// Holds what a pass has made against the rules of the loop IR, in debug builds.
-fn check(pass: &str, program: &Program, verify: fn(&Program) -> Result<(), Vec<Violation>>) {
-    if cfg!(debug_assertions)
-        && let Err(found) = verify(program)
-    {
-        let kernel = |position: usize| kernel_text(program, &program.kernels[position]);
-        let found = found.iter().map(|each| format!("{each}\n{}", each.kernel.map(kernel).unwrap_or_default()));
-        panic!("`{pass}` has broken rules of the loop IR:\n{}", found.collect::<Vec<_>>().join("\n"));
-    }
-}
-
 fn copy((from, to, span): (BufferId, BufferId, Span)) -> Kernel {
     Kernel { kind: KernelKind::Copy { from, to }, name: "copy".to_string(), span }
 }
 
 /// Gives offsets to the buffers behind `fixed` that are not local; returns the bytes that they take.
 fn place_temporaries(program: &mut Program, fixed: usize, start: usize) -> usize {
-    let lives = lives(program.buffers.len(), &program.kernels);
+    let lives = program.lives();
     // What a group touches is alive in all of its slices.
     let group = |kernel: usize| program.group_of(kernel).map_or(kernel..kernel + 1, |group| group.kernels.clone());
     let placed: Vec<usize> =
@@ -264,16 +246,4 @@ fn place_temporaries(program: &mut Program, fixed: usize, start: usize) -> usize
         program.buffers[buffer].offset = start + offset;
     }
     bytes
-}
-
-/// The first and last kernel that touches each buffer.
-fn lives(buffers: usize, kernels: &[Kernel]) -> Vec<Option<(usize, usize)>> {
-    let mut lives: Vec<Option<(usize, usize)>> = vec![None; buffers];
-    for (number, kernel) in kernels.iter().enumerate() {
-        for buffer in kernel.buffers() {
-            let life = &mut lives[buffer.0 as usize];
-            *life = Some(life.map_or((number, number), |(first, _)| (first, number)));
-        }
-    }
-    lives
 }

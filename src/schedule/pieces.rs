@@ -11,19 +11,14 @@
 //! of 70. Rows with about the same taps are a piece.
 
 use super::form::Piece;
+use super::target::Products;
 use crate::kernel::Linear;
 use std::ops::Range;
 
 /// Most pieces: three dims of stride 2 have 8.
 const MOST_PIECES: usize = 8;
-/// A cut of residues saves at least one multiplication in so many.
-const LEAST_SAVING: usize = 8;
-/// A cut at the border saves at least one multiplication in so many.
-const LEAST_BORDER_SAVING: usize = 5;
 /// Most pieces of rows: about two at each border, and the inner one.
 const MOST_BORDER_PIECES: usize = 5;
-/// Windows of so few taps stay whole at the border, for minimal filtering does them with fewer multiplications.
-const FILTERED_TAPS: usize = 3;
 
 /// An output index and a summed one, cut into boxes.
 struct Cut {
@@ -38,17 +33,18 @@ pub(super) fn whole(extents: &[usize]) -> Piece {
 }
 
 /// The pieces of a product of these extents, the first `rank` of which are the output's; `reads` are its operands' accesses
-/// with the sizes that they are in range of. No piece has fewer than `least` multiplications.
+/// with the sizes that they are in range of. No piece has too few multiplications for
+/// a product.
 pub(super) fn without_zeros<'a>(
     extents: &[usize],
     rank: usize,
     reads: impl Iterator<Item = (&'a Linear, &'a usize)>,
-    least: usize,
+    products: &Products,
 ) -> Vec<Piece> {
     let mut pieces = vec![whole(extents)];
     let mut used: Vec<usize> = Vec::new();
     for (linear, &size) in reads {
-        let Some(cut) = cut(extents, rank, linear, size) else { continue };
+        let Some(cut) = cut(extents, rank, linear, size, products) else { continue };
         let free = ![cut.output, cut.summed].iter().any(|index| used.contains(index));
         if free && pieces.len() * cut.boxes.len() <= MOST_PIECES {
             let with = |piece: &Piece, [output, summed]: &[Range<usize>; 2]| {
@@ -60,12 +56,12 @@ pub(super) fn without_zeros<'a>(
             used.extend([cut.output, cut.summed]);
         }
     }
-    let is_small = |piece: &Piece| piece.iter().map(ExactSizeIterator::len).product::<usize>() < least;
+    let is_small = |piece: &Piece| piece.iter().map(ExactSizeIterator::len).product::<usize>() < products.least;
     if pieces.iter().any(is_small) { vec![whole(extents)] } else { pieces }
 }
 
 /// The boxes in which a read of an output and a summed index is in range, if they leave out enough.
-fn cut(extents: &[usize], rank: usize, linear: &Linear, size: usize) -> Option<Cut> {
+fn cut(extents: &[usize], rank: usize, linear: &Linear, size: usize, products: &Products) -> Option<Cut> {
     let [(output, by_output), (summed, by_summed)] = linear.terms[..] else { return None };
     if output >= rank || summed < rank || linear.is_within(extents, size as i64) {
         return None;
@@ -73,7 +69,7 @@ fn cut(extents: &[usize], rank: usize, linear: &Linear, size: usize) -> Option<C
     let (places, taps) = (extents[output], extents[summed]);
     // A residue's whole range moves less than one step of its taps; else it is a place, and zeros are an image's border.
     let is_residue = by_output.abs() * places as i64 <= by_summed.abs();
-    if !is_residue && (taps <= FILTERED_TAPS || places <= taps) {
+    if !is_residue && (taps <= products.filtered_taps || places <= taps) {
         return None;
     }
     let in_range = |place: usize| -> Range<usize> {
@@ -89,8 +85,10 @@ fn cut(extents: &[usize], rank: usize, linear: &Linear, size: usize) -> Option<C
             Some(_) | None => boxes.push([place..place + 1, taps]),
         }
     }
-    let (most, least_saving) =
-        if is_residue { (MOST_PIECES, LEAST_SAVING) } else { (MOST_BORDER_PIECES, LEAST_BORDER_SAVING) };
+    let (most, least_saving) = match is_residue {
+        true => (MOST_PIECES, products.residue_saving),
+        false => (MOST_BORDER_PIECES, products.border_saving),
+    };
     if boxes.iter().any(|[_, taps]| taps.is_empty()) {
         return None;
     }
@@ -132,13 +130,18 @@ pub(super) fn range(linear: &Linear, pieces: &[Piece]) -> (i64, i64) {
 mod tests {
     use super::*;
 
+    /// Products of at least so many multiplications.
+    fn from(least: usize) -> Products {
+        Products { least, ..crate::cpu::Lowering::default().target.products }
+    }
+
     /// Output [40 rows, 2 residues, 8 channels], summed [16 channels, 2 steps]; taps `2·a + b − 1` of 3.
     const EXTENTS: [usize; 5] = [40, 2, 8, 16, 2];
 
     #[test]
     fn residues_with_fewer_taps_are_pieces_of_their_own() {
         let tap = Linear { terms: vec![(1, 1), (4, 2)], offset: -1 };
-        let pieces = without_zeros(&EXTENTS, 3, [(&tap, &3)].into_iter(), 100);
+        let pieces = without_zeros(&EXTENTS, 3, [(&tap, &3)].into_iter(), &from(100));
         let expected = |residue: usize, taps: Range<usize>| vec![0..40, residue..residue + 1, 0..8, 0..16, taps];
         assert_eq!(pieces, [expected(0, 1..2), expected(1, 0..2)]);
         assert_eq!(range(&tap, &pieces), (0, 2));
@@ -149,7 +152,7 @@ mod tests {
         // Output [14 rows, 8 channels], summed [16 channels, 5 taps]; row `i − u` of 10.
         let extents = [14, 8, 16, 5];
         let row = Linear { terms: vec![(0, 1), (3, -1)], offset: 0 };
-        let pieces = without_zeros(&extents, 2, [(&row, &10)].into_iter(), 100);
+        let pieces = without_zeros(&extents, 2, [(&row, &10)].into_iter(), &from(100));
         let expected = |rows: Range<usize>, taps: Range<usize>| vec![rows, 0..8, 0..16, taps];
         let borders = [expected(0..2, 0..2), expected(2..4, 0..4), expected(4..11, 0..5)];
         assert_eq!(pieces[..3], borders);
@@ -157,7 +160,7 @@ mod tests {
         // Three taps are left to minimal filtering; of many rows, few are near the border.
         for (rows, taps) in [(6, 3), (40, 5)] {
             let size = rows + 1 - taps;
-            assert_eq!(without_zeros(&[rows, 8, 16, taps], 2, [(&row, &size)].into_iter(), 100).len(), 1);
+            assert_eq!(without_zeros(&[rows, 8, 16, taps], 2, [(&row, &size)].into_iter(), &from(100)).len(), 1);
         }
     }
 
@@ -165,10 +168,10 @@ mod tests {
     fn borders_full_windows_and_small_products_stay_whole() {
         let whole = vec![whole(&EXTENTS)];
         let border = Linear { terms: vec![(0, 1), (4, 1)], offset: -1 };
-        assert_eq!(without_zeros(&EXTENTS, 3, [(&border, &40)].into_iter(), 100), whole);
+        assert_eq!(without_zeros(&EXTENTS, 3, [(&border, &40)].into_iter(), &from(100)), whole);
         let full = Linear { terms: vec![(1, 1), (4, 2)], offset: 0 };
-        assert_eq!(without_zeros(&EXTENTS, 3, [(&full, &4)].into_iter(), 100), whole);
+        assert_eq!(without_zeros(&EXTENTS, 3, [(&full, &4)].into_iter(), &from(100)), whole);
         let tap = Linear { terms: vec![(1, 1), (4, 2)], offset: -1 };
-        assert_eq!(without_zeros(&EXTENTS, 3, [(&tap, &3)].into_iter(), 100_000), whole);
+        assert_eq!(without_zeros(&EXTENTS, 3, [(&tap, &3)].into_iter(), &from(100_000)), whole);
     }
 }

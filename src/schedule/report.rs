@@ -1,7 +1,7 @@
 //! What a program will do, before it runs: for `ansatz plan` and for assertions on memory.
 //!
 //! Input: a [`Program`]. Output: bytes by kind, and for each kernel its place in the model, its arithmetic and its traffic.
-//! Invariant: `arena_bytes` and, for each thread, `local_bytes` are all the memory of tensors that a step needs.
+//! Invariant: `arena_bytes` and, for each slice in progress, `local_bytes` are all the memory of tensors that a step needs.
 
 use std::fmt::{self, Write};
 
@@ -12,9 +12,9 @@ use crate::source::SourceMap;
 /// A program in numbers.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Report {
-    /// Bytes of all tensors that threads share.
+    /// Bytes of all tensors in the arena.
     pub arena_bytes: usize,
-    /// Bytes of each thread's own tensors, which hold one slice of a group.
+    /// Bytes of the tensors outside it, which hold one slice of a group.
     pub local_bytes: usize,
     /// Bytes of parameters.
     pub param_bytes: usize,
@@ -38,7 +38,7 @@ pub struct BufferReport {
     /// What it holds, in JSON as text: `param:fc1.weight`, `temp:3`, ….
     #[serde(rename = "name", serialize_with = "as_text")]
     pub role: Role,
-    /// Byte offset in the arena, or in a thread's own memory (`local:…`).
+    /// Byte offset in the arena, or among the tensors of a slice (`local:…`).
     pub offset: usize,
     /// Bytes.
     pub bytes: usize,
@@ -69,7 +69,7 @@ fn as_text<S: serde::Serializer>(role: &Role, serializer: S) -> Result<S::Ok, S:
 
 /// The numbers of a program.
 pub fn report(program: &Program, sources: &SourceMap) -> Report {
-    let lives = super::lives(program.buffers.len(), &program.kernels);
+    let lives = program.lives();
     let mut buffers: Vec<BufferReport> = program
         .buffers
         .iter()

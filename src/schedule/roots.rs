@@ -2,27 +2,22 @@
 //!
 //! Input: a [`Form`]. Output: the element-wise values that are stored although they could be computed where they are
 //! read. Sources, reductions, scatters and products lie in memory anyway.
-//! Invariant: the choice depends on the form alone.
+//! Invariant: the choice depends on the form and the target's costs alone.
 
 use std::collections::BTreeSet;
 
-use super::form::{Form, FormOp, Id};
+use super::form::{ELEMENT_BYTES, Form, FormOp, Id};
+use super::target::Costs;
 use crate::graph::{Binary, DType, Unary};
 
-/// Cost, in additions, up to which a value is computed again at each of its readers.
-const CHEAP: u32 = 8;
-/// Cost up to which a value is computed again for every element of a larger reader.
-const CHEAP_TO_REPEAT: u32 = 3;
-/// Cost up to which a value is computed again where its readers are far apart and reading it is no less than reading
-/// what it is computed from: one strip function and a few additions take less time than writing and reading an element.
-const CHEAP_TO_REVISIT: u32 = 24;
-/// Bytes that are written between two readers that are far apart: none finds in a cache what the other left there.
-const FAR_BYTES: usize = 4 << 20;
 /// Cost from which a chain of element-wise values is cut.
 const LONG: u32 = 256;
 
 /// The roots that the form itself asks for; `inline` and `draft` demand more.
 pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
+    let most = &form.target.costs;
+    // Bytes written between two readers of which none finds near what the other left there.
+    let far_bytes = 4 * form.target.near_bytes;
     let (costs, cuts) = costs(form);
     let mut roots: BTreeSet<Id> = BTreeSet::new();
     for (_, id) in &form.outputs {
@@ -40,9 +35,10 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
         let value = form.value(id);
         let cost = costs[id.0 as usize];
         let own = std::mem::take(&mut readers[id.0 as usize]);
-        let revisited = cost <= CHEAP_TO_REVISIT && are_far_apart(&own, &times) && has_one_leaf(form, id, &cuts);
-        let shared = own.len() > 1 && cost > CHEAP && !revisited;
-        let repeats = repeated[id.0 as usize] && cost > CHEAP_TO_REPEAT;
+        let revisited =
+            cost <= most.revisited && are_far_apart(&own, &times, far_bytes) && has_one_leaf(form, id, &cuts);
+        let shared = own.len() > 1 && cost > most.again && !revisited;
+        let repeats = repeated[id.0 as usize] && cost > most.repeated;
         if is_elementwise(&value.op) && (shared || repeats || cuts[id.0 as usize]) {
             roots.insert(id);
         }
@@ -69,7 +65,7 @@ enum Reader {
 /// For each value, the bytes in memory that are written before it in the form's order.
 fn times(form: &Form) -> Vec<usize> {
     let mut written = 0;
-    let bytes = |id: Id| if form.value(id).op.is_kernel() { 4 * form.value(id).elements() } else { 0 };
+    let bytes = |id: Id| if form.value(id).op.is_kernel() { ELEMENT_BYTES * form.value(id).elements() } else { 0 };
     let time = |id: Id| {
         let before = written;
         written += bytes(id);
@@ -79,7 +75,7 @@ fn times(form: &Form) -> Vec<usize> {
 }
 
 /// Whether no two readers are near each other.
-fn are_far_apart(readers: &BTreeSet<Reader>, times: &[usize]) -> bool {
+fn are_far_apart(readers: &BTreeSet<Reader>, times: &[usize], far_bytes: usize) -> bool {
     let values: Option<Vec<usize>> = readers
         .iter()
         .map(|reader| match reader {
@@ -88,7 +84,7 @@ fn are_far_apart(readers: &BTreeSet<Reader>, times: &[usize]) -> bool {
         })
         .collect();
     // More readers than these are not counted.
-    values.is_some_and(|values| values.len() < COUNTED && values.windows(2).all(|pair| pair[1] - pair[0] >= FAR_BYTES))
+    values.is_some_and(|values| values.len() < COUNTED && values.windows(2).all(|pair| pair[1] - pair[0] >= far_bytes))
 }
 
 /// Whether a value is computed from at most one value in memory of half its size or more; `cuts` lie in memory too.
@@ -123,6 +119,7 @@ fn is_elementwise(op: &FormOp) -> bool {
 
 /// The cost of computing one element from memory, and whether a chain is cut at the value.
 fn costs(form: &Form) -> (Vec<u32>, Vec<bool>) {
+    let target = &form.target.costs;
     let mut cuts = Vec::with_capacity(form.values.len());
     let mut costs: Vec<u32> = Vec::with_capacity(form.values.len());
     for id in form.ids() {
@@ -131,9 +128,9 @@ fn costs(form: &Form) -> (Vec<u32>, Vec<bool>) {
         let cost = match &value.op {
             FormOp::Source(_) | FormOp::Reduce(_) | FormOp::Scatter { .. } | FormOp::Product(_) => 1,
             FormOp::Const(_) | FormOp::Index { .. } => 0,
-            FormOp::Random { .. } => 30,
-            FormOp::Unary(op) => args.saturating_add(unary_cost(*op)),
-            FormOp::Binary(op) => args.saturating_add(binary_cost(*op, value.dtype)),
+            FormOp::Random { .. } => target.random,
+            FormOp::Unary(op) => args.saturating_add(unary_cost(*op, target)),
+            FormOp::Binary(op) => args.saturating_add(binary_cost(*op, value.dtype, target)),
             FormOp::Compare(_) | FormOp::Select | FormOp::Cast => args.saturating_add(1),
             FormOp::Reshape => args,
             FormOp::View(view) => args.saturating_add(view.guards.len() as u32),
@@ -147,21 +144,21 @@ fn costs(form: &Form) -> (Vec<u32>, Vec<bool>) {
     (costs, cuts)
 }
 
-fn unary_cost(op: Unary) -> u32 {
+fn unary_cost(op: Unary, costs: &Costs) -> u32 {
     match op {
         Unary::Neg | Unary::Abs | Unary::Floor | Unary::Not => 1,
-        Unary::Sqrt => 5,
-        Unary::Exp | Unary::Log | Unary::Sin | Unary::Cos | Unary::Tanh | Unary::Sigmoid | Unary::Erf => 16,
+        Unary::Sqrt => costs.root,
+        Unary::Exp | Unary::Log | Unary::Sin | Unary::Cos | Unary::Tanh | Unary::Sigmoid | Unary::Erf => costs.function,
     }
 }
 
-fn binary_cost(op: Binary, dtype: DType) -> u32 {
+fn binary_cost(op: Binary, dtype: DType, costs: &Costs) -> u32 {
     match op {
         Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Min | Binary::And | Binary::Or => 1,
         Binary::Div | Binary::Rem => match dtype {
-            DType::F32 | DType::Bool => 4,
-            DType::I32 => 16,
+            DType::F32 | DType::Bool => costs.division,
+            DType::I32 => costs.integer_division,
         },
-        Binary::Pow => 32,
+        Binary::Pow => costs.power,
     }
 }

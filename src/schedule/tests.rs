@@ -1,6 +1,7 @@
 //! The plan of a graph, interpreted, equals the reference evaluation of the graph.
 
 use super::plan;
+use crate::cpu::Lowering;
 use crate::dim::Dim;
 use crate::graph::evaluate::{Feeds, Tensor, evaluate};
 use crate::graph::{
@@ -139,7 +140,7 @@ impl Bench {
     /// Plans, interprets, and compares everything with the evaluator.
     fn check(&self) -> Program {
         let persistent = Persistent::of(&self.graph);
-        let program = plan(&self.graph, &persistent);
+        let program = plan(&self.graph, &persistent, &Lowering::default());
         compare_with_evaluator(&self.graph, &self.feeds, &program);
         program
     }
@@ -718,7 +719,7 @@ fn the_steps_of_planning_grow_with_the_program() {
         let mut bench = clipped_step(layers);
         crate::passes::run(&mut bench.graph);
         super::take_work();
-        plan(&bench.graph, &Persistent::of(&bench.graph));
+        plan(&bench.graph, &Persistent::of(&bench.graph), &Lowering::default());
         super::take_work()
     };
     let (small, large) = (steps(150), steps(300));
@@ -751,7 +752,7 @@ fn temporaries_around_a_product(n: usize) -> usize {
     let product = bench.linear(before, w, [n, n, n]);
     let after = bench.mul(erf, product);
     bench.output("after", after);
-    let program = plan(&bench.graph, &Persistent::of(&bench.graph));
+    let program = plan(&bench.graph, &Persistent::of(&bench.graph), &Lowering::default());
     program.buffers.iter().filter(|buffer| matches!(buffer.role, Role::Temporary(_))).count()
 }
 

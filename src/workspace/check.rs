@@ -18,7 +18,7 @@ use crate::model::{self, Expanded, ModelUse, Project, Resolved};
 use crate::pipeline;
 use crate::runtime::files::Place;
 use crate::runtime::{data, keep};
-use crate::schedule;
+use crate::schedule::{self, Backend};
 use crate::source::{FileId, bytes_text, shortened};
 use crate::syntax::ast::{Expr, ExprKind, ItemKind};
 
@@ -28,9 +28,10 @@ const LONGEST_DESCRIPTION: u64 = 64 << 20;
 /// How many characters of a tensor's name in a file a finding shows.
 const NAME_SHOWN: usize = 80;
 
-/// Checks all items of a file: models for all sizes, promises, and the training step for the data's sizes.
-pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
-    let steps = Steps::default();
+/// Checks all items of a file: models for all sizes, promises, and the training step for the data's sizes, planned for this
+/// machine.
+pub fn check(project: &Project, file: FileId, backend: &dyn Backend) -> Vec<Diagnostic> {
+    let steps = Steps { backend, known: RefCell::default() };
     let train_memory = |project: &Project, used: &ModelUse<'_>, sizes: &BTreeMap<String, i64>| {
         train_memory(&steps, project, used, sizes)
     };
@@ -52,32 +53,34 @@ pub fn check(project: &Project, file: FileId) -> Vec<Diagnostic> {
 
 /// The bytes of the training steps that have been compiled, or why one cannot be, for each file and batch: a promise
 /// and the file itself mostly ask for the same step.
-#[derive(Default)]
-struct Steps(RefCell<BTreeMap<(FileId, usize), StepBytes>>);
+struct Steps<'a> {
+    backend: &'a dyn Backend,
+    known: RefCell<BTreeMap<(FileId, usize), StepBytes>>,
+}
 
 type StepBytes = Result<u64, Vec<Diagnostic>>;
 
-impl Steps {
+impl Steps<'_> {
     /// The bytes of the training step of the file's `train` item, for `batch` samples or the item's own number.
     fn step(&self, project: &Project, file: FileId, batch: Option<usize>) -> Result<(Resolved, u64), Vec<Diagnostic>> {
         let mut training = model::training(project, file, &[])?;
         training.settings.batch = batch.unwrap_or(training.settings.batch);
-        let mut known = self.0.borrow_mut();
-        let bytes = known.entry((file, training.settings.batch)).or_insert_with(|| step_bytes(&training)).clone()?;
+        let mut known = self.known.borrow_mut();
+        let bytes = known.entry((file, training.settings.batch)).or_insert_with(|| self.bytes(&training)).clone()?;
         Ok((training, bytes))
     }
-}
 
-fn step_bytes(training: &Resolved) -> StepBytes {
-    let fields = data::fields(&training.settings.data)?;
-    pipeline::data_ranges(training, &fields, &[])?;
-    let graph = pipeline::training_graph(training, training.settings.batch, &fields, false)?;
-    Ok(schedule::plan(&graph, &Persistent::of(&graph)).arena_bytes as u64)
+    fn bytes(&self, training: &Resolved) -> StepBytes {
+        let fields = data::fields(&training.settings.data)?;
+        pipeline::data_ranges(training, &fields, &[])?;
+        let graph = pipeline::training_graph(training, training.settings.batch, &fields, false)?;
+        Ok(schedule::plan(&graph, &Persistent::of(&graph), self.backend).arena_bytes as u64)
+    }
 }
 
 /// Bytes of all tensors of the training step: what `train_memory(N = 100)` means.
 fn train_memory(
-    steps: &Steps,
+    steps: &Steps<'_>,
     project: &Project,
     used: &ModelUse<'_>,
     sizes: &BTreeMap<String, i64>,
@@ -167,11 +170,11 @@ mod tests {
                     train M on d {\n  loss = cross_entropy(label)\n  batch = 8\n  length = 3 steps\n  optimizer = sgd(lr = 0.1)\n}\n";
         let (project, file, found) = Project::load(Path::new("m.ansatz"), None, &|_| Ok(text.as_bytes().to_vec()));
         assert!(found.is_empty(), "{found:#?}");
-        let steps = Steps::default();
+        let steps = Steps { backend: &crate::cpu::Lowering::default(), known: RefCell::default() };
         let bytes = |batch| steps.step(&project, file, batch).map(|(_, bytes)| bytes).expect("a step");
         assert_eq!(bytes(None), bytes(Some(8)));
-        assert_eq!(steps.0.borrow().len(), 1);
+        assert_eq!(steps.known.borrow().len(), 1);
         assert!(bytes(Some(800)) > bytes(None));
-        assert_eq!(steps.0.borrow().len(), 2);
+        assert_eq!(steps.known.borrow().len(), 2);
     }
 }

@@ -1,9 +1,18 @@
 //! Steps run through the schedule, as evaluations.
 
+use ansatz::cpu::Lowering;
 use ansatz::graph::{Evaluation, Feeds, Graph, Tensor, Variable};
 use ansatz::kernel::interpret::{Arena, interpret};
 use ansatz::kernel::{Buffer, Persistent, Role};
-use ansatz::schedule::plan;
+use ansatz::schedule::{Products, Target, plan};
+
+/// A lowering that makes of small graphs what the usual one makes of large ones: `work` is divided, products have sides of
+/// at least `sides` and leaves of `leaf` summands, and two slices are a group.
+pub fn small(sides: [usize; 3], work: usize, leaf: usize) -> Lowering {
+    let Lowering { target, tile, .. } = Lowering::default();
+    let products = Products { least: 1, sides, leaf, ..target.products };
+    Lowering { target: Target { small_work: work, products, ..target }, tile, slices: 2 }
+}
 
 /// What each declared buffer holds before the step.
 pub fn fed(graph: &Graph, feeds: &Feeds) -> Vec<(Role, Vec<f64>)> {
@@ -37,7 +46,7 @@ pub fn collected(graph: &Graph, read: impl Fn(&Role) -> (Vec<usize>, Vec<f64>)) 
 
 /// The step planned, and its loops interpreted in f64.
 pub fn interpreted(graph: &Graph, feeds: &Feeds) -> Evaluation {
-    let program = plan(graph, &Persistent::of(graph));
+    let program = plan(graph, &Persistent::of(graph), &Lowering::default());
     let buffer = |role: &Role| -> &Buffer { program.find(role).unwrap_or_else(|| panic!("no buffer `{role}`")) };
     let mut arena = Arena::new(program.arena_bytes);
     for (role, data) in fed(graph, feeds) {

@@ -3,10 +3,10 @@
 use super::*;
 use crate::kernel::verify::verify;
 use crate::kernel::{Buffer, BufferId, Kernel, Lanes, Nest, NodeId, NodeOp, Product, ReductionKind, Role};
-use crate::schedule::{Limits, plan_within};
+use crate::schedule::{Products, Target};
 
-fn planned(bench: &Bench, limits: Limits) -> Program {
-    plan_within(&bench.graph, &Persistent::of(&bench.graph), limits)
+fn planned(bench: &Bench, lowering: Lowering) -> Program {
+    plan(&bench.graph, &Persistent::of(&bench.graph), &lowering)
 }
 
 /// Changes a valid program and expects a violation with these words.
@@ -45,7 +45,9 @@ fn find(program: &Program, fits: impl Fn(&Buffer) -> bool) -> BufferId {
 
 /// A convolution with padding and its gradients as plain nests, in which borders are guarded.
 fn bordered() -> Program {
-    planned(&convolution(1, 1, 1, 6, 3), Limits { product: usize::MAX, tile: 0, ..Limits::default() })
+    let usual = Lowering::default();
+    let products = Products { least: usize::MAX, ..usual.target.products };
+    planned(&convolution(1, 1, 1, 6, 3), Lowering { target: Target { products, ..usual.target }, tile: 0, ..usual })
 }
 
 #[test]
@@ -86,7 +88,7 @@ fn a_filter_without_room_and_other_tiles_are_found() {
     let sizes = [n, o, size, size];
     let y = bench.contract(&domain, vec![at_x, plain(&[1, 4, 5, 6])], plain(&[0, 1, 2, 3]), &[x, w], &sizes);
     bench.output("y", y);
-    let program = planned(&bench, Limits::default());
+    let program = planned(&bench, Lowering::default());
     let winograds = |program: &mut Program, change: &dyn Fn(&mut crate::kernel::Winograd)| {
         for kernel in &mut program.kernels {
             if let KernelKind::Winograd(winograd) | KernelKind::Filter(winograd) = &mut kernel.kind {
@@ -149,7 +151,7 @@ fn softmax() -> Program {
     let x = bench.input("x", &[n, t]);
     let y = softmax_rows(&mut bench, x, &[n, t]);
     bench.output("y", y);
-    planned(&bench, Limits::default())
+    planned(&bench, Lowering::default())
 }
 
 fn softmax_rows(bench: &mut Bench, x: ValueId, sizes: &[usize]) -> ValueId {
@@ -205,7 +207,7 @@ fn wrong_types_and_nodes_out_of_order_are_found() {
 #[test]
 fn parallel_points_that_meet_are_found() {
     let bench = embedding(&[0, 10, 4, 4, 2, 1]);
-    let program = planned(&bench, Limits::default());
+    let program = planned(&bench, Lowering::default());
     let scatters = |nest: &Nest| nest.stores().any(|store| !store.location.indirect.is_empty());
     expect(&program, "parallel points", |program| {
         let nest = nest(program, scatters);
@@ -240,7 +242,7 @@ fn an_update_that_reads_another_element_is_found() {
     let (w, g) = (bench.param("w", &[64]), bench.input("g", &[64]));
     let next = bench.sub(w, g);
     bench.update(Variable::Param(crate::graph::ParamId(0)), next);
-    let program = planned(&bench, Limits::default());
+    let program = planned(&bench, Lowering::default());
     expect(&program, "may store at another point", |program| {
         let nest = nest(program, |_| true);
         for load in nest.phases[0].nodes.iter_mut().filter_map(|node| node.op.location_mut()) {
@@ -264,7 +266,7 @@ fn attention() -> Program {
     let reads = vec![plain(&[0, 1, 2, 4]), plain(&[0, 4, 1, 3])];
     let y = bench.contract(&[n, h, t, d, t], reads, plain(&[0, 1, 2, 3]), &[weights, v], &[n, h, t, d]);
     bench.output("y", y);
-    let program = planned(&bench, Limits::default());
+    let program = planned(&bench, Lowering::default());
     assert!(!program.groups.is_empty() && !program.locals.is_empty(), "attention goes in slices");
     program
 }

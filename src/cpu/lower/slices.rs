@@ -1,7 +1,7 @@
 //! Depth first through kernels: runs of kernels that share their outermost parallel loop run slice by slice.
 //!
-//! Input: kernels in order. Output: [`Group`]s, the grouped kernels with the loop over slices outermost, and the buffers
-//! that hold one slice at a time. Invariant: see [`Group`]; a kernel's results are the same bits in a group and alone.
+//! Input: a program. Output: its [`Group`]s, the grouped kernels with the loop over slices outermost, and the buffers that
+//! hold one slice at a time. Invariant: see [`Group`]; a kernel's results are the same bits in a group and alone.
 //!
 //! In attention the products and the softmax of one head touch that head's T × T matrices only. Kernel after kernel,
 //! these matrices pass through memory; slice by slice they stay in a thread's cache, the threads meet once, and what
@@ -9,17 +9,15 @@
 
 use std::collections::BTreeMap;
 
-use super::memory::{self, Request};
-use crate::kernel::{Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Linear, Nest, Phase, Role};
-
-/// Bytes of a slice that stay in an L2 of 1 MiB beside what is read once.
-const CACHE_BYTES: usize = 512 << 10;
-/// Fewest points of a slice that share a vector loop: shorter loops would not fill vectors.
-const MIN_LANES: usize = 16;
+use crate::kernel::{
+    BufferId, Group, Kernel, KernelKind, Lanes, Linear, Nest, Phase, Product, ProductLoop, Program, Role,
+};
+use crate::schedule::Target;
+use crate::schedule::memory::{self, Request};
 
 /// Which elements of a buffer slice b touches: some from `low + step · b` to `high + step · b`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pattern {
+struct Pattern {
     step: i64,
     low: i64,
     high: i64,
@@ -33,7 +31,7 @@ impl Pattern {
     }
 
     /// Elements between a slice's first and last one, both included.
-    pub fn elements(self) -> usize {
+    fn elements(self) -> usize {
         (self.high - self.low + 1) as usize
     }
 
@@ -45,11 +43,11 @@ impl Pattern {
 
 /// What a kernel in slices does to one buffer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Use {
-    pub reads: bool,
-    pub writes: bool,
+struct Use {
+    reads: bool,
+    writes: bool,
     /// None: in slices that are no range of the buffer.
-    pub pattern: Option<Pattern>,
+    pattern: Option<Pattern>,
 }
 
 impl Use {
@@ -65,16 +63,18 @@ impl Use {
 }
 
 /// Finds the groups of at least `fewest` slices and puts the loop over slices outermost in their kernels.
-pub(super) fn group(kernels: &mut [Kernel], fewest: usize) -> Vec<Group> {
-    let mut groups = Vec::new();
+pub(super) fn group(program: &mut Program, fewest: usize, target: &Target) {
+    // What is read once needs room beside the slice.
+    let near_bytes = target.near_bytes / 2;
+    let kernels = &mut program.kernels;
     let mut first = 0;
     while first < kernels.len() {
         let candidates = counts(&kernels[first..], fewest).into_iter();
-        let runs = candidates.filter_map(|slices| Some((run(&kernels[first..], slices)?, slices)));
-        // The most kernels whose slices stay in cache; else the smallest slices from a product on.
+        let runs = candidates.filter_map(|slices| Some((run(&kernels[first..], slices, target.width)?, slices)));
+        // The most kernels whose slices stay near; else the smallest slices from a product on.
         let begins = matches!(kernels[first].kind, KernelKind::Product(_));
-        let runs = runs.filter(|(run, _)| begins || run.bytes <= CACHE_BYTES);
-        let rank = |(run, slices): &(Run, usize)| match run.bytes <= CACHE_BYTES {
+        let runs = runs.filter(|(run, _)| begins || run.bytes <= near_bytes);
+        let rank = |(run, slices): &(Run, usize)| match run.bytes <= near_bytes {
             true => (run.kinds.len(), *slices),
             false => (0, *slices),
         };
@@ -86,10 +86,9 @@ pub(super) fn group(kernels: &mut [Kernel], fewest: usize) -> Vec<Group> {
         for (kernel, kind) in kernels[first..].iter_mut().zip(run.kinds) {
             kernel.kind = kind;
         }
-        groups.push(Group { kernels: first..end, slices });
+        program.groups.push(Group { kernels: first..end, slices });
         first = end;
     }
-    groups
 }
 
 /// Numbers of slices to try for a run from here on: the batches of the product that begins it.
@@ -112,14 +111,14 @@ struct Run {
 }
 
 /// The longest group of so many slices that begins with the first kernel.
-fn run(kernels: &[Kernel], slices: usize) -> Option<Run> {
+fn run(kernels: &[Kernel], slices: usize, width: usize) -> Option<Run> {
     let mut cuts = Vec::new();
     let mut seen: BTreeMap<BufferId, Use> = BTreeMap::new();
     let mut length = 0;
     let mut first_is_read = false;
     let mut first_writes: Vec<BufferId> = Vec::new();
     for kernel in kernels {
-        let Some(cut) = cut(&kernel.kind, slices) else { break };
+        let Some(cut) = cut(&kernel.kind, slices, width) else { break };
         let uses = uses(&cut, slices);
         let fits = uses.iter().all(|(buffer, own)| match seen.get(buffer) {
             Some(earlier) if earlier.writes || own.writes => earlier.and(*own).is_disjoint(),
@@ -148,16 +147,16 @@ fn run(kernels: &[Kernel], slices: usize) -> Option<Run> {
     (first_is_read && length > 1).then_some(Run { kinds: cuts, bytes })
 }
 
-/// The kernel with loops over slices outermost; none where it has no such loops.
-fn cut(kind: &KernelKind, slices: usize) -> Option<KernelKind> {
+/// The kernel with loops over slices outermost; none where it has no such loops, or the loops inside would not fill vectors.
+fn cut(kind: &KernelKind, slices: usize, width: usize) -> Option<KernelKind> {
     match kind {
-        KernelKind::Nest(nest) => cut_nest(nest, slices).map(KernelKind::Nest),
+        KernelKind::Nest(nest) => cut_nest(nest, slices, width).map(KernelKind::Nest),
         KernelKind::Product(product) => product.slice_loops(slices).map(|_| kind.clone()),
         KernelKind::Winograd(_) | KernelKind::Filter(_) | KernelKind::Zero(_) | KernelKind::Copy { .. } => None,
     }
 }
 
-fn cut_nest(nest: &Nest, slices: usize) -> Option<Nest> {
+fn cut_nest(nest: &Nest, slices: usize, width: usize) -> Option<Nest> {
     let mut nest = nest.clone();
     let mut count = 1;
     for number in 0..nest.parallel {
@@ -173,7 +172,7 @@ fn cut_nest(nest: &Nest, slices: usize) -> Option<Nest> {
         if count == slices {
             nest.parallel = number + 1;
             let inside: usize = nest.outer[nest.parallel..].iter().product();
-            return (nest.lanes != Lanes::Outer || inside >= MIN_LANES).then_some(nest);
+            return (nest.lanes != Lanes::Outer || inside >= width).then_some(nest);
         }
     }
     None
@@ -195,7 +194,7 @@ fn split_loop(nest: &mut Nest, number: usize, count: usize) {
 }
 
 /// What a cut kernel does to each buffer.
-pub(super) fn uses(kind: &KernelKind, slices: usize) -> BTreeMap<BufferId, Use> {
+fn uses(kind: &KernelKind, slices: usize) -> BTreeMap<BufferId, Use> {
     let mut uses: BTreeMap<BufferId, Use> = BTreeMap::new();
     let mut add = |buffer: BufferId, reads: bool, writes: bool, pattern: Option<Pattern>| {
         let own = Use { reads, writes, pattern };
@@ -246,16 +245,11 @@ fn pattern(linear: &Linear, extents: &[usize], loops: usize) -> Option<Pattern> 
 }
 
 /// Moves the buffers that one group alone touches, in slices that keep to themselves, to the threads' own memory, and
-/// makes them as small as one slice. `temporaries` holds back declared buffers. Returns them and the bytes they need.
-pub(super) fn localize(
-    buffers: &mut [Buffer],
-    temporaries: impl Fn(BufferId) -> bool,
-    kernels: &mut [Kernel],
-    groups: &[Group],
-) -> (Vec<BufferId>, usize) {
-    let lives = super::lives(buffers.len(), kernels);
-    let (mut locals, mut bytes) = (Vec::new(), 0);
-    for group in groups {
+/// makes them as small as one slice. Declared buffers stay.
+pub(super) fn localize(program: &mut Program) {
+    let lives = program.lives();
+    let Program { buffers, kernels, groups, locals, local_bytes, .. } = program;
+    for group in groups.iter() {
         let mut all: BTreeMap<BufferId, Use> = BTreeMap::new();
         for kernel in &kernels[group.kernels.clone()] {
             for (buffer, own) in uses(&kernel.kind, group.slices) {
@@ -267,15 +261,11 @@ pub(super) fn localize(
         for (buffer, own) in all {
             let (first, last) = lives[buffer.0 as usize].expect("the group touches it");
             let inside = group.kernels.contains(&first) && group.kernels.contains(&last);
-            let Some(pattern) = own.pattern.filter(|pattern| pattern.is_disjoint() && inside && temporaries(buffer))
-            else {
-                continue;
-            };
             let place = &mut buffers[buffer.0 as usize];
+            let pattern = own.pattern.filter(|pattern| pattern.is_disjoint() && inside);
+            let (Some(pattern), Role::Temporary(name)) = (pattern, &mut place.role) else { continue };
+            place.role = Role::Local(std::mem::take(name));
             place.sizes = vec![pattern.elements()];
-            if let Role::Temporary(name) = &mut place.role {
-                place.role = Role::Local(std::mem::take(name));
-            }
             requests.push(Request { bytes: place.bytes(), first, last });
             moved.insert(buffer, pattern.low);
         }
@@ -287,10 +277,9 @@ pub(super) fn localize(
             move_accesses(&mut kernel.kind, group.slices, &moved);
         }
         locals.extend(moved.into_keys());
-        bytes = bytes.max(total);
+        *local_bytes = (*local_bytes).max(total);
     }
     locals.sort_unstable();
-    (locals, bytes)
 }
 
 /// Addresses of moved buffers lose their slice; `moved` has the first element of slice 0 of each.
@@ -307,18 +296,14 @@ fn move_accesses(kind: &mut KernelKind, slices: usize, moved: &BTreeMap<BufferId
         }
         KernelKind::Product(product) => {
             let loops = product.slice_loops(slices).expect("a cut product has loops over slices");
-            let slices = &mut product.batch[..loops];
-            if let Some(low) = moved.get(&product.a.0) {
-                product.a.1 -= low;
-                slices.iter_mut().for_each(|each| each.a = 0);
-            }
-            if let Some(low) = moved.get(&product.b.0) {
-                product.b.1 -= low;
-                slices.iter_mut().for_each(|each| each.b = 0);
-            }
-            if let Some(low) = moved.get(&product.c.0) {
-                product.c.1 -= low;
-                slices.iter_mut().for_each(|each| each.c = 0);
+            let Product { batch, a, b, c, .. } = product;
+            let strides: [fn(&mut ProductLoop) -> &mut i64; 3] =
+                [|each| &mut each.a, |each| &mut each.b, |each| &mut each.c];
+            for ((buffer, offset), stride) in [a, b, c].into_iter().zip(strides) {
+                if let Some(low) = moved.get(buffer) {
+                    *offset -= low;
+                    batch[..loops].iter_mut().for_each(|each| *stride(each) = 0);
+                }
             }
         }
         KernelKind::Winograd(_) | KernelKind::Filter(_) | KernelKind::Zero(_) | KernelKind::Copy { .. } => {
