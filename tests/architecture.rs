@@ -194,6 +194,38 @@ fn a_run_needs_neither_compiler_nor_back_end_and_a_compiler_no_run() {
     }
 }
 
+/// Words that name a machine or a part of one.
+const MACHINE_WORDS: &[&str] =
+    &["avx", "cache", "core", "cores", "cpu", "gpu", "l1", "l2", "neon", "simd", "thread", "threads", "x86"];
+
+/// Files of the schedule that say such a word in a line, and why.
+const NAMED_MACHINES: &[(&str, &str, &str)] =
+    &[("schedule/report.rs", "thread", "`ansatz plan` tells its reader what one slice at a time means on a CPU")];
+
+#[test]
+fn the_schedule_names_no_machine() {
+    let mut named: Vec<(String, String)> = Vec::new();
+    for source in sources().iter().filter(|source| source.module == "schedule") {
+        for (number, line) in source.lines.iter().enumerate() {
+            let used = imported(code(line));
+            let place = format!("src/{}:{}: {line}", source.path, number + 1);
+            assert!(
+                !["machine", "primitives", "contraction"].iter().any(|room| used.iter().any(|used| used == room)),
+                "{place}"
+            );
+            for word in line.to_lowercase().split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+                let is_known = NAMED_MACHINES.iter().any(|(path, known, _)| *path == source.path && *known == word);
+                assert!(is_known || !MACHINE_WORDS.contains(&word), "{place}");
+                named.push((source.path.clone(), word.to_string()));
+            }
+        }
+    }
+    for (path, word, reason) in NAMED_MACHINES {
+        let is_used = named.iter().any(|(file, named)| file == path && named == word);
+        assert!(is_used && !reason.is_empty(), "{path} has no `{word}` any more, or no reason");
+    }
+}
+
 /// Lines above an unsafe block within which its note stands.
 const NOTE_DISTANCE: usize = 8;
 
