@@ -17,6 +17,10 @@ const UNSAFE_MODULES: &[&str] = &["machine", "primitives", "contraction", "cpu"]
 /// The room that may name the code generator: the half of the CPU that makes code.
 const CODE_ROOM: &str = "cpu/code/";
 
+/// The crates that execute runs, a folder of `src` each, and what none of them may link.
+const CRATES: [&str; 3] = ["program", "compute", "run"];
+const COMPILER_CRATES: [&str; 4] = ["cranelift", "pest", "clap", "ansatz"];
+
 /// Crates whose build scripts call a C compiler, and why they stay.
 const C_CRATES: &[(&str, &str)] = &[
     ("psm", "one assembler file, which tells pest how deep the stack is"),
@@ -30,7 +34,7 @@ const C_BUILDERS: &[&str] = &["autotools", "bindgen", "cc", "cmake", "cxx-build"
 struct Source {
     /// Below `src`, with `/`.
     path: String,
-    /// The first folder or file name: the stage.
+    /// The first folder or file name within its crate: the stage.
     module: String,
     /// The lines before a test module at the end.
     lines: Vec<String>,
@@ -71,7 +75,8 @@ fn source(folder: &Path, path: &Path) -> Option<Source> {
     let text = std::fs::read_to_string(path).expect("sources are UTF-8");
     let body = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = body.lines().map(str::to_string).collect();
-    let module = name.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_string();
+    let mut parts = name.split('/').skip_while(|part| CRATES.contains(part));
+    let module = parts.next().unwrap_or_default().trim_end_matches(".rs").to_string();
     Some(Source { path: name, module, lines })
 }
 
@@ -165,8 +170,6 @@ fn only_the_half_that_makes_code_names_cranelift() {
     for source in sources().iter().filter(|source| !source.path.starts_with(CODE_ROOM)) {
         for (number, line) in source.lines.iter().enumerate() {
             assert!(!code(line).contains("cranelift"), "src/{}:{}: {line}", source.path, number + 1);
-            let runs = source.path.starts_with("cpu/run/");
-            assert!(!runs || !code(line).contains("cpu::code"), "src/{}:{}: {line}", source.path, number + 1);
         }
     }
 }
@@ -226,6 +229,38 @@ fn the_schedule_names_no_machine() {
     }
 }
 
+/// The packages of `Cargo.lock` with the names of those that they use.
+fn packages() -> Vec<(String, Vec<String>)> {
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is shipped");
+    let package = |text: &str| {
+        let name = text.lines().find_map(|line| line.strip_prefix("name = ")).expect("a package has a name");
+        // Where there are several versions of a crate, its name is followed by the one that is meant.
+        let used = text.lines().filter_map(|line| line.strip_prefix(" \"")?.split(['"', ' ']).next());
+        (name.trim_matches('"').to_string(), used.map(str::to_string).collect())
+    };
+    lock.split("[[package]]").skip(1).map(package).collect()
+}
+
+#[test]
+fn what_executes_runs_links_neither_parser_nor_code_generator() {
+    let packages = packages();
+    let mut linked: Vec<&str> = Vec::new();
+    let mut todo = vec!["ansatz-run"];
+    while let Some(name) = todo.pop() {
+        let package = packages.iter().find(|(known, _)| known == name).expect("a used package is listed");
+        if !linked.contains(&name) {
+            linked.push(name);
+            todo.extend(package.1.iter().map(String::as_str));
+        }
+    }
+    for name in CRATES {
+        assert!(linked.contains(&format!("ansatz-{name}").as_str()), "{name} is among {linked:?}");
+    }
+    let is_compiler = |name: &&&str| COMPILER_CRATES.contains(name) || name.starts_with("cranelift");
+    assert_eq!(linked.iter().find(is_compiler), None);
+    assert!(packages.iter().any(|(name, _)| name == "cranelift-codegen"), "the names are those of Cargo.lock");
+}
+
 /// Lines above an unsafe block within which its note stands.
 const NOTE_DISTANCE: usize = 8;
 
@@ -258,16 +293,9 @@ fn sources_do_not_unwrap() {
 
 #[test]
 fn no_dependency_builds_a_c_library() {
-    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is shipped");
-    let mut found = Vec::new();
-    for package in lock.split("[[package]]").skip(1) {
-        let name = package.lines().find_map(|line| line.strip_prefix("name = ")).expect("a package has a name");
-        // Where there are several versions of a crate, its name is followed by the one that is meant.
-        let used = package.lines().filter_map(|line| line.strip_prefix(" \"")?.split(['"', ' ']).next());
-        if used.into_iter().any(|used| C_BUILDERS.contains(&used)) {
-            found.push(name.trim_matches('"'));
-        }
-    }
+    let packages = packages();
+    let builds = |(_, used): &&(String, Vec<String>)| used.iter().any(|used| C_BUILDERS.contains(&used.as_str()));
+    let found: Vec<&String> = packages.iter().filter(builds).map(|(name, _)| name).collect();
     let listed: Vec<&str> = C_CRATES.iter().map(|(name, _)| *name).collect();
     assert_eq!(found, listed, "a crate that compiles C makes the build slow; choose another or list a reason");
 }

@@ -10,6 +10,6 @@
 
 pub mod code;
 mod lower;
-pub mod run;
 
+pub use ansatz_run::cpu as run;
 pub use lower::Lowering;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// A map from `0..extent` to element offsets, of equal runs with a constant step.
 #[derive(Clone, Debug)]
-pub(crate) struct Axis {
+pub struct Axis {
     extent: usize,
     /// Positions in a run; divides the extent.
     run: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Axis {
 
 /// A piece of a run inside a range of positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub struct Run {
     /// First position, counted from the start of the range.
     pub position: usize,
     /// Number of positions, at least 1.

@@ -7,12 +7,12 @@
 use crate::machine::lanes::{Lanes, Portable};
 
 /// The most rows of any tile.
-pub(crate) const MAX_ROWS: usize = 14;
+pub const MAX_ROWS: usize = 14;
 /// The most rows of a tile that reads A in place: each needs a pointer in a register.
-pub(crate) const MAX_DIRECT_ROWS: usize = 8;
+pub const MAX_DIRECT_ROWS: usize = 8;
 
 /// What a tile works on. Steps and offsets are in elements.
-pub(crate) struct Tile {
+pub struct Tile {
     /// The rows of A: `A[i, k]` is at `a[i] + a_offsets[k]`. Packed: it is at `a[0] + k · rows + i`.
     pub a: [*const f32; MAX_DIRECT_ROWS],
     /// See `a`.
@@ -36,10 +36,10 @@ pub(crate) struct Tile {
 }
 
 /// A tile of a fixed size.
-pub(crate) type TileFn = unsafe fn(&Tile);
+pub type TileFn = unsafe fn(&Tile);
 
 /// A vector type with its tiles.
-pub(crate) trait Tiles: Lanes {
+pub trait Tiles: Lanes {
     /// A vector of at most 8 lanes, for transposing narrow strips.
     type Narrow: Lanes;
     /// The most vectors in a tile's row.
@@ -58,7 +58,7 @@ pub(crate) trait Tiles: Lanes {
 
 /// The vectors of a full panel of a block of `vectors` (at least 1): three where tiles reach so far, four where that
 /// leaves nothing over.
-pub(crate) fn full_panel(vectors: usize, max_vectors: usize) -> usize {
+pub fn full_panel(vectors: usize, max_vectors: usize) -> usize {
     match max_vectors {
         4 if vectors.is_multiple_of(4) && !vectors.is_multiple_of(3) => 4,
         4 => vectors.min(3),
@@ -68,7 +68,7 @@ pub(crate) fn full_panel(vectors: usize, max_vectors: usize) -> usize {
 
 /// The vectors of the next panel where `left` (at least 1) remain. No single vector is left over if that can be helped,
 /// since narrow tiles load more per multiply-add.
-pub(crate) fn next_panel(left: usize, full_panel: usize) -> usize {
+pub fn next_panel(left: usize, full_panel: usize) -> usize {
     match (left, full_panel) {
         (4, 3) => 2,
         _ => left.min(full_panel),

@@ -6,10 +6,10 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 mod band;
-pub(crate) mod place;
+pub mod place;
 pub mod product;
-pub(crate) mod shape;
-pub(crate) mod thin;
+pub mod shape;
+pub mod thin;
 pub mod tuning;
 pub mod winograd;
 

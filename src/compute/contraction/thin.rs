@@ -19,7 +19,7 @@ use crate::primitives::axis::Axis;
 use std::ops::Range;
 
 /// Most places of the thin side.
-pub(crate) const MOST_COLUMNS: usize = 4;
+pub const MOST_COLUMNS: usize = 4;
 /// Most rows that share the loads of B along k: the accumulators and what is loaded fit 16 registers.
 const MOST_ROWS: usize = 9;
 /// Products of the batch from which one is not cut into parts.
@@ -48,7 +48,7 @@ enum Along {
 
 /// A thin product made ready to run.
 #[derive(Debug)]
-pub(crate) struct ThinPlan {
+pub struct ThinPlan {
     along: Along,
     operands: Operands,
     /// Where the first elements are.

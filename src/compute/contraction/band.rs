@@ -7,7 +7,7 @@ use crate::kernel::Linear;
 
 /// A loop after orientation.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Loop {
+pub struct Loop {
     pub extent: usize,
     /// Strides in A, B and C.
     pub strides: [i64; 3],
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// The bands that the axes of a product can follow.
 #[derive(Debug, Default)]
-pub(crate) struct Bands(Vec<Band>);
+pub struct Bands(Vec<Band>);
 
 /// `m + n + k · position + offset`; negative where the summand may be left out.
 #[derive(Debug, Default)]

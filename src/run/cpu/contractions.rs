@@ -9,11 +9,7 @@ use crate::kernel::{BufferId, KernelKind, Product, Program};
 use crate::machine::Level;
 
 /// The contractions of a program; `cut` gives that of a product whose first so many batch loops stay outermost.
-pub(in crate::cpu) fn contractions(
-    program: &Program,
-    level: Level,
-    mut cut: impl FnMut(&Product, usize) -> Cut,
-) -> Vec<Contraction> {
+pub fn contractions(program: &Program, level: Level, mut cut: impl FnMut(&Product, usize) -> Cut) -> Vec<Contraction> {
     let offset = |id: BufferId| program.buffer(id).offset;
     let plan = |(position, kernel): (usize, &crate::kernel::Kernel)| match &kernel.kind {
         KernelKind::Product(product) => {

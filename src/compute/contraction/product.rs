@@ -70,18 +70,12 @@ impl ProductPlan {
     }
 
     /// As [`ProductPlan::sliced`], by tiles whatever the sides.
-    pub(crate) fn tiled(product: &kernel::Product, places: [Place; 3], slices: usize, level: Level) -> ProductPlan {
+    pub fn tiled(product: &kernel::Product, places: [Place; 3], slices: usize, level: Level) -> ProductPlan {
         Self::cut(product, places, slices, level, choose(product, slices, level))
     }
 
     /// As [`ProductPlan::tiled`], cut in this way.
-    pub(crate) fn cut(
-        product: &kernel::Product,
-        places: [Place; 3],
-        slices: usize,
-        level: Level,
-        cut: Cut,
-    ) -> ProductPlan {
+    pub fn cut(product: &kernel::Product, places: [Place; 3], slices: usize, level: Level, cut: Cut) -> ProductPlan {
         let [a, b, c] = firsts(product, places);
         let orientation = cut.orientation;
         let operands = operands(product, slices, orientation);
@@ -127,7 +121,7 @@ impl ProductPlan {
     ///
     /// # Safety
     /// As there.
-    pub(crate) unsafe fn run_on(&self, [a, b]: [*const f32; 2], c: *mut f32, scratch: *mut u8, parts: Range<usize>) {
+    pub unsafe fn run_on(&self, [a, b]: [*const f32; 2], c: *mut f32, scratch: *mut u8, parts: Range<usize>) {
         let (a, b) = match self.orientation {
             Orientation::Given => (a, b),
             Orientation::Swapped => (b, a),

@@ -3,17 +3,19 @@
 //! Input: programs and their [`Code`]. Output: results in an [`Arena`]. Invariant: results are the same bits at any number
 //! of threads. Nothing here makes code.
 
+#![allow(unsafe_code)]
+
 mod arena;
 mod code;
-pub(super) mod context;
+pub mod context;
 mod contractions;
 mod device;
 mod executable;
 
 pub use arena::Arena;
-pub(super) use arena::PADDING;
+pub use arena::PADDING;
 pub use code::Code;
-pub(super) use contractions::contractions;
+pub use contractions::contractions;
 pub use contractions::products;
 pub use device::{Compile, Cpu};
 pub use executable::Executable;

@@ -118,7 +118,7 @@ unsafe fn map<V: Lanes, F: Function>(x: *mut f32, n: usize) {
 ///
 /// # Safety
 /// As [`Lanes`]: the implementor's instruction set.
-pub(crate) unsafe fn straight<V: Lanes>(function: VectorFunction, x: V) -> Option<V> {
+pub unsafe fn straight<V: Lanes>(function: VectorFunction, x: V) -> Option<V> {
     match function {
         VectorFunction::Exp => Some(Exp::apply(x)),
         VectorFunction::Log => Some(Log::apply(x)),

@@ -8,13 +8,13 @@
 use crate::machine::lanes::Lanes;
 
 /// The most points of a tile along a dim.
-pub(crate) const MOST_POINTS: usize = 6;
+pub const MOST_POINTS: usize = 6;
 
 /// Elements, points or outputs along one dim, in order; what a tile has not is zero.
-pub(crate) type Row<V> = [V; MOST_POINTS];
+pub type Row<V> = [V; MOST_POINTS];
 
 /// F(tile, 3), and F(3, tile) at the same points. Written out, so that each sum is a few instructions.
-pub(crate) trait Tile {
+pub trait Tile {
     /// Outputs, or long taps, of a tile.
     const SIZE: usize;
     /// Points, `SIZE + 2`.
@@ -32,9 +32,9 @@ pub(crate) trait Tile {
 }
 
 /// Tiles of two: rounding errors are those of a direct sum or slightly more.
-pub(crate) struct Two;
+pub struct Two;
 /// Tiles of four: errors some ten times as large.
-pub(crate) struct Four;
+pub struct Four;
 
 impl Tile for Two {
     const SIZE: usize = 2;
@@ -144,7 +144,7 @@ impl Tile for Four {
 }
 
 /// What a row of tiles is transformed as.
-pub(crate) trait Side {
+pub trait Side {
     /// Elements of a tile.
     fn elements<T: Tile>() -> usize;
     /// Their points.
@@ -152,9 +152,9 @@ pub(crate) trait Side {
 }
 
 /// Data: neighbouring tiles overlap by two elements.
-pub(crate) struct Data;
+pub struct Data;
 /// Long taps: neighbouring tiles touch.
-pub(crate) struct LongTaps;
+pub struct LongTaps;
 
 impl Side for Data {
     #[inline(always)]
@@ -180,7 +180,7 @@ impl Side for LongTaps {
 
 /// A band of an image: what is missing at its end is zero.
 #[derive(Clone, Copy)]
-pub(crate) struct Band {
+pub struct Band {
     /// Its first element.
     pub at: *const f32,
     /// From row to row.
@@ -197,7 +197,7 @@ pub(crate) struct Band {
 /// The vector type's instructions are there; the band is readable, `to` holds a row of whole vectors of `tiles` for each
 /// point.
 #[inline(always)]
-pub(crate) unsafe fn to_points<V: Lanes, T: Tile, S: Side>(band: Band, tiles: usize, to: *mut f32, plane: usize) {
+pub unsafe fn to_points<V: Lanes, T: Tile, S: Side>(band: Band, tiles: usize, to: *mut f32, plane: usize) {
     for t in (0..tiles).step_by(V::COUNT) {
         // Points of the rows, at the elements from the first tile's on, and again from the next tile's on.
         let mut sums = [[[V::splat(0.0); 4]; MOST_POINTS]; 2];
@@ -239,15 +239,15 @@ unsafe fn write_points<V: Lanes, T: Tile, S: Side>(sums: &Sums<V>, to: *mut f32,
 const STAGED: usize = 16 * 4 + 16;
 
 /// Short rows of tiles side by side, so that they share vectors: the elements of each tile, and of its next one.
-pub(crate) struct Stage([[[f32; STAGED]; MOST_POINTS]; 2]);
+pub struct Stage([[[f32; STAGED]; MOST_POINTS]; 2]);
 
 impl Stage {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Stage([[[0.0; STAGED]; MOST_POINTS]; 2])
     }
 
     /// Row a of the tiles' outputs.
-    pub(crate) fn row(&mut self, a: usize) -> *mut f32 {
+    pub fn row(&mut self, a: usize) -> *mut f32 {
         self.0[0][a].as_mut_ptr()
     }
 
@@ -279,7 +279,7 @@ impl Stage {
 /// # Safety
 /// As [`to_points`] for each.
 #[inline(always)]
-pub(crate) unsafe fn rows_to_tile_points<V: Lanes, T: Tile, S: Side>(
+pub unsafe fn rows_to_tile_points<V: Lanes, T: Tile, S: Side>(
     bands: impl ExactSizeIterator<Item = Band>,
     tiles: usize,
     stage: &mut Stage,
@@ -351,7 +351,7 @@ unsafe fn deal<V: Lanes, T: Tile>(vectors: &[V; 4]) -> [V; 4] {
 
 /// The inverse of [`deal`].
 #[inline(always)]
-pub(crate) unsafe fn undeal<V: Lanes, T: Tile>(places: &Row<V>) -> [V; 4] {
+pub unsafe fn undeal<V: Lanes, T: Tile>(places: &Row<V>) -> [V; 4] {
     if T::SIZE == 2 {
         let (first, second) = places[0].zip_lanes(places[1]);
         return [first, second, first, second];
@@ -369,7 +369,7 @@ pub(crate) unsafe fn undeal<V: Lanes, T: Tile>(places: &Row<V>) -> [V; 4] {
 /// # Safety
 /// The vector type's instructions are there and whole vectors are readable at each point.
 #[inline(always)]
-pub(crate) unsafe fn to_outputs<V: Lanes, T: Tile, const SHORT: bool>(from: *const f32, plane: usize) -> [Row<V>; 4] {
+pub unsafe fn to_outputs<V: Lanes, T: Tile, const SHORT: bool>(from: *const f32, plane: usize) -> [Row<V>; 4] {
     let zero = V::splat(0.0);
     let mut halves = [[zero; MOST_POINTS]; MOST_POINTS];
     for q in 0..T::POINTS {
@@ -394,7 +394,7 @@ pub(crate) unsafe fn to_outputs<V: Lanes, T: Tile, const SHORT: bool>(from: *con
 /// # Safety
 /// The vector type's instructions are there.
 #[inline(always)]
-pub(crate) unsafe fn taps_to_points<V: Lanes, T: Tile>(taps: &[[V; 3]; 3]) -> [Row<V>; MOST_POINTS] {
+pub unsafe fn taps_to_points<V: Lanes, T: Tile>(taps: &[[V; 3]; 3]) -> [Row<V>; MOST_POINTS] {
     let zero = V::splat(0.0);
     let mut columns = [[zero; MOST_POINTS]; MOST_POINTS];
     for j in 0..3 {

@@ -19,7 +19,7 @@ impl Place {
     }
 
     /// The place of this element.
-    pub(crate) fn at(self, element: i64) -> Place {
+    pub fn at(self, element: i64) -> Place {
         Place { byte: self.byte + element as isize * size_of::<f32>() as isize, ..self }
     }
 
@@ -27,7 +27,7 @@ impl Place {
     ///
     /// # Safety
     /// Both are valid for the place.
-    pub(crate) unsafe fn pointer(self, base: *mut u8, scratch: *mut u8) -> *mut f32 {
+    pub unsafe fn pointer(self, base: *mut u8, scratch: *mut u8) -> *mut f32 {
         let start = if self.from_scratch { scratch } else { base };
         start.offset(self.byte).cast()
     }

@@ -11,9 +11,9 @@ use crate::machine::lanes::Lanes;
 use std::ops::Range;
 
 /// Elements that packing may write behind a block.
-pub(crate) const SPARE: usize = 16;
+pub const SPARE: usize = 16;
 /// The most tiles whose rows of A are copied together: with eight rows each, two cache lines of neighbouring rows.
-pub(crate) const MAX_TILES: usize = 4;
+pub const MAX_TILES: usize = 4;
 /// The widest panel: four vectors of 16 lanes.
 const MAX_PANEL: usize = 64;
 /// How many rows of k ahead a copy asks for: about the latency of L3.
@@ -23,7 +23,7 @@ const ELEMENTS_AHEAD: usize = 64;
 
 /// How an operand is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Copying {
+pub enum Copying {
     /// Runs of neighbouring columns, for each k.
     Columns,
     /// Square blocks, transposed: neighbours in k are neighbours in memory.
@@ -60,7 +60,7 @@ impl Copying {
 
 /// A range of k as one operand sees it.
 #[derive(Clone, Copy)]
-pub(crate) struct KBlock<'a> {
+pub struct KBlock<'a> {
     /// Its runs.
     pub runs: &'a [Run],
     /// Offset between neighbours in a run.
@@ -91,7 +91,7 @@ impl<'a> KBlock<'a> {
 /// `width` elements for each k and [`SPARE`] more; either `width` is a multiple of the lanes, or at most as many;
 /// `width` ≤ [`MAX_PANEL`].
 #[inline(always)]
-pub(crate) unsafe fn pack<V: Tiles>(
+pub unsafe fn pack<V: Tiles>(
     copying: Copying,
     from: *const f32,
     columns: &Axis,
@@ -135,7 +135,7 @@ struct Piece {
 /// # Safety
 /// As for [`pack`], with as many panels.
 #[inline(always)]
-pub(crate) unsafe fn pack_tiles<V: Tiles>(
+pub unsafe fn pack_tiles<V: Tiles>(
     copying: Copying,
     from: *const f32,
     rows: &Axis,
@@ -166,7 +166,7 @@ pub(crate) unsafe fn pack_tiles<V: Tiles>(
 }
 
 /// Elements from one tile's panel of A to the next.
-pub(crate) fn panel_elements(depth: usize, rows: usize) -> usize {
+pub fn panel_elements(depth: usize, rows: usize) -> usize {
     depth * rows + SPARE
 }
 

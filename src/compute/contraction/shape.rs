@@ -46,7 +46,7 @@ pub enum Orientation {
 
 /// How a product is executed.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// Blocks of rows.
     pub row_blocks: usize,
     /// Rows of the largest block.
@@ -71,7 +71,7 @@ pub(crate) struct Shape {
 
 /// The columns, cut first into equal segments and each segment into blocks of whole vectors.
 #[derive(Clone, Debug)]
-pub(crate) struct ColumnBlocks {
+pub struct ColumnBlocks {
     extent: usize,
     segment: usize,
     per_segment: usize,
@@ -147,7 +147,7 @@ impl Cut {
 }
 
 /// The cut of a product that the cost model finds cheapest. The first `kept` batch loops stay outermost.
-pub(crate) fn choose(product: &kernel::Product, kept: usize, level: Level) -> Cut {
+pub fn choose(product: &kernel::Product, kept: usize, level: Level) -> Cut {
     let mut best: Option<(f64, Cut)> = None;
     for_each_cut(product, kept, level, |cycles, cut| {
         if best.is_none_or(|(least, _)| cycles < least) {
@@ -158,7 +158,7 @@ pub(crate) fn choose(product: &kernel::Product, kept: usize, level: Level) -> Cu
 }
 
 /// All cuts of a product with their estimated cycles, cheapest first.
-pub(crate) fn cuts(product: &kernel::Product, kept: usize, level: Level) -> Vec<(f64, Cut)> {
+pub fn cuts(product: &kernel::Product, kept: usize, level: Level) -> Vec<(f64, Cut)> {
     let mut cuts: Vec<(f64, Cut)> = Vec::new();
     for_each_cut(product, kept, level, |cycles, cut| cuts.push((cycles, cut)));
     cuts.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -186,7 +186,7 @@ fn for_each_cut(product: &kernel::Product, kept: usize, level: Level, mut visit:
 
 /// The dimensions of a product as its operands see them, after orientation.
 #[derive(Debug)]
-pub(crate) struct Operands {
+pub struct Operands {
     /// `(extent, strides in A, B, C)`, outermost first.
     pub batch: Vec<(usize, [isize; 3])>,
     /// Rows of A and of C.
@@ -215,7 +215,7 @@ impl Operands {
 }
 
 /// The loops of a product by their roles, as an orientation sees them. The first `kept` batch loops stay outermost.
-pub(crate) fn operands(product: &kernel::Product, kept: usize, orientation: Orientation) -> Operands {
+pub fn operands(product: &kernel::Product, kept: usize, orientation: Orientation) -> Operands {
     let convert = |loops: &[kernel::ProductLoop], first: Option<usize>| -> Vec<Loop> {
         let strides = |l: &kernel::ProductLoop| match orientation {
             Orientation::Given => [l.a, l.b, l.c],
@@ -264,7 +264,7 @@ pub(crate) fn operands(product: &kernel::Product, kept: usize, orientation: Orie
 }
 
 /// The shape that a cut gives a product with these operands.
-pub(crate) fn shape(operands: &Operands, cut: Cut, level: Level) -> Shape {
+pub fn shape(operands: &Operands, cut: Cut, level: Level) -> Shape {
     let machine = machine(level);
     let estimate = Estimate::new(operands, &machine);
     let Cut { row_blocks, column_blocks: per_segment, .. } = cut;

@@ -4,9 +4,9 @@
 //! whatever tile, tail or thread it falls to. The instruction set is chosen once, at load.
 #![allow(unsafe_code)]
 
-pub(crate) mod axis;
+pub mod axis;
 pub mod normal;
-pub(crate) mod pack;
+pub mod pack;
 pub mod random;
-pub(crate) mod tile;
+pub mod tile;
 pub mod vector;

@@ -44,7 +44,7 @@ fn line(text: &mut String, content: String) {
 }
 
 /// The name of what an update overwrites.
-pub(crate) fn target_name(graph: &Graph, target: Variable) -> &str {
+pub fn target_name(graph: &Graph, target: Variable) -> &str {
     match target {
         Variable::Param(id) => &graph.params[id.0 as usize].name,
         Variable::State(id) => &graph.states[id.0 as usize].name,
@@ -131,7 +131,7 @@ fn indirect_text(indirect: &Indirect, args: &[String], names: &[String], base: &
 }
 
 /// Index letters `i, j, k, …`, then `i1, j1, …`.
-pub(crate) fn index_names(count: usize) -> Vec<String> {
+pub fn index_names(count: usize) -> Vec<String> {
     const LETTERS: &[u8] = b"ijklmnopqrstuvwxyz";
     let name = |index: usize| {
         let letter = LETTERS[index % LETTERS.len()] as char;
@@ -144,7 +144,7 @@ pub(crate) fn index_names(count: usize) -> Vec<String> {
 }
 
 /// `[2*i + k - 1, j]`; nothing for a scalar.
-pub(crate) fn access_text(access: &Access, names: &[String]) -> String {
+pub fn access_text(access: &Access, names: &[String]) -> String {
     if access.is_empty() {
         return String::new();
     }
@@ -152,7 +152,7 @@ pub(crate) fn access_text(access: &Access, names: &[String]) -> String {
 }
 
 /// `2*i + k - 1`.
-pub(crate) fn affine_text(affine: &Affine, names: &[String]) -> String {
+pub fn affine_text(affine: &Affine, names: &[String]) -> String {
     let mut text = String::new();
     for &(index, coefficient) in &affine.terms {
         let sign = match (text.is_empty(), coefficient < 0) {

@@ -12,24 +12,31 @@
 mod x86;
 
 /// A vector of `COUNT` f32 lanes. Integer operations act on the bits of the lanes.
-pub(crate) trait Lanes: Copy {
+pub trait Lanes: Copy {
     /// Number of lanes.
     const COUNT: usize;
 
+    /// All lanes x.
     unsafe fn splat(x: f32) -> Self;
+    /// A vector from memory of any alignment.
     unsafe fn load(from: *const f32) -> Self;
     /// The first `count` ≤ `COUNT` lanes from memory, zero in the others, which are not read.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
     /// The elements 0, 2, 4, … of memory in the first `count` ≤ `COUNT` lanes, zero in the others. Nothing behind the
     /// last of them is read.
     unsafe fn load_second(from: *const f32, count: usize) -> Self;
+    /// Writes all lanes.
     unsafe fn store(self, to: *mut f32);
     /// Stores the first `count` ≤ `COUNT` lanes.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
+    /// Sum.
     unsafe fn add(self, other: Self) -> Self;
+    /// Difference.
     unsafe fn sub(self, other: Self) -> Self;
+    /// Product.
     unsafe fn mul(self, other: Self) -> Self;
+    /// Quotient.
     unsafe fn div(self, other: Self) -> Self;
     /// The smaller; `other` if either is NaN.
     unsafe fn min(self, other: Self) -> Self;
@@ -57,13 +64,19 @@ pub(crate) trait Lanes: Copy {
     unsafe fn to_int(self) -> Self;
     /// i32 bits to value.
     unsafe fn int_to_float(self) -> Self;
+    /// Sum of the lanes as 32-bit integers.
     unsafe fn int_add(self, other: Self) -> Self;
+    /// Difference of the lanes as 32-bit integers.
     unsafe fn int_sub(self, other: Self) -> Self;
+    /// Bits of each lane moved up.
     unsafe fn shift_left<const BITS: i32>(self) -> Self;
     /// Arithmetic shift.
     unsafe fn shift_right<const BITS: i32>(self) -> Self;
+    /// Bits of both.
     unsafe fn and(self, other: Self) -> Self;
+    /// Bits of either.
     unsafe fn or(self, other: Self) -> Self;
+    /// Bits of one alone.
     unsafe fn xor(self, other: Self) -> Self;
     /// Per lane `self < bound ? yes : no`; `no` if either is NaN.
     unsafe fn select_less(self, bound: Self, yes: Self, no: Self) -> Self;
@@ -102,7 +115,7 @@ pub(crate) trait Lanes: Copy {
 
 /// Eight lanes in plain Rust.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; 8]);
+pub struct Portable([f32; 8]);
 
 impl Portable {
     #[inline(always)]
