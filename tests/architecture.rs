@@ -261,6 +261,29 @@ fn what_executes_runs_links_neither_parser_nor_code_generator() {
     assert!(packages.iter().any(|(name, _)| name == "cranelift-codegen"), "the names are those of Cargo.lock");
 }
 
+/// Folders whose files import each other in one direction.
+const FOLDERS_WITHOUT_CIRCLES: &[&str] = &["schedule"];
+
+#[test]
+fn files_of_a_folder_import_each_other_in_one_direction() {
+    let sources = sources();
+    for folder in FOLDERS_WITHOUT_CIRCLES {
+        let name =
+            |source: &Source| source.path.trim_end_matches(".rs").rsplit('/').next().unwrap_or_default().to_string();
+        let files = sources.iter().filter(|source| source.module == *folder && !source.path.ends_with("/mod.rs"));
+        let mut open: Vec<(String, &Source)> = files.map(|source| (name(source), source)).collect();
+        let imports = |source: &Source, other: &str| {
+            source.lines.iter().any(|line| code(line).contains(&format!("super::{other}")) && name(source) != other)
+        };
+        // Files that import none of the rest are taken away until none is left.
+        while let Some(next) = (0..open.len()).find(|&at| !open.iter().any(|(other, _)| imports(open[at].1, other))) {
+            open.remove(next);
+        }
+        let rest: Vec<&String> = open.iter().map(|(name, _)| name).collect();
+        assert!(rest.is_empty(), "these files of {folder} import each other in a circle: {rest:?}");
+    }
+}
+
 /// Lines above an unsafe block within which its note stands.
 const NOTE_DISTANCE: usize = 8;
 

@@ -16,7 +16,7 @@ use zone::{Access, Zone};
 mod zone;
 
 /// What is known of a value at a point of a phase.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Fact {
     /// Where it is 0 (or NaN, if data are not finite).
     zero: Zone,
@@ -28,18 +28,6 @@ struct Fact {
     holds: Zone,
     /// An I32 that is a function of loop indices.
     affine: Option<Linear>,
-}
-
-impl Default for Fact {
-    fn default() -> Fact {
-        Fact {
-            zero: Zone::nowhere(),
-            low: Zone::nowhere(),
-            fails: Zone::nowhere(),
-            holds: Zone::nowhere(),
-            affine: None,
-        }
-    }
 }
 
 impl Fact {

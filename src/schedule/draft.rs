@@ -265,13 +265,9 @@ struct ScatterLoops {
 }
 
 fn scatter_loops(domain: &[usize], index: &[GatherIndex], injective: bool, width: usize) -> ScatterLoops {
-    let plain = |dim: usize| {
-        index.iter().any(|entry| matches!(entry, GatherIndex::Linear(linear) if linear.as_index() == Some(dim)))
-    };
-    let last = match index.last() {
-        Some(GatherIndex::Linear(linear)) => linear.as_index().filter(|&dim| domain[dim] > 1 && !injective),
-        Some(GatherIndex::Tensor(_)) | None => None,
-    };
+    let plain_dim = |entry: &GatherIndex| entry.linear().and_then(Linear::as_index);
+    let plain = |dim: usize| index.iter().any(|entry| plain_dim(entry) == Some(dim));
+    let last = index.last().and_then(plain_dim).filter(|&dim| domain[dim] > 1 && !injective);
     let part = last.map(|dim| {
         // A few vectors.
         let mut parts = (1..=(4 * width).min(domain[dim])).rev().filter(|part| domain[dim].is_multiple_of(*part));

@@ -24,6 +24,15 @@ pub(super) enum Source {
     Scalar(ScalarId),
 }
 
+impl From<Variable> for Source {
+    fn from(variable: Variable) -> Source {
+        match variable {
+            Variable::Param(id) => Source::Param(id),
+            Variable::State(id) => Source::State(id),
+        }
+    }
+}
+
 /// Bytes of an element, as far as choices go: flags take less.
 pub(super) const ELEMENT_BYTES: usize = 4;
 
@@ -92,6 +101,13 @@ pub(super) enum GatherIndex {
     Linear(Linear),
     /// The element of `args[n]` at the point itself.
     Tensor(usize),
+}
+
+impl GatherIndex {
+    /// The function, if the index does not depend on data.
+    pub fn linear(&self) -> Option<&Linear> {
+        if let GatherIndex::Linear(linear) = self { Some(linear) } else { None }
+    }
 }
 
 /// A product over the output's dims followed by the summed ones.

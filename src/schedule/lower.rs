@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::contract;
-use super::form::{Form, FormOp, GatherIndex, Guard, Id, Source, View, linear};
+use super::form::{Form, FormOp, GatherIndex, Id, Source, View, linear};
 use super::target::Target;
 use crate::graph::{Compare, DType, Graph, Indirect, IndirectIndex, Op, Value, ValueId};
 use crate::kernel::{Linear, ReductionKind};
@@ -158,11 +158,7 @@ fn scatter(form: &mut Form, indirect: &Indirect, sizes: &[usize], args: &[Id], s
 
 /// The address, if no part of it depends on data.
 fn affine(index: &[GatherIndex]) -> Option<Vec<Linear>> {
-    let linear = |index: &GatherIndex| match index {
-        GatherIndex::Linear(linear) => Some(linear.clone()),
-        GatherIndex::Tensor(_) => None,
-    };
-    index.iter().map(linear).collect()
+    index.iter().map(|entry| entry.linear().cloned()).collect()
 }
 
 /// Where the output's affine dims give back every domain index, an element has one possible source:
@@ -175,21 +171,13 @@ fn scatter_as_select(
     span: Span,
 ) -> Option<Id> {
     let domain = form.sizes(operands[0]).to_vec();
-    let output: Vec<Option<Linear>> = index
-        .iter()
-        .map(|index| match index {
-            GatherIndex::Linear(linear) => Some(linear.clone()),
-            GatherIndex::Tensor(_) => None,
-        })
-        .collect();
+    let output: Vec<Option<Linear>> = index.iter().map(|entry| entry.linear().cloned()).collect();
     let inverse = contract::invert(&domain, &output, sizes)?;
     if !inverse.summed.is_empty() {
         return None;
     }
-    let guards: &[Guard] = &inverse.guards;
-    let access: Vec<Linear> = inverse.indices.clone();
-    let source = form.view(operands[0], sizes, access.clone(), guards, span);
-    let mut chosen = source;
+    let access = inverse.indices;
+    let mut chosen = form.view(operands[0], sizes, access.clone(), &inverse.guards, span);
     let zero = form.constant(0.0, sizes, form.value(operands[0]).dtype, span);
     for (axis, entry) in index.iter().enumerate() {
         let GatherIndex::Tensor(arg) = entry else { continue };

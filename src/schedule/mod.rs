@@ -42,7 +42,7 @@ use std::collections::BTreeMap;
 pub use report::{KernelReport, Report, report};
 pub use target::{Backend, Costs, Products, Target, Unrolled};
 
-use crate::graph::{DType, Graph, Variable};
+use crate::graph::{DType, Graph, Param, State, Variable};
 use crate::kernel::persistent::round_up;
 use crate::kernel::verify::{check, verify, verify_kernels};
 use crate::kernel::{Buffer, BufferId, Kernel, KernelKind, Persistent, Program, Role};
@@ -95,29 +95,23 @@ fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
 /// Buffers of everything declared, in a fixed order: parameters, states, inputs, scalars, outputs.
 struct Declared {
     buffers: Vec<Buffer>,
-    params: usize,
-    states: usize,
-    inputs: usize,
-    scalars: usize,
+    /// How many buffers precede the states, the inputs, the scalars and the outputs.
+    before: [usize; 4],
 }
 
 impl Declared {
     fn of(graph: &Graph, persistent: &Persistent) -> Self {
         let mut buffers: Vec<Buffer> = Vec::new();
-        let fixed = |role: &Role| persistent.offset(role).unwrap_or_else(|| panic!("no place for {role}"));
-        for param in &graph.params {
-            let role = Role::Param(param.name.clone());
-            let offset = fixed(&role);
-            buffers.push(Buffer { role, dtype: DType::F32, sizes: sizes(&param.shape), offset });
-        }
-        let params = buffers.len();
-        for state in &graph.states {
-            let role = Role::State(state.name.clone());
-            let offset = fixed(&role);
-            buffers.push(Buffer { role, dtype: state.dtype, sizes: sizes(&state.shape), offset });
-        }
+        let fixed = |role: Role, dtype: DType, sizes: Vec<usize>| {
+            let offset = persistent.offset(&role).unwrap_or_else(|| panic!("no place for {role}"));
+            Buffer { role, dtype, sizes, offset }
+        };
+        let param = |each: &Param| fixed(Role::Param(each.name.clone()), DType::F32, sizes(&each.shape));
+        buffers.extend(graph.params.iter().map(param));
         let states = buffers.len();
-        let mut offset = persistent.bytes;
+        let state = |each: &State| fixed(Role::State(each.name.clone()), each.dtype, sizes(&each.shape));
+        buffers.extend(graph.states.iter().map(state));
+        let (inputs, mut offset) = (buffers.len(), persistent.bytes);
         let mut next = |role: Role, dtype: DType, sizes: Vec<usize>| {
             let buffer = Buffer { role, dtype, sizes, offset };
             offset += round_up(buffer.bytes());
@@ -126,36 +120,34 @@ impl Declared {
         for input in &graph.inputs {
             buffers.push(next(Role::Input(input.name.clone()), input.dtype, sizes(&input.shape)));
         }
-        let inputs = buffers.len();
+        let scalars = buffers.len();
         for scalar in &graph.scalars {
             buffers.push(next(Role::Scalar(scalar.name.clone()), DType::F32, Vec::new()));
         }
-        let scalars = buffers.len();
+        let outputs = buffers.len();
         for output in &graph.outputs {
             let value = graph.value(output.value);
             buffers.push(next(Role::Output(output.name.clone()), value.dtype, graph.sizes(output.value)));
         }
-        Self { buffers, params, states, inputs, scalars }
+        Self { buffers, before: [states, inputs, scalars, outputs] }
     }
 
     fn source(&self, source: Source) -> BufferId {
+        let [states, inputs, scalars, _] = self.before.map(|count| count as u32);
         BufferId(match source {
             Source::Param(id) => id.0,
-            Source::State(id) => self.params as u32 + id.0,
-            Source::Input(id) => self.states as u32 + id.0,
-            Source::Scalar(id) => self.inputs as u32 + id.0,
+            Source::State(id) => states + id.0,
+            Source::Input(id) => inputs + id.0,
+            Source::Scalar(id) => scalars + id.0,
         })
     }
 
     fn target(&self, target: Variable) -> BufferId {
-        match target {
-            Variable::Param(id) => self.source(Source::Param(id)),
-            Variable::State(id) => self.source(Source::State(id)),
-        }
+        self.source(target.into())
     }
 
     fn output(&self, number: usize) -> BufferId {
-        BufferId((self.scalars + number) as u32)
+        BufferId((self.before[3] + number) as u32)
     }
 }
 

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::code::{At, CodeStore, Coord, Dest, Draft};
 use super::draft::Item;
 use super::form::{Form, FormOp, Id, Source};
-use crate::graph::Variable;
 
 /// The value that each update overwrites, if anything reads it.
 pub(super) fn overwritten(form: &Form) -> Vec<Option<Id>> {
@@ -18,11 +17,7 @@ pub(super) fn overwritten(form: &Form) -> Vec<Option<Id>> {
             sources.entry(source).or_insert(id);
         }
     }
-    let source = |target: Variable| match target {
-        Variable::Param(id) => Source::Param(id),
-        Variable::State(id) => Source::State(id),
-    };
-    form.updates.iter().map(|(target, _)| sources.get(&source(*target)).copied()).collect()
+    form.updates.iter().map(|(target, _)| sources.get(&(*target).into()).copied()).collect()
 }
 
 /// Items in order, and the updates that go through a temporary and a copy at the end.

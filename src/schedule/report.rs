@@ -122,16 +122,9 @@ fn nest_flops(nest: &Nest) -> u64 {
     let rows: u64 = nest.outer.iter().map(|&extent| extent as u64).product();
     let per_row = nest.phases.iter().map(|phase| {
         let points: u64 = phase.inner.iter().map(|&extent| extent as u64).product();
-        let computes = |op: &NodeOp| match op {
-            NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Load(_) | NodeOp::Reduced { .. } => false,
-            NodeOp::Random { .. }
-            | NodeOp::Unary(..)
-            | NodeOp::Binary(..)
-            | NodeOp::Compare(..)
-            | NodeOp::Select(..)
-            | NodeOp::Cast(_) => true,
-        };
-        let nodes = phase.nodes.iter().filter(|node| computes(&node.op)).count();
+        let is_given =
+            |op: &NodeOp| matches!(op, NodeOp::Const(_) | NodeOp::Index(_) | NodeOp::Load(_) | NodeOp::Reduced { .. });
+        let nodes = phase.nodes.iter().filter(|node| !is_given(&node.op)).count();
         points * (nodes + phase.reductions.len()) as u64
     });
     rows * per_row.sum::<u64>()

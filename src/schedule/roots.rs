@@ -18,6 +18,8 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
     let most = &form.target.costs;
     // Bytes written between two readers of which none finds near what the other left there.
     let far_bytes = 4 * form.target.near_bytes;
+    // Where readers are far apart, one function and a few additions take less time than writing and reading an element.
+    let revisited_cost = most.function + most.again;
     let (costs, cuts) = costs(form);
     let mut roots: BTreeSet<Id> = BTreeSet::new();
     for (_, id) in &form.outputs {
@@ -36,7 +38,7 @@ pub(super) fn choose(form: &Form) -> BTreeSet<Id> {
         let cost = costs[id.0 as usize];
         let own = std::mem::take(&mut readers[id.0 as usize]);
         let revisited =
-            cost <= most.revisited && are_far_apart(&own, &times, far_bytes) && has_one_leaf(form, id, &cuts);
+            cost <= revisited_cost && are_far_apart(&own, &times, far_bytes) && has_one_leaf(form, id, &cuts);
         let shared = own.len() > 1 && cost > most.again && !revisited;
         let repeats = repeated[id.0 as usize] && cost > most.repeated;
         if is_elementwise(&value.op) && (shared || repeats || cuts[id.0 as usize]) {
@@ -157,8 +159,8 @@ fn binary_cost(op: Binary, dtype: DType, costs: &Costs) -> u32 {
         Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Min | Binary::And | Binary::Or => 1,
         Binary::Div | Binary::Rem => match dtype {
             DType::F32 | DType::Bool => costs.division,
-            DType::I32 => costs.integer_division,
+            DType::I32 => costs.function,
         },
-        Binary::Pow => costs.power,
+        Binary::Pow => 2 * costs.function,
     }
 }

@@ -60,25 +60,18 @@ pub struct Unrolled {
 /// What it costs to compute an element, in additions, and up to which costs a value has no memory of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Costs {
-    /// An exponential and its like.
+    /// An exponential and its like, or a division of integers; a power takes two.
     pub function: u32,
-    /// A power.
-    pub power: u32,
     /// A random number.
     pub random: u32,
     /// A square root.
     pub root: u32,
     /// A division of floats.
     pub division: u32,
-    /// A division of integers.
-    pub integer_division: u32,
     /// Most of a value that is computed again at each of its readers.
     pub again: u32,
     /// Most of one that is computed again for every element of a larger reader.
     pub repeated: u32,
-    /// Most of one whose readers are far apart, where reading it is no less than reading what it is computed from: a
-    /// function and a few additions may take less time than writing and reading an element.
-    pub revisited: u32,
 }
 
 /// Where a contraction becomes a product, and how that is cut.

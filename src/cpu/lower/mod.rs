@@ -26,17 +26,7 @@ pub struct Lowering {
 impl Default for Lowering {
     fn default() -> Self {
         let unrolled = Unrolled { row: 4, points: 16, nodes: 100, row_nodes: 160, phase_nodes: 320 };
-        let costs = Costs {
-            function: 16,
-            power: 32,
-            random: 30,
-            root: 5,
-            division: 4,
-            integer_division: 16,
-            again: 8,
-            repeated: 3,
-            revisited: 24,
-        };
+        let costs = Costs { function: 16, random: 30, root: 5, division: 4, again: 8, repeated: 3 };
         let products = Products {
             least: 8192,
             sides: [4, 8, 4],

@@ -21,6 +21,12 @@ pub(super) struct Access {
     pub extents: Vec<usize>,
 }
 
+impl Default for Zone {
+    fn default() -> Zone {
+        Zone::nowhere()
+    }
+}
+
 impl Zone {
     pub fn everywhere() -> Zone {
         Zone(None)

@@ -100,16 +100,14 @@ fn lives(program: &Program) -> Vec<Option<(usize, usize)>> {
         Role::Param(_) | Role::State(_) | Role::Input(_) | Role::Scalar(_) | Role::Output(_) => true,
         Role::Temporary(_) | Role::Local(_) => false,
     };
-    let mut lives: Vec<Option<(usize, usize)>> =
-        program.buffers.iter().map(|buffer| is_declared(buffer).then_some(always)).collect();
-    for (position, kernel) in program.kernels.iter().enumerate() {
-        let group = program.group_of(position).map(|group| group.kernels.clone());
-        for id in kernel.buffers() {
-            // In a group, what lies in the arena is alive in all slices; a thread's own memory serves one at a time.
-            let range = group.clone().filter(|_| !program.is_local(id)).unwrap_or(position..position + 1);
-            let (first, last) = lives[id.0 as usize].unwrap_or((range.start, range.end - 1));
-            lives[id.0 as usize] = Some((first.min(range.start), last.max(range.end - 1)));
-        }
-    }
-    lives
+    let lives = program.lives();
+    // In a group, what lies in the arena is alive in all slices; a thread's own memory serves one at a time.
+    let first = |kernel| program.group_of(kernel).map_or(kernel, |group| group.kernels.start);
+    let last = |kernel| program.group_of(kernel).map_or(kernel, |group| group.kernels.end - 1);
+    let alive = |(number, buffer): (usize, &Buffer)| match lives[number] {
+        _ if is_declared(buffer) => Some(always),
+        Some((from, to)) if !program.is_local(BufferId(number as u32)) => Some((first(from), last(to))),
+        life => life,
+    };
+    program.buffers.iter().enumerate().map(alive).collect()
 }
