@@ -3,6 +3,7 @@
 //! Input: every Rust file under `src`, and `Cargo.lock`. Invariant: a rule with exceptions lists each with its reason, and an exception
 //! that is no longer needed fails too.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Lines that a file may have apart from its tests.
@@ -171,6 +172,125 @@ fn only_the_half_that_makes_code_names_cranelift() {
         for (number, line) in source.lines.iter().enumerate() {
             assert!(!code(line).contains("cranelift"), "src/{}:{}: {line}", source.path, number + 1);
         }
+    }
+}
+
+/// Circles of imports within a room that stay, and why.
+const CIRCLES: &[(&str, &[&str], &str)] = &[
+    ("syntax", &["build", "explain", "expression", "parse"], "the grammar itself is recursive"),
+    ("model", &["library", "project"], "the library is files of every project, read as a project's are"),
+];
+
+/// The paths that a text begins with, groups written out: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn written_out(text: &str) -> Vec<String> {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(text.len());
+    let (head, rest) = text.split_at(end);
+    let Some(group) = rest.strip_prefix('{') else { return vec![head.to_string()] };
+    let (mut depth, mut start, mut paths) = (0, 0, Vec::new());
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                paths.extend(written_out(group[start..at].trim()).iter().map(|path| format!("{head}{path}")));
+                start = at + 1;
+                if character == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    paths
+}
+
+/// The module of a file: its folders and its name; of a folder's `mod.rs` the folder.
+fn module_path(path: &str) -> Vec<String> {
+    let parts = path.trim_end_matches(".rs").split('/').map(str::to_string);
+    parts.filter(|part| part != "mod").collect()
+}
+
+/// The modules that a file names.
+fn named_modules(source: &Source) -> Vec<Vec<String>> {
+    let code: Vec<&str> = source.lines.iter().map(|line| code(line)).collect();
+    let (code, own) = (code.join(" "), module_path(&source.path));
+    let begins = |at: usize| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+    let starts = ["crate::", "super::"].into_iter().flat_map(|word| code.match_indices(word));
+    let paths = starts.filter(|(at, _)| begins(*at)).flat_map(|(at, _)| written_out(&code[at..]));
+    let resolved = paths.map(|path| {
+        let parts: Vec<&str> = path.split("::").collect();
+        let up = parts.iter().take_while(|part| **part == "super").count();
+        let crate_folder = usize::from(CRATES.contains(&own[0].as_str()));
+        let base = if up == 0 { &own[..crate_folder] } else { &own[..own.len().saturating_sub(up)] };
+        let below = parts[up.max(1)..].iter().map(|part| part.to_string());
+        base.iter().cloned().chain(below).collect()
+    });
+    resolved.collect()
+}
+
+/// For each room and each of its modules, the other modules of the room that it imports.
+fn imports_of_rooms() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+    let sources = sources();
+    let modules: BTreeSet<Vec<String>> = sources.iter().map(|source| module_path(&source.path)).collect();
+    let mut rooms: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for source in &sources {
+        let own = module_path(&source.path);
+        for other in named_modules(source) {
+            let shared = own.iter().zip(&other).take_while(|(a, b)| a == b).count();
+            let both = (own.get(shared), other.get(shared));
+            if let (1.., (Some(from), Some(to))) = (shared, both)
+                && modules.contains(&other[..=shared])
+            {
+                let room = rooms.entry(own[..shared].join("/")).or_default();
+                room.entry(from.clone()).or_default().insert(to.clone());
+            }
+        }
+    }
+    rooms
+}
+
+/// The modules that are reached from one by imports.
+fn reached<'r>(room: &'r BTreeMap<String, BTreeSet<String>>, from: &'r str) -> BTreeSet<&'r str> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(module) = open.pop() {
+        let next = room.get(module).into_iter().flatten().map(String::as_str);
+        open.extend(next.filter(|next| found.insert(*next)));
+    }
+    found
+}
+
+#[test]
+fn modules_of_a_room_import_one_another_in_no_circle() {
+    let rooms = imports_of_rooms();
+    let mut circles: BTreeSet<(&str, Vec<&str>)> = BTreeSet::new();
+    for (name, room) in &rooms {
+        for module in room.keys() {
+            let circle: Vec<&str> = reached(room, module)
+                .into_iter()
+                .filter(|other| reached(room, other).contains(module.as_str()))
+                .collect();
+            if !circle.is_empty() {
+                circles.insert((name, circle));
+            }
+        }
+    }
+    let covers = |(room, modules, _): &(&str, &[&str], &str), circle: &(&str, Vec<&str>)| {
+        *room == circle.0 && circle.1.iter().all(|module| modules.contains(module))
+    };
+    for circle in &circles {
+        assert!(
+            CIRCLES.iter().any(|listed| covers(listed, circle)),
+            "src/{} has a circle of imports: {:?}",
+            circle.0,
+            circle.1
+        );
+    }
+    for listed in CIRCLES {
+        assert!(
+            circles.iter().any(|circle| covers(listed, circle)),
+            "{:?} are no circle now; drop them from the list",
+            listed.1
+        );
     }
 }
 

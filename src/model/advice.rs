@@ -6,7 +6,8 @@
 
 use super::declare::show;
 use super::expander::Expander;
-use super::forward::{Bound, field_place};
+use super::metric::Bound;
+use super::optimizer::Rate;
 use super::stack::with_room;
 use super::train_item::TrainItem;
 use super::{Mode, Resolved};
@@ -23,16 +24,6 @@ const RATES: u64 = 32;
 
 /// What a loss of the library says about tensors that do not fit it.
 const REFUSALS: [&str; 4] = ["shape-mismatch", "rank-mismatch", "type-mismatch", "require-failed"];
-
-/// The learning rate of a `train` item.
-pub(super) struct Rate {
-    /// The formula.
-    pub formula: ScalarExpr,
-    /// Where the optimizer is named.
-    pub span: Span,
-    /// Where each stage of the schedule stands, and after how many steps it ends.
-    pub stages: Vec<(Span, ScalarExpr)>,
-}
 
 /// Warnings about a `train` item without errors. `samples`: of the training split, where the data has been read.
 pub fn warnings(training: &Resolved, fields: &[FieldInfo], samples: Option<usize>) -> Vec<Diagnostic> {
@@ -122,7 +113,7 @@ impl Expander<'_> {
             (None, DType::I32) => "integers".to_string(),
             (None, DType::F32 | DType::Bool) => "floats".to_string(),
         };
-        let place = field_place(item, name).unwrap_or(item.model.span);
+        let place = item.field_place(name).unwrap_or(item.model.span);
         let given = format!("{kind} of shape {}, and the model gives {}", show(wanted), show(shape));
         *refused = refused.clone().label(place, given);
         let way_out = match (target.classes, target.dtype) {

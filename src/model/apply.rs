@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::declare::show;
-use super::expander::{Definition, Expander, Given, Inputs, LayerInstance, Meaning, Outcome, Scope, Stage};
+use super::expander::{Expander, Given, Inputs, LayerInstance, Meaning, Outcome, Scope, Stage};
+use super::project::Definition;
 use super::{LayerCall, lint, stack};
 use crate::diagnostics::{Diagnostic, Label};
 use crate::dim::Dim;

@@ -14,7 +14,7 @@ impl Expander<'_> {
     /// Arguments by parameter name, with defaults filled in.
     pub(crate) fn bind_arguments(
         &mut self,
-        definition: &super::expander::Definition,
+        definition: &super::project::Definition,
         given: Vec<Given>,
         span: Span,
     ) -> Outcome<HashMap<String, Meaning>> {
@@ -69,7 +69,7 @@ impl Expander<'_> {
         Ok(scope.names)
     }
 
-    fn unknown_argument<T>(&mut self, definition: &super::expander::Definition, name: &Ident) -> Outcome<T> {
+    fn unknown_argument<T>(&mut self, definition: &super::project::Definition, name: &Ident) -> Outcome<T> {
         let callee = &definition.ast.name.name;
         let known: Vec<&str> = definition.ast.parameters.iter().map(|parameter| parameter.name.name.as_str()).collect();
         let message = format!("`{callee}` has no argument `{}`", name.name);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::expander::{Expander, Inputs, Meaning, Outcome, Scope};
+use super::expander::{Comparison, Expander, Inputs, Meaning, Outcome, Scope};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Facts, Relation, Verdict};
 use crate::source::Span;
@@ -13,9 +13,6 @@ use crate::syntax::ast::{BinaryOp, Expr, ExprKind, UnaryOp};
 
 /// Among how many earlier preconditions the one is searched that a new one contradicts.
 const MAX_PRECONDITIONS: usize = 64;
-
-/// A comparison of two sizes.
-pub(crate) type Comparison = (Relation, Dim, Dim);
 
 /// The relation that a comparison operator states.
 pub(crate) fn relation(op: BinaryOp) -> Option<Relation> {

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::expander::{Definition, Expander, Given, Inputs, Meaning, Outcome, Reported, Scope};
-use super::project::Project;
+use super::expander::{Expander, Given, Inputs, Meaning, Outcome, Reported, Scope};
+use super::project::{Definition, Project};
 use super::stack::with_room;
 use super::{Expanded, Mode};
 use crate::diagnostics::Diagnostic;

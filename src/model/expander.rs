@@ -26,17 +26,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
-use super::condition::Comparison;
-use super::index_range::Demand;
-use super::project::Project;
+use super::demand::Demand;
+use super::project::{Definition, Project};
 use super::{LayerCall, Mode};
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Facts};
+use crate::dim::{Dim, Facts, Relation};
 use crate::graph::{Graph, ScalarExpr, StateId, StateKind, ValueId, Variable};
 use crate::source::{FileId, Span};
 use crate::syntax::ast;
+
+/// A comparison of two sizes.
+pub(crate) type Comparison = (Relation, Dim, Dim);
 
 /// An error that is already in the list of diagnostics.
 #[derive(Clone, Copy, Debug)]
@@ -126,15 +127,6 @@ pub(crate) struct Given {
     pub value: Meaning,
     /// Where it is written.
     pub span: Span,
-}
-
-/// A definition and the file whose names it sees.
-#[derive(Clone, Debug)]
-pub(crate) struct Definition {
-    /// The definition.
-    pub ast: Arc<ast::Definition>,
-    /// Its file.
-    pub file: FileId,
 }
 
 /// A layer with its arguments. Its weights are found by their dotted names, so a second use shares them.

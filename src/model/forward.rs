@@ -6,10 +6,11 @@
 //! Invariant: the loss is one F32 number; the graph passes the verifier.
 
 use super::declare::{MAX_ELEMENTS, show};
+use super::demand::Demand;
 use super::expand::{ModelUse, used_model};
-use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope, Stage};
-use super::index_range::Demand;
-use super::metric::{MetricUse, metric_uses};
+use super::expander::{Expander, Given, Meaning, Outcome, Reported, Scope, Stage};
+use super::metric::{Bound, MetricUse, metric_uses};
+use super::project::Definition;
 use super::stack::with_room;
 use super::train_item::{self, TrainItem};
 use super::{Demands, Forward, Mode, Resolved};
@@ -19,25 +20,6 @@ use crate::graph::{DType, Graph, IndirectIndex, Input, Op, Output, OutputName, V
 use crate::settings::{FieldInfo, FieldRange};
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, StatementKind};
-
-/// The tensors that losses and metrics are about.
-pub(super) struct Bound {
-    /// The model's results by name.
-    pub outputs: Vec<(String, ValueId)>,
-    /// The data's fields by name.
-    pub fields: Vec<(String, ValueId)>,
-    /// The fields that the model takes in.
-    pub taken: Vec<String>,
-    /// The fields that the loss names, in order.
-    pub targets: Vec<String>,
-}
-
-impl Bound {
-    /// The field of this name.
-    pub fn field(&self, name: &str) -> Option<ValueId> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value)
-    }
-}
 
 /// Expands model, loss and metrics on a batch of `fields`.
 ///
@@ -208,7 +190,7 @@ impl Expander<'_> {
         let mut bound = Bound { outputs: Vec::new(), fields: Vec::new(), taken: Vec::new(), targets: Vec::new() };
         for field in fields {
             let shape = std::iter::once(batch).chain(field.sizes.iter().copied()).map(Dim::from).collect();
-            let place = field_place(item, &field.name).unwrap_or(span);
+            let place = item.field_place(&field.name).unwrap_or(span);
             let input = Input { name: field.name.clone(), shape, dtype: field.dtype, span: place };
             let value = self.graph.input(input);
             bound.fields.push((field.name.clone(), value));
@@ -389,7 +371,7 @@ impl Expander<'_> {
         if !self.project.is_library(span.file) {
             diagnostic = diagnostic.label(span, "indexed here");
         }
-        if let Some(declared) = field_place(item, &name) {
+        if let Some(declared) = item.field_place(&name) {
             diagnostic = diagnostic.label(declared, "declared here");
         }
         self.fail(diagnostic)
@@ -408,7 +390,7 @@ impl Expander<'_> {
                 format!("class {outside} of `{field}` leaves the range of an index: {low} to {high} stay inside");
             let place = if self.project.is_library(span.file) { item.model.span } else { span };
             let diagnostic = Diagnostic::error("data-mismatch", place, message).at("read at the class here");
-            let declared = field_place(item, &field).unwrap_or(place);
+            let declared = item.field_place(&field).unwrap_or(place);
             return self.fail(diagnostic.label(declared, "declared here").hint("guard the read: `(x[…] else 0)`"));
         }
         Ok(())
@@ -454,14 +436,6 @@ fn model_inputs(definition: &Definition) -> Vec<(&Ident, &ast::TensorType)> {
         _ => None,
     });
     inputs.flatten().collect()
-}
-
-/// Where the data item declares a field.
-pub(super) fn field_place(item: &TrainItem, name: &str) -> Option<Span> {
-    item.data.1.body.iter().find_map(|statement| match &statement.kind {
-        StatementKind::Field { name: field, .. } if field.name == name => Some(field.span),
-        _ => None,
-    })
 }
 
 /// The names in an expression, in order of appearance.

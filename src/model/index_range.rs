@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 
+use super::demand::{Demand, Range};
 use super::expander::{Expander, Meaning, Outcome};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
@@ -19,62 +20,6 @@ use crate::source::Span;
 
 /// Values visited for one index; an index with more behind it counts as unproved.
 const MAX_VISITS: u32 = 4096;
-
-/// Whole numbers from `low` to `high`, an absent end being open, and some more.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Range {
-    pub low: Option<Dim>,
-    pub high: Option<Dim>,
-    /// Further values that are admitted, because a condition sorts them out.
-    pub except: Vec<Dim>,
-}
-
-impl Range {
-    /// `0..extent`.
-    fn of(extent: &Dim) -> Self {
-        Range { low: Some(Dim::constant(0)), high: Some(extent - Dim::constant(1)), except: Vec::new() }
-    }
-
-    fn is_open(&self) -> bool {
-        self.low.is_none() && self.high.is_none()
-    }
-
-    /// The same with the ends of 32 bits in place of open ones: sums beyond them would wrap around.
-    fn closed(&self) -> Self {
-        let end = |end: &Option<Dim>, limit: i32| Some(end.clone().unwrap_or_else(|| Dim::constant(i64::from(limit))));
-        Range { low: end(&self.low, i32::MIN), high: end(&self.high, i32::MAX), except: self.except.clone() }
-    }
-
-    /// Opens ends that no integer of 32 bits passes.
-    fn opened(mut self) -> Self {
-        self.low = self.low.filter(|end| end.as_const().is_none_or(|end| end > i64::from(i32::MIN)));
-        self.high = self.high.filter(|end| end.as_const().is_none_or(|end| end < i64::from(i32::MAX)));
-        self
-    }
-
-    fn low_only(&self) -> Self {
-        Range { low: self.low.clone(), ..Range::default() }
-    }
-
-    fn high_only(&self) -> Self {
-        Range { high: self.high.clone(), ..Range::default() }
-    }
-
-    /// The range of `x` where `f(x)` keeps this one and `f` is monotonous; `down` where it falls.
-    fn through(&self, down: bool, low: impl Fn(&Dim) -> Dim, high: impl Fn(&Dim) -> Dim) -> Self {
-        let (first, last) = if down { (&self.high, &self.low) } else { (&self.low, &self.high) };
-        Range { low: first.as_ref().map(low), high: last.as_ref().map(high), except: Vec::new() }
-    }
-}
-
-/// What a read asks of an input: that every element lie in `range`.
-#[derive(Clone, Debug)]
-pub(super) struct Demand {
-    pub input: InputId,
-    pub range: Range,
-    /// The value that is right only if they do.
-    pub reader: ValueId,
-}
 
 /// A comparison that holds where the value at hand is used.
 type Assumption = (ValueId, Compare, ValueId);

@@ -185,3 +185,11 @@ pub(super) fn figure_name(expr: &Expr) -> Result<String, Diagnostic> {
         _ => number(expr).map(|value| value.to_string()),
     }
 }
+
+/// The parts of a line with commas.
+pub(super) fn items(expr: &Expr) -> &[Expr] {
+    match &expr.kind {
+        ExprKind::List(items) => items,
+        _ => std::slice::from_ref(expr),
+    }
+}

@@ -10,12 +10,11 @@
 use std::collections::BTreeMap;
 
 use super::expand::{ModelUse, used_model};
-use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
-use super::forward::Bound;
-use super::literal::figure_name;
+use super::expander::{Expander, Given, Meaning, Outcome, Reported, Scope};
+use super::literal::{figure_name, items};
+use super::project::Definition;
 use super::total::low_name;
 use super::train_item::{TrainItem, model_name};
-use super::training::items;
 use super::{Mode, Resolved};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
@@ -23,6 +22,25 @@ use crate::graph::{Binary, DType, Graph, Input, Output, OutputName, StateKind, V
 use crate::settings::MetricSpec;
 use crate::source::Span;
 use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind};
+
+/// The tensors that losses and metrics are about.
+pub(super) struct Bound {
+    /// The model's results by name.
+    pub outputs: Vec<(String, ValueId)>,
+    /// The data's fields by name.
+    pub fields: Vec<(String, ValueId)>,
+    /// The fields that the model takes in.
+    pub taken: Vec<String>,
+    /// The fields that the loss names, in order.
+    pub targets: Vec<String>,
+}
+
+impl Bound {
+    /// The field of this name.
+    pub fn field(&self, name: &str) -> Option<ValueId> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value)
+    }
+}
 
 /// One metric of a `metrics` line.
 pub(super) struct MetricUse {

@@ -12,6 +12,7 @@ mod builtins;
 pub mod check;
 mod condition;
 mod declare;
+mod demand;
 mod equal_sizes;
 mod equation;
 #[cfg(test)]

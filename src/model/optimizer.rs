@@ -12,8 +12,8 @@
 
 use std::collections::HashMap;
 
-use super::advice::Rate;
-use super::expander::{Definition, Expander, Given, Meaning, Outcome, Reported, Scope};
+use super::expander::{Expander, Given, Meaning, Outcome, Reported, Scope};
+use super::project::Definition;
 use super::stack::with_room;
 use super::train_item::{TrainItem, model_name};
 use super::{Mode, Resolved};
@@ -26,6 +26,16 @@ use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind, Ident};
 
 /// The name of the learning rate: an optimizer's argument, and the host scalar that runs record.
 const LR: &str = "lr";
+
+/// The learning rate of a `train` item.
+pub(super) struct Rate {
+    /// The formula.
+    pub formula: ScalarExpr,
+    /// Where the optimizer is named.
+    pub span: Span,
+    /// Where each stage of the schedule stands, and after how many steps it ends.
+    pub stages: Vec<(Span, ScalarExpr)>,
+}
 
 /// Adds the updates of the training's optimizer to `graph`.
 ///

@@ -8,7 +8,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::expander::Definition;
 use super::library;
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
@@ -23,6 +22,15 @@ pub const MAX_BYTES: u64 = 8 << 20;
 
 /// What the text of a setting is called in findings.
 const COMMAND_LINE: &str = "command line";
+
+/// A definition and the file whose names it sees.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    /// The definition.
+    pub ast: Arc<ast::Definition>,
+    /// Its file.
+    pub file: FileId,
+}
 
 /// The files of one compilation.
 #[derive(Clone, Debug)]

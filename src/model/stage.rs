@@ -313,7 +313,7 @@ impl Expander<'_> {
     fn instantiate(
         &mut self,
         scope: &mut Scope,
-        definition: super::expander::Definition,
+        definition: super::project::Definition,
         given: Vec<Given>,
         written: &str,
         span: Span,

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::expander::{Definition, Expander, Given, Inputs, Meaning, Outcome, Scope};
-use super::project::Project;
+use super::expander::{Expander, Given, Inputs, Meaning, Outcome, Scope};
+use super::project::{Definition, Project};
 use super::stack::with_room;
 use super::{Mode, declare};
 use crate::diagnostics::Diagnostic;

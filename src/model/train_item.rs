@@ -34,6 +34,14 @@ impl TrainItem {
     pub fn get(&self, key: &str) -> Option<&Expr> {
         self.entries.iter().find(|(name, _)| name.name == key).map(|(_, value)| value)
     }
+
+    /// Where the data item declares a field.
+    pub fn field_place(&self, name: &str) -> Option<Span> {
+        self.data.1.body.iter().find_map(|statement| match &statement.kind {
+            StatementKind::Field { name: field, .. } if field.name == name => Some(field.span),
+            _ => None,
+        })
+    }
 }
 
 /// The item of `file` in force.

@@ -4,7 +4,7 @@
 //! Invariant: every key of the item was read or reported.
 
 use super::forward::forward;
-use super::literal::{data, figure_name, number, whole};
+use super::literal::{data, figure_name, items, number, whole};
 use super::metric::metric_specs;
 use super::optimizer::apply_optimizer;
 use super::project::Project;
@@ -212,12 +212,4 @@ fn best(expr: &Expr) -> Result<Best, Diagnostic> {
         return Err(train_item::suggest(diagnostic, split, expr.span, &["train", "valid", "test"]));
     };
     Ok(Best { split, figure: figure.to_owned(), direction: Direction::Lower, span: expr.span })
-}
-
-/// The parts of a line with commas.
-pub(super) fn items(expr: &Expr) -> &[Expr] {
-    match &expr.kind {
-        ExprKind::List(items) => items,
-        _ => std::slice::from_ref(expr),
-    }
 }

@@ -1,7 +1,7 @@
 //! Indices that are values: what is derived for the data, what is proved, and what needs `else`.
 
+use super::super::demand::Range;
 use super::super::expander::Expander;
-use super::super::index_range::Range;
 use super::super::{Mode, forward, training};
 use super::*;
 use crate::dim::Dim;

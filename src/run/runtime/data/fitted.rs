@@ -8,9 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::measure;
+use super::field::{Element, Field};
 use super::prepare::{Fill, Stage};
-use super::settings::{Element, Field};
 use super::table::{MISSING, Values};
 use crate::graph::DType;
 
@@ -173,23 +172,6 @@ const MISFIT: &str = "a stage of the preparation does not fit the type of its va
 /// Bytes with more groups than this go through the stages one by one instead of through a table.
 pub(super) const TABLE_GROUPS: usize = 64;
 
-/// Measures each stage on the `train` records, after the stages before it, and applies it to all.
-pub(super) fn measured(
-    values: Values,
-    field: &Field,
-    stages: &[Stage],
-    train: &[u32],
-) -> Result<(Prepared, Vec<Fitted>), String> {
-    let mut prepared = Prepared::plain(values, field);
-    let (mut pending, mut fitted) = (Vec::new(), Vec::new());
-    for stage in stages {
-        let stage = measure::fit(stage, field, &prepared, &pending, train)?;
-        prepared.apply(&stage, &mut pending)?;
-        fitted.push(stage);
-    }
-    Ok((prepared.finish(pending, field)?, fitted))
-}
-
 /// Applies stages whose numbers were measured before.
 pub(super) fn applied(values: Values, field: &Field, stages: &[Fitted]) -> Result<Prepared, String> {
     let mut prepared = Prepared::plain(values, field);
@@ -216,12 +198,12 @@ pub(super) fn byte_reading(stages: Vec<Fitted>, elements: usize) -> Reading {
 }
 
 impl Prepared {
-    fn plain(values: Values, field: &Field) -> Self {
+    pub(super) fn plain(values: Values, field: &Field) -> Self {
         Prepared { values, elements: field.elements(), reading: Reading::Plain }
     }
 
     /// Applies a stage; for bytes it waits in `pending` until they are read.
-    fn apply(&mut self, stage: &Fitted, pending: &mut Vec<Fitted>) -> Result<(), String> {
+    pub(super) fn apply(&mut self, stage: &Fitted, pending: &mut Vec<Fitted>) -> Result<(), String> {
         match stage {
             Fitted::OneHot(classes) => self.reading = Reading::OneHot(*classes),
             Fitted::ToFloats => self.cast(DType::F32, pending)?,
@@ -239,7 +221,7 @@ impl Prepared {
         Ok(())
     }
 
-    fn finish(mut self, pending: Vec<Fitted>, field: &Field) -> Result<Self, String> {
+    pub(super) fn finish(mut self, pending: Vec<Fitted>, field: &Field) -> Result<Self, String> {
         self.refuse_infinite(field)?;
         if let Values::U8(_) = self.values {
             self.reading = byte_reading(pending, self.elements);

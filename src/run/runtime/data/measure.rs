@@ -3,19 +3,30 @@
 //! Input: a stage as written, a column as the stages before give it, and the training records. Output: the stage with
 //! all numbers known. Invariant: only training records are looked at, and every number is finite.
 
+use super::field::{Element, Field};
 use super::fitted::{Fitted, Prepared, Reading, TABLE_GROUPS, byte_reading};
 use super::prepare::{Figure, Fill, Group, Stage};
-use super::settings::{Element, Field};
 use super::table::Values;
 
-/// Turns a stage into numbers; `before` are the stages that bytes have yet to go through.
-pub(super) fn fit(
-    stage: &Stage,
+/// Measures each stage on the `train` records, after the stages before it, and applies it to all.
+pub(super) fn measured(
+    values: Values,
     field: &Field,
-    prepared: &Prepared,
-    before: &[Fitted],
+    stages: &[Stage],
     train: &[u32],
-) -> Result<Fitted, String> {
+) -> Result<(Prepared, Vec<Fitted>), String> {
+    let mut prepared = Prepared::plain(values, field);
+    let (mut pending, mut fitted) = (Vec::new(), Vec::new());
+    for stage in stages {
+        let stage = fit(stage, field, &prepared, &pending, train)?;
+        prepared.apply(&stage, &mut pending)?;
+        fitted.push(stage);
+    }
+    Ok((prepared.finish(pending, field)?, fitted))
+}
+
+/// Turns a stage into numbers; `before` are the stages that bytes have yet to go through.
+fn fit(stage: &Stage, field: &Field, prepared: &Prepared, before: &[Fitted], train: &[u32]) -> Result<Fitted, String> {
     let measure = |group| Moments::measure(prepared, before, train, groups(group, field));
     let fitted = match stage {
         Stage::Fill(Fill::Constant(value)) if matches!(prepared.values, Values::I32(_)) => {

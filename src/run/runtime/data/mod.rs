@@ -12,6 +12,7 @@ mod arguments;
 mod augment;
 mod demand;
 mod error;
+mod field;
 mod files;
 mod fitted;
 mod input;
@@ -32,7 +33,7 @@ pub use error::{DataError, FileError};
 pub use fitted::Fitted;
 pub use input::{Input, open_input};
 pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
-pub use preparation::{Columns, FieldPreparation, Preparation};
+pub use preparation::{FieldPreparation, Preparation};
 pub use table::Place;
 
 use super::memory;
@@ -41,12 +42,14 @@ use crate::graph::DType;
 use crate::runtime::places::all_finite;
 use crate::settings::{DataSpec, FieldInfo, SplitName};
 use demand::Provenance;
+use field::{Element, Field};
 use files::Budget;
 use loader::EpochOrder;
 use random::{Purpose, Stream};
-use settings::{Field, Origin, RowStage, Settings};
+use settings::{Origin, RowStage, Settings};
 use source::{Context, Loaded, Role};
 use split::Divided;
+pub use table::Columns;
 use table::{Part, Places};
 
 /// Opened data.
@@ -121,7 +124,7 @@ pub fn open_with(spec: &DataSpec, seed: u64, known: Option<&Preparation>) -> Res
     for (index, (field, column)) in settings.fields.iter().zip(table.columns).enumerate() {
         let stages = &settings.prepare[index];
         let values = match known.and_then(|known| known.field(&field.name)) {
-            None => fitted::measured(column.values, field, stages, &divided.train),
+            None => measure::measured(column.values, field, stages, &divided.train),
             Some(known) => {
                 let stages = known.stages.clone();
                 fitted::applied(column.values, field, &stages).map(|values| (values, stages))
@@ -158,7 +161,7 @@ pub fn open_with(spec: &DataSpec, seed: u64, known: Option<&Preparation>) -> Res
 
 fn prepared_sizes(field: &Field, stages: &[prepare::Stage]) -> Vec<usize> {
     match (field.element, stages.contains(&prepare::Stage::OneHot)) {
-        (settings::Element::Class(classes), true) => vec![classes],
+        (Element::Class(classes), true) => vec![classes],
         _ => field.sizes.clone(),
     }
 }

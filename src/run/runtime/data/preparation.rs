@@ -6,10 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
-use super::fitted::{self, Fitted};
+use super::field::{Element, Field};
+use super::fitted::Fitted;
+use super::measure;
 use super::prepare::Stage;
-use super::settings::{self, Element, Field, Settings};
-use super::table::Values;
+use super::settings::{self, Settings};
+use super::table::{Columns, Values};
 use crate::diagnostics::Diagnostic;
 use crate::settings::{DataEntry, DataSpec, LiteralKind};
 
@@ -42,24 +44,6 @@ pub struct FieldPreparation {
     pub stages: Vec<Fitted>,
 }
 
-/// Columns of a table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Columns {
-    /// The source is no table.
-    #[default]
-    None,
-    /// By their names, in the order in which the field takes them.
-    Named(Vec<String>),
-    /// By their places from 0 in a table of that width: names are missing, or stand twice.
-    Placed {
-        /// The places.
-        places: Vec<usize>,
-        /// Columns of the table.
-        width: usize,
-    },
-}
-
 impl Preparation {
     /// The preparation of an item that measures nothing, without its files; `None` where something is measured, or where
     /// a table's columns are to be found.
@@ -79,7 +63,7 @@ impl Preparation {
                 Element::U8 => Values::U8(Vec::new()),
                 Element::I32 | Element::Class(_) => Values::I32(Vec::new()),
             };
-            let fitted = fitted::measured(values, field, &settings.prepare[which], &[]);
+            let fitted = measure::measured(values, field, &settings.prepare[which], &[]);
             let (_, stages) =
                 fitted.map_err(|words| DataError::spec(Diagnostic::error("data-value", field.span, words)))?;
             fields.push(FieldPreparation {

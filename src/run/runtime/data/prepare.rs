@@ -4,7 +4,7 @@
 //! Invariant: a stage is admitted only where it fits the type that reaches it, so `fitted` need not check again.
 
 use super::arguments::{self, Arguments};
-use super::settings::Field;
+use super::field::Field;
 use crate::diagnostics::Diagnostic;
 use crate::graph::DType;
 use crate::settings::{FieldInfo, Literal, LiteralKind};

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{FileError, ReadError};
-use super::preparation::Columns;
-use super::settings::{Element, Field};
+use super::field::{Element, Field};
 use crate::diagnostics::Diagnostic;
 
 /// Marks a missing value of an integer column; a missing float is NaN.
@@ -120,6 +121,24 @@ pub enum Place<'a> {
     Record(usize),
     /// A file of its own, such as a picture.
     File(&'a str),
+}
+
+/// Columns of a table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Columns {
+    /// The source is no table.
+    #[default]
+    None,
+    /// By their names, in the order in which the field takes them.
+    Named(Vec<String>),
+    /// By their places from 0 in a table of that width: names are missing, or stand twice.
+    Placed {
+        /// The places.
+        places: Vec<usize>,
+        /// Columns of the table.
+        width: usize,
+    },
 }
 
 /// What one source gives: a column per field, in the order of the fields.

@@ -14,8 +14,8 @@ use rawzip::{CompressionMethod, ZipArchiveEntryWayfinder, ZipSliceArchive};
 
 use super::super::arguments::Arguments;
 use super::super::error::{FileError, ReadError};
+use super::super::field::Field;
 use super::super::files::{self, Budget};
-use super::super::settings::Field;
 use super::super::table::{Column, MISSING, Part, Values};
 use super::{Context, Loaded, Source, refuse_values};
 use crate::diagnostics::suggest::nearest;

@@ -7,8 +7,8 @@
 
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
+use super::super::field::Field;
 use super::super::files::{self, Budget};
-use super::super::settings::Field;
 use super::super::table::{Column, Part, Values};
 use super::{Context, Loaded, Roles, Source, refuse_values};
 use crate::runtime::files::Place;

@@ -11,10 +11,9 @@ use std::path::Path;
 
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
+use super::super::field::{Element, Field};
 use super::super::files::{self, Portions};
-use super::super::preparation::Columns;
-use super::super::settings::{Element, Field};
-use super::super::table::{Column, MISSING, Part, Values};
+use super::super::table::{Column, Columns, MISSING, Part, Values};
 use super::{Context, Loaded, Role, Source};
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;

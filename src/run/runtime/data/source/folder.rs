@@ -9,8 +9,8 @@ use std::io::ErrorKind;
 
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
+use super::super::field::Field;
 use super::super::files::explain;
-use super::super::settings::Field;
 use super::super::table::{Column, Places, Values};
 use super::picture::{MOST_PIXELS, Picture, Trouble};
 use super::{Context, Loaded, Role, Roles, Source, refuse_values};

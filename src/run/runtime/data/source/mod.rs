@@ -17,10 +17,9 @@ use std::path::Path;
 
 use super::arguments::{self, Arguments};
 use super::error::{FileError, ReadError};
+use super::field::Field;
 use super::files::{self, Budget};
-use super::preparation::Columns;
-use super::settings::Field;
-use super::table::{Column, Part};
+use super::table::{Column, Columns, Part};
 use crate::diagnostics::Diagnostic;
 use crate::runtime::files::Place;
 use crate::settings::{Literal, LiteralKind, PathRefusal};

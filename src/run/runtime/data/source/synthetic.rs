@@ -5,8 +5,8 @@
 
 use super::super::arguments::Arguments;
 use super::super::error::ReadError;
+use super::super::field::{Element, Field};
 use super::super::random::{Purpose, Stream, normals};
-use super::super::settings::{Element, Field};
 use super::super::table::{Column, Part, Values};
 use super::{Context, Loaded, Role, Roles, Source, refuse_values};
 
