@@ -4,8 +4,8 @@
 //! bits depend on the programs, the tensors and the [`StepInput`] alone, not on how a device divides the work.
 
 use std::borrow::Cow;
-use std::fmt;
 
+pub use crate::diagnostics::Refusal as DeviceError;
 use crate::kernel::{Buffer, Program};
 
 /// What differs from step to step besides the arena.
@@ -20,18 +20,6 @@ pub struct StepInput {
 /// A program that a device has loaded, in order of loading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded(pub usize);
-
-/// Why a device cannot load a program, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceError(pub String);
-
-impl fmt::Display for DeviceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for DeviceError {}
 
 /// One device with the memory of one run. All elements start as zero; buffers of programs that were loaded keep what they
 /// hold when another is.

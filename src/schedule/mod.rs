@@ -42,6 +42,7 @@ use std::collections::BTreeMap;
 pub use report::{KernelReport, Report, report};
 pub use target::{Backend, Costs, Products, Target, Unrolled};
 
+use crate::dim;
 use crate::graph::{DType, Graph, Param, State, Variable};
 use crate::kernel::persistent::round_up;
 use crate::kernel::verify::{check, verify, verify_kernels};
@@ -87,11 +88,6 @@ pub fn plan(graph: &Graph, persistent: &Persistent, backend: &dyn Backend) -> Pr
     assemble(graph, persistent, &form, &ordered, backend)
 }
 
-/// Sizes of a declared shape.
-fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
-    shape.iter().map(|dim| dim.as_const().expect("sizes are bound before scheduling") as usize).collect()
-}
-
 /// Buffers of everything declared, in a fixed order: parameters, states, inputs, scalars, outputs.
 struct Declared {
     buffers: Vec<Buffer>,
@@ -106,10 +102,10 @@ impl Declared {
             let offset = persistent.offset(&role).unwrap_or_else(|| panic!("no place for {role}"));
             Buffer { role, dtype, sizes, offset }
         };
-        let param = |each: &Param| fixed(Role::Param(each.name.clone()), DType::F32, sizes(&each.shape));
+        let param = |each: &Param| fixed(Role::Param(each.name.clone()), DType::F32, dim::bound(&each.shape));
         buffers.extend(graph.params.iter().map(param));
         let states = buffers.len();
-        let state = |each: &State| fixed(Role::State(each.name.clone()), each.dtype, sizes(&each.shape));
+        let state = |each: &State| fixed(Role::State(each.name.clone()), each.dtype, dim::bound(&each.shape));
         buffers.extend(graph.states.iter().map(state));
         let (inputs, mut offset) = (buffers.len(), persistent.bytes);
         let mut next = |role: Role, dtype: DType, sizes: Vec<usize>| {
@@ -118,7 +114,7 @@ impl Declared {
             buffer
         };
         for input in &graph.inputs {
-            buffers.push(next(Role::Input(input.name.clone()), input.dtype, sizes(&input.shape)));
+            buffers.push(next(Role::Input(input.name.clone()), input.dtype, dim::bound(&input.shape)));
         }
         let scalars = buffers.len();
         for scalar in &graph.scalars {

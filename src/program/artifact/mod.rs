@@ -4,10 +4,10 @@
 //! bytes and read back. Invariant: what is read back gives the same bits as what was written. It knows no machine.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::diagnostics::Refusal as NoArtifact;
 use crate::graph::{Graph, Param, Scalar, ScalarExpr, State, ValueId};
 use crate::kernel::{Buffer, Persistent, Program, Role};
 use crate::settings::{FieldInfo, Training};
@@ -89,18 +89,6 @@ impl Step {
         Self { program, inputs, scalars }
     }
 }
-
-/// Why bytes are no artifact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoArtifact(String);
-
-impl fmt::Display for NoArtifact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NoArtifact {}
 
 impl Artifact {
     /// The artifact as bytes.

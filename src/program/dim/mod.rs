@@ -23,6 +23,14 @@ use std::sync::Arc;
 pub use facts::{Facts, Relation, Verdict};
 use polynomial::{Atom, Polynomial};
 
+/// The numbers that bound sizes are.
+///
+/// # Panics
+/// Where one is still symbolic: a compiler bug.
+pub fn bound(shape: &[Dim]) -> Vec<usize> {
+    shape.iter().map(|dim| dim.as_const().expect("sizes are bound in a step") as usize).collect()
+}
+
 /// A size: a constant, or a polynomial in normal form. Construction never panics; a coefficient that overflows,
 /// a division by zero or a form beyond the limits of [`polynomial`] makes the dim [`Dim::is_overflow`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

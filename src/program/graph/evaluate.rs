@@ -10,6 +10,7 @@ use super::{
     Access, Affine, Contract, DType, Graph, Indirect, IndirectIndex, Op, OutputName, Unary, Value, ValueId, Variable,
     philox,
 };
+use crate::dim;
 
 /// A row-major tensor of f64.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -174,12 +175,12 @@ fn evaluate_value(graph: &Graph, value: &Value, sizes: &[usize], args: &[&Tensor
         Op::ReduceMax { axes } => first_maxima(args[0], axes, sizes, value.dtype).0,
         Op::ArgMax { axes } => first_maxima(args[0], axes, sizes, value.dtype).1,
         Op::Gather(indirect) => {
-            let domain = bound(&indirect.domain);
+            let domain = dim::bound(&indirect.domain);
             Tensor::new(sizes, points(&domain).map(|d| args[0].read(address(indirect, args, &d))).collect())
         }
         Op::Scatter(indirect) => {
             let mut out = Tensor::full(sizes, 0.0);
-            for (source, d) in points(&bound(&indirect.domain)).enumerate() {
+            for (source, d) in points(&dim::bound(&indirect.domain)).enumerate() {
                 if let Some(position) = out.position(address(indirect, args, &d)) {
                     out.data[position] += args[0].data[source];
                 }
@@ -193,10 +194,6 @@ fn fed(feeds: &HashMap<String, Tensor>, name: &str, sizes: &[usize]) -> Tensor {
     let tensor = feeds.get(name).unwrap_or_else(|| panic!("no feed for `{name}`"));
     assert_eq!(tensor.sizes, sizes, "sizes of the feed for `{name}`");
     tensor.clone()
-}
-
-fn bound(dims: &[crate::dim::Dim]) -> Vec<usize> {
-    dims.iter().map(|dim| dim.as_const().expect("sizes are bound before evaluation") as usize).collect()
 }
 
 /// F32 → I32 truncates and saturates, not-a-number is 0; number → Bool is `≠ 0`.
@@ -234,7 +231,7 @@ fn access<'a>(access: &'a Access, d: &'a [usize]) -> impl Iterator<Item = i64> +
 
 fn contracted(contract: &Contract, sizes: &[usize], args: &[&Tensor]) -> Tensor {
     let mut out = Tensor::full(sizes, 0.0);
-    for d in points(&bound(&contract.domain)) {
+    for d in points(&dim::bound(&contract.domain)) {
         if let Some(position) = out.position(access(&contract.output, &d)) {
             let reads = contract.operands.iter().zip(args).map(|(operand, arg)| arg.read(access(operand, &d)));
             out.data[position] += reads.product::<f64>();

@@ -357,6 +357,6 @@ impl Graph {
     /// # Panics
     /// Where a dim is still symbolic: a compiler bug.
     pub fn sizes(&self, id: ValueId) -> Vec<usize> {
-        self.shape(id).iter().map(|dim| dim.as_const().expect("sizes are bound before scheduling") as usize).collect()
+        crate::dim::bound(self.shape(id))
     }
 }

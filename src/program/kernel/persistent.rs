@@ -60,6 +60,5 @@ pub fn round_up(bytes: usize) -> usize {
 }
 
 fn bytes(shape: &[crate::dim::Dim], dtype: DType) -> usize {
-    let size = |dim: &crate::dim::Dim| dim.as_const().expect("sizes are bound before scheduling") as usize;
-    shape.iter().map(size).product::<usize>() * element_bytes(dtype)
+    crate::dim::bound(shape).iter().product::<usize>() * element_bytes(dtype)
 }

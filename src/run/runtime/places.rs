@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::artifact::Artifact;
 use crate::device::Device;
+use crate::dim::bound;
 use crate::graph::{DType, StateKind};
 use crate::kernel::{Buffer, Role};
 use crate::source::Span;
@@ -19,15 +20,10 @@ pub(super) fn checkpoint_name(kind: &StateKind, name: &str) -> String {
     }
 }
 
-/// The numbers of a shape whose sizes are bound.
-pub(super) fn sizes(shape: &[crate::dim::Dim]) -> Vec<usize> {
-    shape.iter().map(|dim| dim.as_const().expect("sizes are bound in training") as usize).collect()
-}
-
 /// The place of each parameter and state of the training step.
 pub(super) fn places(artifact: &Artifact) -> BTreeMap<Role, Buffer> {
-    let params = artifact.params.iter().map(|p| (Role::Param(p.name.clone()), DType::F32, sizes(&p.shape)));
-    let states = artifact.states.iter().map(|s| (Role::State(s.name.clone()), s.dtype, sizes(&s.shape)));
+    let params = artifact.params.iter().map(|p| (Role::Param(p.name.clone()), DType::F32, bound(&p.shape)));
+    let states = artifact.states.iter().map(|s| (Role::State(s.name.clone()), s.dtype, bound(&s.shape)));
     let place = |(role, dtype, sizes): (Role, DType, Vec<usize>)| {
         let offset = artifact.persistent.offset(&role).expect("the artifact's own parameters and states have places");
         (role.clone(), Buffer { role, dtype, sizes, offset })

@@ -7,16 +7,17 @@ mod origin;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Instant;
 
 use super::checkpoint::{Exact, Position};
 use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
-use super::places::{all_finite, not_finite, places, sizes};
+use super::places::{all_finite, not_finite, places};
 use super::{init, memory};
 use crate::artifact::{Artifact, Purpose, Step};
 use crate::device::{Device, Loaded, StepInput};
+pub use crate::diagnostics::Refusal as TrainerError;
+use crate::dim::bound;
 use crate::graph::{ClockReading, DType, Feeds, Graph, OutputName, State, StateKind, Tensor as Tensor64, evaluate};
 use crate::kernel::{Buffer, Program, Role};
 use crate::settings::{Length, Training};
@@ -34,18 +35,6 @@ pub struct Extent {
     /// Optimizer steps in one pass over the training split.
     pub steps_per_epoch: u64,
 }
-
-/// Why a trainer could not go on, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrainerError(pub String);
-
-impl fmt::Display for TrainerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TrainerError {}
 
 /// What one optimizer step reports.
 #[derive(Clone, Debug)]
@@ -182,7 +171,7 @@ impl Trainer {
 
     /// Number of trained values.
     pub fn parameter_count(&self) -> usize {
-        self.artifact.params.iter().map(|p| sizes(&p.shape).iter().product::<usize>()).sum()
+        self.artifact.params.iter().map(|p| bound(&p.shape).iter().product::<usize>()).sum()
     }
 
     /// Back to the first values of all parameters and states, at the start of the run.
@@ -197,7 +186,7 @@ impl Trainer {
     fn initialise(&mut self) {
         let (seed, threads) = (self.training().seed, self.threads);
         for (position, param) in self.artifact.params.iter().enumerate() {
-            let sizes = sizes(&param.shape);
+            let sizes = bound(&param.shape);
             self.device.write_with(&self.places[&Role::Param(param.name.clone())], &mut |values| {
                 init::fill(&param.init, &sizes, seed, position, threads, values);
             });
