@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use ansatz::artifact::{Artifact, Purpose};
 use ansatz::cpu::Lowering;
@@ -10,14 +11,13 @@ use ansatz::machine::Level;
 use ansatz::model;
 use ansatz::pipeline;
 use ansatz::runtime::checkpoint;
-use ansatz::runtime::data::{self, Dataset, Plan};
-use ansatz::runtime::trainer::{Extent, Trainer};
+use ansatz::runtime::data;
 use ansatz::workspace;
 
 use crate::train::{MODEL, succeed};
 
-/// The artifact of a file's run with settings as bytes, and the data.
-fn artifact(path: &Path, settings: &[(String, String)]) -> (Vec<u8>, Dataset) {
+/// The artifact of a file's run with settings as bytes.
+fn artifact(path: &Path, settings: &[(String, String)]) -> Vec<u8> {
     let (project, file, found) = workspace::project(path);
     assert!(found.is_empty(), "{found:#?}");
     let training = model::training(&project, file, settings).unwrap_or_else(|found| panic!("{found:#?}"));
@@ -26,23 +26,26 @@ fn artifact(path: &Path, settings: &[(String, String)]) -> (Vec<u8>, Dataset) {
     let wanted = [(Purpose::Train, training.settings.batch), (Purpose::Train, short)];
     let wanted = if short == 0 { &wanted[..1] } else { &wanted };
     let made = pipeline::artifact(&training, &dataset.fields, wanted, false, &Lowering::default());
-    (made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound"), dataset)
+    made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound")
 }
 
-/// All tensors after the run, by name.
-fn trained(artifact: Artifact, dataset: &Dataset, level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
-    let (batch, seed) = (artifact.training.batch, artifact.training.seed);
-    let extent = Extent::of(&artifact.training, dataset.train.len());
+/// All tensors after a run from bytes in a process that links no compiler, by name.
+fn trained(folder: &Path, artifact: &[u8], level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
+    let tests = std::env::current_exe().expect("a test's own path");
+    let program = tests.parent().and_then(Path::parent).expect("the folder of the build").join("examples/train");
+    assert!(program.exists(), "`cargo test` builds {}; with a filter of targets, add `--examples`", program.display());
+    let [file, output] = ["run.bin", "tensors.bin"].map(|name| folder.join(name));
     let options = Options { level, profile: false, tuning: Default::default() };
-    let device = Box::new(code::device(options, threads).expect("memory"));
-    let mut trainer = Trainer::new(artifact, device, extent, threads, &[Purpose::Train]).expect("the steps load");
-    for batch in dataset.train.batches(Plan::training(batch, seed), 0, extent.total_steps).expect("a thread") {
-        if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
-            trainer.reset_metrics();
-        }
-        trainer.step(&batch);
-    }
-    trainer.tensors(false).into_iter().map(|(name, tensor)| (name, tensor.bytes.into_owned())).collect()
+    let run = Artifact::from_bytes(artifact).expect("an artifact");
+    let codes: Result<Vec<_>, _> = run.steps.values().map(|step| code::compile(&step.program, &options)).collect();
+    let bytes = postcard::to_stdvec(&(artifact, codes.expect("the steps compile"))).expect("plain data");
+    std::fs::write(&file, bytes).expect("written");
+    let threads = threads.to_string();
+    let mut command = Command::new(program);
+    command.arg(&file).args([level.name(), &threads]).arg(&output).env_clear().current_dir("/");
+    let ended = command.output().expect("the program starts");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    postcard::from_bytes(&std::fs::read(output).expect("what it wrote")).expect("tensors")
 }
 
 /// The same as `ansatz train` in a process of its own writes it.
@@ -58,30 +61,33 @@ fn by_command(folder: &Path, file: &str, level: Level, options: &[&str]) -> BTre
 fn an_artifact_that_is_read_back_trains_to_the_bits_of_the_command() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
-    let (bytes, dataset) = artifact(&folder.path().join("net.ansatz"), &[]);
+    let bytes = artifact(&folder.path().join("net.ansatz"), &[]);
     std::fs::remove_file(folder.path().join("net.ansatz")).expect("removed");
-    let read = || Artifact::from_bytes(&bytes).expect("an artifact");
     for level in Level::available() {
-        let first = trained(read(), &dataset, level, 1);
+        let first = trained(folder.path(), &bytes, level, 1);
         for threads in [2, 3, 7] {
-            assert!(first == trained(read(), &dataset, level, threads), "{level} at {threads} threads");
+            assert!(first == trained(folder.path(), &bytes, level, threads), "{level} at {threads} threads");
         }
         std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
         assert!(first == by_command(folder.path(), "net.ansatz", level, &[]), "{level}");
+        std::fs::remove_file(folder.path().join("net.ansatz")).expect("removed");
     }
 }
 
 #[test]
 fn artifacts_of_shipped_models_train_to_the_bits_of_the_command() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let level = Level::available().last().expect("portable at least");
     for file in ["models/digits.ansatz", "models/mnist_cnn.ansatz", "benches/models/gpt-tiny.ansatz"] {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (bytes, dataset) = artifact(&root.join(file), &[("train.length".into(), "5 steps".into())]);
-        let own = trained(Artifact::from_bytes(&bytes).expect("an artifact"), &dataset, level, 3);
+        let bytes = artifact(&root.join(file), &[("train.length".into(), "3 steps".into())]);
         let path = root.join(file);
-        let theirs = by_command(folder.path(), path.to_str().expect("UTF-8"), level, &["--steps", "5"]);
-        assert!(own == theirs, "{file}");
+        for level in Level::available() {
+            let theirs = by_command(folder.path(), path.to_str().expect("UTF-8"), level, &["--steps", "3"]);
+            for threads in [1, 2, 3, 7] {
+                let own = trained(folder.path(), &bytes, level, threads);
+                assert!(own == theirs, "{file} with {level} at {threads} threads");
+            }
+        }
     }
 }
 
@@ -89,7 +95,7 @@ fn artifacts_of_shipped_models_train_to_the_bits_of_the_command() {
 fn an_artifact_is_read_back_whole_or_not_at_all() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
-    let (bytes, _) = artifact(&folder.path().join("net.ansatz"), &[]);
+    let bytes = artifact(&folder.path().join("net.ansatz"), &[]);
     let again = Artifact::from_bytes(&bytes).expect("an artifact").to_bytes().expect("all sizes are bound");
     assert!(again == bytes);
     for length in (0..bytes.len()).step_by(97).chain([bytes.len() - 1]) {

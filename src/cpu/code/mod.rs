@@ -124,6 +124,7 @@ fn compile_dividing(program: &Program, options: &Options, thresholds: Thresholds
     let steps = Steps { works: &works, groups: &groups, actions: &actions, profile: options.profile };
     let (bytes, step) = functions::define(program, &jobs, &steps, &functions::isa(level)?)?;
     Ok(Code {
+        program: program.fingerprint(),
         level,
         bytes,
         step,

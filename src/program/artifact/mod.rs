@@ -90,6 +90,16 @@ impl Step {
     }
 }
 
+impl Program {
+    /// A hash of all that code is made from.
+    ///
+    /// # Panics
+    /// Never: everything in a program can be written.
+    pub fn fingerprint(&self) -> String {
+        checksum([&postcard::to_stdvec(self).expect("plain data")[..]].into_iter())
+    }
+}
+
 impl Artifact {
     /// The artifact as bytes.
     ///

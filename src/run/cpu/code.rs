@@ -10,6 +10,8 @@ use crate::machine::Level;
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Code {
+    /// What it was made from, see [`Program::fingerprint`](crate::kernel::Program::fingerprint).
+    pub program: String,
     /// The instruction set.
     pub level: Level,
     /// Functions with their constants, to be loaded at a multiple of [`Code::ALIGNMENT`].

@@ -37,6 +37,15 @@ impl Cpu {
     }
 }
 
+/// The codes of a file, for the programs and the level that they were made for.
+pub fn found_in(codes: Vec<Code>, level: Level) -> Compile {
+    Box::new(move |program| {
+        let wanted = program.fingerprint();
+        let code = codes.iter().find(|code| code.level == level && code.program == wanted).cloned();
+        code.ok_or_else(|| DeviceError(format!("no machine code for {level} is at hand")))
+    })
+}
+
 impl Device for Cpu {
     fn level(&self) -> String {
         self.level.to_string()

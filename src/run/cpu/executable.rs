@@ -44,10 +44,10 @@ impl Executable {
     /// Loads the code of a program.
     ///
     /// # Errors
-    /// Where the machine lacks the level or memory, or the code is visibly another program's.
+    /// Where the machine lacks the level or memory, or the code is another program's.
     ///
     /// # Safety
-    /// The code was made for this program, by this version, and nobody has changed either since.
+    /// The code was made by this version, and nobody has changed it since.
     pub unsafe fn load(program: &Program, code: &Code) -> Result<Executable, DeviceError> {
         let level = code.level;
         if !cfg!(target_arch = "x86_64") || !level.is_available() {
@@ -56,7 +56,7 @@ impl Executable {
         let mut cuts = code.cuts.iter();
         let fits =
             products(program).all(|(_, product, kept)| cuts.next().is_some_and(|cut| cut.is_of(product, kept, level)));
-        if !fits || cuts.next().is_some() || code.step >= code.bytes.len() {
+        if !fits || cuts.next().is_some() || code.program != program.fingerprint() || code.step >= code.bytes.len() {
             return Err(DeviceError("the machine code is not this program's".to_string()));
         }
         let mut cuts = code.cuts.iter();

@@ -12,10 +12,8 @@ mod contractions;
 mod device;
 mod executable;
 
-pub use arena::Arena;
-pub use arena::PADDING;
+pub use arena::{Arena, PADDING};
 pub use code::Code;
-pub use contractions::contractions;
-pub use contractions::products;
-pub use device::{Compile, Cpu};
+pub use contractions::{contractions, products};
+pub use device::{Compile, Cpu, found_in};
 pub use executable::Executable;
