@@ -1,7 +1,7 @@
 //! A run as an artifact: written to bytes, read back, and executed without the model file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ansatz::artifact::{Artifact, Purpose};
@@ -29,11 +29,20 @@ fn artifact(path: &Path, settings: &[(String, String)]) -> Vec<u8> {
     made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound")
 }
 
+/// The example that trains from bytes, as it stands: a filtered `cargo test` does not build examples.
+fn program() -> PathBuf {
+    let build = ["build", "--quiet", "--locked", "--example", "train"];
+    let mut cargo = Command::new(env!("CARGO"));
+    let built = cargo.args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts");
+    assert!(built.success());
+    let tests = std::env::current_exe().expect("a test's own path");
+    let target = tests.ancestors().nth(3).expect("target, the profile, deps");
+    target.join("debug/examples/train").with_extension(std::env::consts::EXE_EXTENSION)
+}
+
 /// All tensors after a run from bytes in a process that links no compiler, by name.
 fn trained(folder: &Path, artifact: &[u8], level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
-    let tests = std::env::current_exe().expect("a test's own path");
-    let program = tests.parent().and_then(Path::parent).expect("the folder of the build").join("examples/train");
-    assert!(program.exists(), "`cargo test` builds {}; with a filter of targets, add `--examples`", program.display());
+    let program = program();
     let [file, output] = ["run.bin", "tensors.bin"].map(|name| folder.join(name));
     let options = Options { level, profile: false, tuning: Default::default() };
     let run = Artifact::from_bytes(artifact).expect("an artifact");
