@@ -77,5 +77,5 @@ fn param_names(expanded: &Expanded) -> Vec<&str> {
 
 /// The shape of the only output, as text.
 fn output_shape(expanded: &Expanded) -> String {
-    super::declare::show(expanded.graph.shape(expanded.graph.outputs[0].value))
+    super::expand::show(expanded.graph.shape(expanded.graph.outputs[0].value))
 }

@@ -1,7 +1,7 @@
 //! Indices that are values: what is derived for the data, what is proved, and what needs `else`.
 
-use super::super::demand::Range;
-use super::super::expander::Expander;
+use super::super::expander::demand::Range;
+use super::super::expander::{Expander, Inputs};
 use super::super::{Mode, forward, training};
 use super::*;
 use crate::dim::Dim;
@@ -19,7 +19,7 @@ fn demands(body: &str) -> Vec<String> {
     let mut expander = Expander::new(&project, Mode::Train);
     let definition = project.find(file, "M").expect("the model");
     let span = definition.ast.name.span;
-    let outcome = expander.free_model(&definition, Vec::new(), &BTreeMap::new(), span);
+    let outcome = expander.model(&definition, Vec::new(), Inputs::Free(BTreeMap::new()), span);
     assert!(outcome.is_ok(), "{:#?}", expander.diagnostics);
     let end = |end: &Option<Dim>| end.as_ref().map_or(String::new(), Dim::to_string);
     let show = |Range { low, high, except }: &Range| {

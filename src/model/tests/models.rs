@@ -121,7 +121,7 @@ fn a_summary_has_a_row_for_each_stage_with_symbolic_shapes() {
     let expanded = expand(&project, file, "M", &[], Mode::Eval, &BTreeMap::new()).expect("expands").0;
     let summary = summarize(&expanded);
     let rows: Vec<(String, String)> =
-        summary.rows.iter().map(|row| (row.path.clone(), super::super::declare::show(&row.shape))).collect();
+        summary.rows.iter().map(|row| (row.path.clone(), super::super::expand::show(&row.shape))).collect();
     assert_eq!(rows[0], ("conv1".into(), "[N, 32, 28, 28]".into()));
     assert_eq!(rows.len(), 10);
     assert_eq!(summary.rows[0].params.as_const(), Some(2432));

@@ -1,0 +1,487 @@
+//! Equations with indices: `y[n, o] = sum[k] x[n, k] * w[o, k]`, from syntax to resolved [`Node`]s.
+//!
+//! Input: a scope, the left side, the right side, and the output's dims as far as they are declared.
+//! Output: a tensor whose dims are the indices of the left side in order (built by `lowering`).
+//! Rules: a plain index gets its range from the dims that it indexes, which must be provably equal; an index that is
+//! only read at an affine place needs a declared output shape; an unguarded affine read must be provably in range.
+//! Invariant: every name of a [`Node`] is resolved; parts that need no index are already values.
+
+mod index_range;
+mod lowering;
+mod node;
+#[cfg(test)]
+mod random_tests;
+mod reduction;
+#[cfg(test)]
+mod tests;
+
+use crate::diagnostics::Diagnostic;
+use crate::dim::{Dim, Verdict};
+use crate::graph::ValueId;
+use crate::model::expander::{Expander, Meaning, Outcome, Reported, Scope};
+use crate::model::expression::{as_number, is_literal};
+use crate::source::Span;
+use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, UnaryOp};
+use node::{AffineIndex, Index, Indices, Node, NodeKind, Reduction, Subscript, Var, union};
+
+impl Expander<'_> {
+    /// `name[indices] = value`, optionally with the declared shape of the output. Names in the shape that are not
+    /// bound yet take the range that the right side gives.
+    pub(crate) fn equation(
+        &mut self,
+        scope: &mut Scope,
+        name: &ast::Ident,
+        indices: &[ast::Ident],
+        value: &Expr,
+        shape: Option<&ast::TensorType>,
+    ) -> Outcome<ValueId> {
+        let mut known = Vec::new();
+        if let Some(shape) = shape {
+            if shape.dims.len() != indices.len() {
+                let message =
+                    format!("`{}` has {} indices and a shape of {}", name.name, indices.len(), shape.dims.len());
+                return self
+                    .fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
+            }
+            for dim in &shape.dims {
+                let unbound = matches!(&dim.kind, ExprKind::Name(name) if !scope.names.contains_key(name));
+                let dims = if unbound { None } else { Some(self.dims(scope, std::slice::from_ref(dim))?) };
+                known.push(dims.and_then(|dims| dims.into_iter().next()).map(|value| (value, dim.span)));
+            }
+        }
+        self.indexed(scope, indices, value, &known)
+    }
+
+    /// The right side of an equation over `indices`; `known` gives ranges by position, as far as they are known.
+    pub(crate) fn indexed(
+        &mut self,
+        scope: &mut Scope,
+        indices: &[ast::Ident],
+        value: &Expr,
+        known: &[Option<(Dim, Span)>],
+    ) -> Outcome<ValueId> {
+        let mut table = Indices::default();
+        for (position, index) in indices.iter().enumerate() {
+            if let Some(first) = table.find(&index.name) {
+                let message = format!("the index `{}` stands twice on the left", index.name);
+                let first = table.vars[first].span;
+                return self.fail(Diagnostic::error("duplicate-index", index.span, message).label(first, "first here"));
+            }
+            table.open(index);
+            table.vars[position].extent = known.get(position).cloned().flatten();
+        }
+        let node = self.elaborate(&mut table, scope, value)?;
+        let mut complete = true;
+        for index in &table.vars {
+            if index.extent.is_none() {
+                complete = false;
+                let message = format!("nothing gives the range of the index `{}`", index.name);
+                self.diagnostics.push(
+                    Diagnostic::error("unbound-index", index.span, message)
+                        .hint("use it as a plain index of a tensor, or declare the output's shape"),
+                );
+            }
+        }
+        if !complete {
+            return Err(Reported);
+        }
+        let axes: Vec<Var> = (0..indices.len()).collect();
+        self.lower(&table.vars, &node, &axes)
+    }
+
+    /// An expression with reads or reductions but no index of its own: a tensor without dims, or a list's item.
+    pub(crate) fn point(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<Meaning> {
+        if let ExprKind::Index { base, indices } = &expr.kind
+            && let Some(item) = self.list_item(scope, base, indices)?
+        {
+            return Ok(item);
+        }
+        self.indexed(scope, &[], expr, &[]).map(Meaning::Tensor)
+    }
+
+    /// `items[2]` of a list.
+    fn list_item(&mut self, scope: &mut Scope, base: &Expr, indices: &[Expr]) -> Outcome<Option<Meaning>> {
+        let ExprKind::Name(name) = &base.kind else { return Ok(None) };
+        let Some(Meaning::List(items)) = scope.names.get(name).cloned() else { return Ok(None) };
+        let [index] = indices else { return Ok(None) };
+        let position = self.expression(scope, index)?;
+        let item = match &position {
+            Meaning::Size(dim) => dim.as_const().and_then(|value| items.get(usize::try_from(value).ok()?)),
+            _ => None,
+        };
+        match item {
+            Some(item) => Ok(Some(item.clone())),
+            None => {
+                let message = format!("the list has {} items; this is {}", items.len(), self.describe(&position));
+                self.fail(Diagnostic::error("index-out-of-range", index.span, message))
+            }
+        }
+    }
+
+    fn elaborate(&mut self, table: &mut Indices, scope: &mut Scope, expr: &Expr) -> Outcome<Node> {
+        let span = expr.span;
+        match &expr.kind {
+            ExprKind::Index { base, indices } => self.read(table, scope, base, indices, None, span),
+            ExprKind::Guard { read, otherwise } => {
+                let guard = self.elaborate(table, scope, otherwise)?;
+                match &read.kind {
+                    ExprKind::Index { base, indices } => self.read(table, scope, base, indices, Some(guard), span),
+                    _ => {
+                        self.fail(Diagnostic::error("bad-guard", read.span, "`else` guards a read such as `x[i - 1]`"))
+                    }
+                }
+            }
+            ExprKind::Reduce { op, indices, body } => self.reduce(table, scope, op, indices, body, span),
+            ExprKind::Name(name) if let Some(var) = table.find(name) => {
+                Ok(Node::index(AffineIndex { terms: vec![(var, 1)], offset: Dim::constant(0) }, span))
+            }
+            ExprKind::Call { callee, arguments } if is_uniform(callee, arguments) => {
+                let free = table.visible.clone();
+                Ok(Node { kind: NodeKind::Uniform, span, free })
+            }
+            ExprKind::Unary(op, operand) if depends(expr, table) => {
+                let operand = self.elaborate(table, scope, operand)?;
+                self.prefix_node(*op, operand, span)
+            }
+            ExprKind::Binary(op, a, b) if depends(expr, table) => self.infix_node(table, scope, *op, (a, b), span),
+            ExprKind::Conditional { then, condition, otherwise } if depends(expr, table) => {
+                let condition = self.elaborate(table, scope, condition)?;
+                if let NodeKind::Static(Meaning::Flag(flag)) = condition.kind {
+                    return self.elaborate(table, scope, if flag { then } else { otherwise });
+                }
+                let then = self.elaborate(table, scope, then)?;
+                let otherwise = self.elaborate(table, scope, otherwise)?;
+                let free = union([&condition, &then, &otherwise]);
+                let kind = NodeKind::Select(Box::new(condition), Box::new(then), Box::new(otherwise));
+                Ok(Node { kind, span, free })
+            }
+            ExprKind::Call { callee, arguments } if depends(expr, table) => {
+                self.call_node(table, scope, callee, arguments, span)
+            }
+            ExprKind::Name(name) => {
+                let reported = self.diagnostics.len();
+                let node = self.value_node(scope, expr);
+                if let Some(last) = self.diagnostics.get_mut(reported).filter(|last| last.code == "unknown-name") {
+                    explain_unbound(last, name);
+                }
+                node
+            }
+            ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => self.value_node(scope, expr),
+            ExprKind::Unary(..) | ExprKind::Binary(..) | ExprKind::Conditional { .. } | ExprKind::Call { .. } => {
+                self.value_node(scope, expr)
+            }
+            ExprKind::Field { .. } => self.value_node(scope, expr),
+            ExprKind::List(_) | ExprKind::Pipeline { .. } | ExprKind::Residual(_) | ExprKind::Repeat { .. } => {
+                if depends(expr, table) {
+                    let message = "this has no value at an index";
+                    return self
+                        .fail(Diagnostic::error("type-mismatch", span, message).hint("bind it to a name first"));
+                }
+                self.value_node(scope, expr)
+            }
+        }
+    }
+
+    /// A part without indices: evaluated as it stands.
+    fn value_node(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<Node> {
+        match self.expression(scope, expr)? {
+            Meaning::Tensor(id) => {
+                let rank = self.graph.shape(id).len();
+                if rank > 0 {
+                    let message = format!("{} has no index here", self.describe(&Meaning::Tensor(id)));
+                    let hint = format!("inside an equation every tensor is read at its {rank} indices");
+                    return self.fail(Diagnostic::error("missing-index", expr.span, message).hint(hint));
+                }
+                let kind = NodeKind::Read { tensor: id, subscripts: Vec::new(), guard: None };
+                Ok(Node { kind, span: expr.span, free: Vec::new() })
+            }
+            value @ (Meaning::Size(_)
+            | Meaning::Number(_)
+            | Meaning::Scalar(_)
+            | Meaning::Flag(_)
+            | Meaning::Text(_)) => Ok(Node::fixed(value, expr.span)),
+            other @ (Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_)) => {
+                let message = format!("{} cannot stand in an equation", self.describe(&other));
+                self.fail(Diagnostic::error("type-mismatch", expr.span, message))
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        base: &Expr,
+        indices: &[Expr],
+        guard: Option<Node>,
+        span: Span,
+    ) -> Outcome<Node> {
+        if guard.is_none()
+            && let Some(item) = self.list_item(scope, base, indices)?
+        {
+            return Ok(Node::fixed(item, span));
+        }
+        if let ExprKind::Name(name) = &base.kind
+            && Reduction::named(name).is_some()
+            && !scope.names.contains_key(name)
+        {
+            let message = format!("the reduction `{name}` is followed by nothing that it could extend over");
+            let diagnostic = Diagnostic::error("bad-reduction", span, message);
+            return self.fail(diagnostic.hint(format!("put what it reduces into parentheses: `{name}[…] (-x[…])`")));
+        }
+        let tensor = match self.expression(scope, base)? {
+            Meaning::Tensor(id) => id,
+            other => {
+                let message = format!("{} cannot be indexed", self.describe(&other));
+                return self.fail(Diagnostic::error("type-mismatch", base.span, message));
+            }
+        };
+        let dims = self.graph.shape(tensor).to_vec();
+        if dims.len() != indices.len() {
+            let message = format!("{} is read at {} indices", self.describe(&Meaning::Tensor(tensor)), indices.len());
+            return self.fail(Diagnostic::error("rank-mismatch", span, message));
+        }
+        let mut subscripts = Vec::new();
+        for (index, dim) in indices.iter().zip(&dims) {
+            let node = self.elaborate(table, scope, index)?;
+            subscripts.push(match node.as_affine() {
+                Some(affine) => {
+                    if let Some(var) = affine.plain() {
+                        self.unify(&mut table.vars[var], dim, index.span)?;
+                    }
+                    Subscript::Affine(affine, index.span)
+                }
+                None => Subscript::Value(node),
+            });
+        }
+        let mut free: Vec<Var> = guard.iter().flat_map(|guard| guard.free.iter().copied()).collect();
+        for subscript in &subscripts {
+            match subscript {
+                Subscript::Affine(affine, _) => free.extend(affine.terms.iter().map(|term| term.0)),
+                Subscript::Value(node) => free.extend(&node.free),
+            }
+        }
+        free.sort_unstable();
+        free.dedup();
+        let kind = NodeKind::Read { tensor, subscripts, guard: guard.map(Box::new) };
+        Ok(Node { kind, span, free })
+    }
+
+    fn unify(&mut self, index: &mut Index, dim: &Dim, span: Span) -> Outcome<()> {
+        let Some((known, place)) = &index.extent else {
+            index.extent = Some((dim.clone(), span));
+            return Ok(());
+        };
+        let verdict = self.facts.prove_eq(known, dim);
+        if verdict.is_proved() {
+            return Ok(());
+        }
+        let message = format!("the index `{}` runs over {known} and over {dim}", index.name);
+        let mut diagnostic = Diagnostic::error("shape-mismatch", span, message)
+            .at(format!("here it runs over {dim}"))
+            .label(*place, format!("here it runs over {known}"));
+        match (&verdict, verdict.counterexample()) {
+            (_, Some(example)) => diagnostic = diagnostic.hint(format!("they differ at {example}")),
+            (Verdict::Undecided, None) => {
+                diagnostic.code = "undecided";
+                diagnostic = diagnostic.hint(format!("settle it by `require {known} == {dim}`"));
+            }
+            (Verdict::Proved | Verdict::Refuted(_), None) => {}
+        }
+        self.fail(diagnostic)
+    }
+
+    fn reduce(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        op: &ast::Ident,
+        indices: &[ast::Ident],
+        body: &Expr,
+        span: Span,
+    ) -> Outcome<Node> {
+        let Some(reduction) = Reduction::named(&op.name) else {
+            let message = format!("`{}` is not a reduction", op.name);
+            return self.fail(Diagnostic::error("unknown-name", op.span, message));
+        };
+        if reduction.keeps_indices() {
+            let mut vars = Vec::new();
+            for index in indices {
+                match table.find(&index.name) {
+                    Some(var) => vars.push(var),
+                    None => {
+                        let message = format!(
+                            "`{}` normalises over an index of the left side; `{}` is not one",
+                            op.name, index.name
+                        );
+                        return self.fail(Diagnostic::error("unbound-index", index.span, message));
+                    }
+                }
+            }
+            let body = self.elaborate(table, scope, body)?;
+            let mut free = body.free.clone();
+            free.extend(&vars);
+            free.sort_unstable();
+            free.dedup();
+            return Ok(Node { kind: NodeKind::Reduce(reduction, vars, Box::new(body)), span, free });
+        }
+        let outside = table.visible.len();
+        for (position, index) in indices.iter().enumerate() {
+            let again = indices[..position].iter().find(|other| other.name == index.name).map(|other| other.span);
+            let outer = table.find(&index.name).map(|var| table.vars[var].span);
+            if let Some(first) = again.or(outer) {
+                let message = format!("`{}` is an index already", index.name);
+                return self.fail(Diagnostic::error("duplicate-index", index.span, message).label(first, "first here"));
+            }
+        }
+        let vars: Vec<Var> = indices
+            .iter()
+            .map(|index| {
+                table.open(index);
+                table.vars.len() - 1
+            })
+            .collect();
+        let body = self.elaborate(table, scope, body);
+        table.visible.truncate(outside);
+        let body = body?;
+        let free = body.free.iter().copied().filter(|var| !vars.contains(var)).collect();
+        Ok(Node { kind: NodeKind::Reduce(reduction, vars, Box::new(body)), span, free })
+    }
+
+    fn prefix_node(&mut self, op: UnaryOp, operand: Node, span: Span) -> Outcome<Node> {
+        if let NodeKind::Static(value) = &operand.kind {
+            return Ok(Node::fixed(self.prefix(op, value, span)?, span));
+        }
+        if let (UnaryOp::Neg, NodeKind::Index(affine)) = (op, &operand.kind)
+            && let Some(negated) = affine.scale(&Dim::constant(-1))
+        {
+            return Ok(Node::index(negated, span));
+        }
+        let free = operand.free.clone();
+        Ok(Node { kind: NodeKind::Prefix(op, Box::new(operand)), span, free })
+    }
+
+    fn infix_node(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        op: BinaryOp,
+        sides: (&Expr, &Expr),
+        span: Span,
+    ) -> Outcome<Node> {
+        let a = self.elaborate(table, scope, sides.0)?;
+        let flag = |node: &Node| match node.kind {
+            NodeKind::Static(Meaning::Flag(flag)) => Some(flag),
+            _ => None,
+        };
+        match (op, flag(&a)) {
+            (BinaryOp::And, Some(false)) | (BinaryOp::Or, Some(true)) => return Ok(a),
+            (BinaryOp::And | BinaryOp::Or, Some(_)) => return self.elaborate(table, scope, sides.1),
+            _ => {}
+        }
+        let b = self.elaborate(table, scope, sides.1)?;
+        let divides_literal = op == BinaryOp::Div && is_literal(sides.0);
+        match (op, flag(&b)) {
+            (BinaryOp::And, Some(false)) | (BinaryOp::Or, Some(true)) => return Ok(b),
+            (BinaryOp::And | BinaryOp::Or, Some(_)) => return Ok(a),
+            _ => {}
+        }
+        if let (NodeKind::Static(x), NodeKind::Static(y)) = (&a.kind, &b.kind) {
+            let result = match divides_literal {
+                true => self.literal_quotient(x, y, (a.span, b.span), span)?,
+                false => self.infix(op, (x, a.span), (y, b.span), span)?,
+            };
+            match result {
+                Meaning::Tensor(tensor) => {
+                    let kind = NodeKind::Read { tensor, subscripts: Vec::new(), guard: None };
+                    return Ok(Node { kind, span, free: Vec::new() });
+                }
+                value => return Ok(Node::fixed(value, span)),
+            }
+        }
+        if let (Some(x), Some(y)) = (a.as_affine(), b.as_affine()) {
+            let affine = match op {
+                BinaryOp::Add => x.combine(&y, 1),
+                BinaryOp::Sub => x.combine(&y, -1),
+                BinaryOp::Mul if y.terms.is_empty() => x.scale(&y.offset),
+                BinaryOp::Mul if x.terms.is_empty() => y.scale(&x.offset),
+                _ => None,
+            };
+            if let Some(affine) = affine {
+                if affine.offset.is_overflow() {
+                    return self.fail(Diagnostic::error("size-overflow", span, "this index is too large"));
+                }
+                return Ok(Node::index(affine, span));
+            }
+        }
+        let a = match &a.kind {
+            NodeKind::Static(value) if divides_literal && let Some(number) = as_number(value) => {
+                Node::fixed(Meaning::Number(number), a.span)
+            }
+            _ => a,
+        };
+        let free = union([&a, &b]);
+        Ok(Node { kind: NodeKind::Infix(op, Box::new(a), Box::new(b)), span, free })
+    }
+
+    fn call_node(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        callee: &Expr,
+        arguments: &[ast::Argument],
+        span: Span,
+    ) -> Outcome<Node> {
+        let callee = match self.expression(scope, callee)? {
+            Meaning::Stage(stage) => stage,
+            other => {
+                let message = format!("{} cannot be called", self.describe(&other));
+                return self.fail(Diagnostic::error("type-mismatch", callee.span, message));
+            }
+        };
+        let mut nodes = Vec::new();
+        for argument in arguments {
+            nodes.push((argument.name.clone(), self.elaborate(table, scope, &argument.value)?));
+        }
+        let free = union(nodes.iter().map(|(_, node)| node));
+        Ok(Node { kind: NodeKind::Call { callee, arguments: nodes }, span, free })
+    }
+}
+
+/// True where the expression reads an index of the table, or reads or reduces tensors by indices of its own.
+fn depends(expr: &Expr, table: &Indices) -> bool {
+    let all = |parts: &[&Expr]| parts.iter().any(|part| depends(part, table));
+    match &expr.kind {
+        ExprKind::Name(name) => table.find(name).is_some(),
+        ExprKind::Index { .. } | ExprKind::Guard { .. } | ExprKind::Reduce { .. } => true,
+        ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => false,
+        ExprKind::List(items) => items.iter().any(|item| depends(item, table)),
+        ExprKind::Call { callee, arguments } => {
+            is_uniform(callee, arguments) || arguments.iter().any(|argument| depends(&argument.value, table))
+        }
+        ExprKind::Field { base, .. } => depends(base, table),
+        ExprKind::Unary(_, operand) => depends(operand, table),
+        ExprKind::Binary(_, a, b) => all(&[a, b]),
+        ExprKind::Conditional { then, condition, otherwise } => all(&[then, condition, otherwise]),
+        ExprKind::Pipeline { head, stages } => {
+            head.iter().any(|head| depends(head, table)) || stages.iter().any(|stage| depends(&stage.value, table))
+        }
+        ExprKind::Residual(stages) => stages.iter().any(|stage| depends(&stage.value, table)),
+        ExprKind::Repeat { count, body } => all(&[count, body]),
+    }
+}
+
+/// A short lower-case name in an equation is more likely an index than a misspelled value.
+fn explain_unbound(diagnostic: &mut Diagnostic, name: &str) {
+    if name.len() > 2 || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        return;
+    }
+    diagnostic.code = "unbound-index";
+    diagnostic.message = format!("the index `{name}` is neither on the left nor named by a reduction");
+    diagnostic.hints = vec![format!("to sum over it, write `sum[{name}]` before the product")];
+    diagnostic.fixes.clear();
+}
+
+fn is_uniform(callee: &Expr, arguments: &[ast::Argument]) -> bool {
+    arguments.is_empty() && matches!(&callee.kind, ExprKind::Name(name) if name == "uniform")
+}

@@ -1,0 +1,190 @@
+//! Resolved equations: indices, affine places, and the tree of reads, reductions and elementwise parts.
+//!
+//! Input: built by `equation`. Output: read by `lowering` and `reduction`.
+//! Invariant: [`Node::free`] lists exactly the indices that a node depends on, sorted.
+
+use crate::dim::Dim;
+use crate::graph::ValueId;
+use crate::model::expander::{Meaning, Stage};
+use crate::source::Span;
+use crate::syntax::ast::{self, BinaryOp, UnaryOp};
+use std::rc::Rc;
+
+/// Position in [`Indices::vars`]; the left side's indices come first.
+pub(super) type Var = usize;
+
+/// One index of an equation.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    pub name: String,
+    pub span: Span,
+    /// Its range `0..extent` and the place that says so.
+    pub extent: Option<(Dim, Span)>,
+}
+
+/// The indices of one equation and those visible at the current place.
+#[derive(Default)]
+pub(super) struct Indices {
+    pub vars: Vec<Index>,
+    pub visible: Vec<Var>,
+}
+
+impl Indices {
+    pub fn find(&self, name: &str) -> Option<Var> {
+        self.visible.iter().rev().copied().find(|var| self.vars[*var].name == name)
+    }
+
+    pub fn open(&mut self, ident: &ast::Ident) {
+        self.vars.push(Index { name: ident.name.clone(), span: ident.span, extent: None });
+        self.visible.push(self.vars.len() - 1);
+    }
+}
+
+/// `Σ coefficient · index + offset`; coefficients are not 0.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct AffineIndex {
+    pub terms: Vec<(Var, i64)>,
+    pub offset: Dim,
+}
+
+impl AffineIndex {
+    /// `Some` for a plain index.
+    pub fn plain(&self) -> Option<Var> {
+        match self.terms.as_slice() {
+            [(var, 1)] if self.offset.as_const() == Some(0) => Some(*var),
+            _ => None,
+        }
+    }
+
+    pub fn combine(&self, other: &AffineIndex, sign: i64) -> Option<AffineIndex> {
+        let mut terms = self.terms.clone();
+        for (var, coefficient) in &other.terms {
+            let coefficient = coefficient.checked_mul(sign)?;
+            match terms.iter_mut().find(|term| term.0 == *var) {
+                Some(term) => term.1 = term.1.checked_add(coefficient)?,
+                None => terms.push((*var, coefficient)),
+            }
+        }
+        terms.retain(|term| term.1 != 0);
+        terms.sort_unstable();
+        Some(AffineIndex { terms, offset: &self.offset + Dim::constant(sign) * &other.offset })
+    }
+
+    pub fn scale(&self, factor: &Dim) -> Option<AffineIndex> {
+        if self.terms.is_empty() {
+            return Some(AffineIndex { terms: Vec::new(), offset: &self.offset * factor });
+        }
+        let number = factor.as_const()?;
+        let scaled: Option<Vec<_>> = self.terms.iter().map(|(var, c)| Some((*var, c.checked_mul(number)?))).collect();
+        let terms = scaled?.into_iter().filter(|term| term.1 != 0).collect();
+        Some(AffineIndex { terms, offset: &self.offset * factor })
+    }
+}
+
+/// One dim of a read.
+#[derive(Clone, Debug)]
+pub(super) enum Subscript {
+    Affine(AffineIndex, Span),
+    /// The value of an integer tensor.
+    Value(Node),
+}
+
+/// Reductions by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reduction {
+    Sum,
+    Mean,
+    Prod,
+    Max,
+    Min,
+    ArgMax,
+    ArgMin,
+    LogSumExp,
+    Softmax,
+    LogSoftmax,
+}
+
+impl Reduction {
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "sum" => Reduction::Sum,
+            "mean" => Reduction::Mean,
+            "prod" => Reduction::Prod,
+            "max" => Reduction::Max,
+            "min" => Reduction::Min,
+            "argmax" => Reduction::ArgMax,
+            "argmin" => Reduction::ArgMin,
+            "logsumexp" => Reduction::LogSumExp,
+            "softmax" => Reduction::Softmax,
+            "log_softmax" => Reduction::LogSoftmax,
+            _ => return None,
+        })
+    }
+
+    /// Those that keep their indices normalise over an index of the surroundings.
+    pub fn keeps_indices(self) -> bool {
+        matches!(self, Reduction::Softmax | Reduction::LogSoftmax)
+    }
+}
+
+/// An expression over indices.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub kind: NodeKind,
+    pub span: Span,
+    /// The indices it depends on, sorted.
+    pub free: Vec<Var>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum NodeKind {
+    /// A value without indices: number, size, flag, host scalar.
+    Static(Meaning),
+    /// An index, or an affine function of indices, as an integer.
+    Index(AffineIndex),
+    /// A read; out of range it gives `guard`, and without a guard it must not be out of range.
+    Read {
+        tensor: ValueId,
+        subscripts: Vec<Subscript>,
+        guard: Option<Box<Node>>,
+    },
+    Prefix(UnaryOp, Box<Node>),
+    Infix(BinaryOp, Box<Node>, Box<Node>),
+    Select(Box<Node>, Box<Node>, Box<Node>),
+    Reduce(Reduction, Vec<Var>, Box<Node>),
+    /// An elementwise function.
+    Call {
+        callee: Rc<Stage>,
+        arguments: Vec<(Option<ast::Ident>, Node)>,
+    },
+    /// A fresh draw for each point of these indices.
+    Uniform,
+}
+
+impl Node {
+    pub fn fixed(value: Meaning, span: Span) -> Node {
+        Node { kind: NodeKind::Static(value), span, free: Vec::new() }
+    }
+
+    pub fn index(affine: AffineIndex, span: Span) -> Node {
+        let free = affine.terms.iter().map(|term| term.0).collect();
+        Node { kind: NodeKind::Index(affine), span, free }
+    }
+
+    /// A static size or an affine function as one.
+    pub fn as_affine(&self) -> Option<AffineIndex> {
+        match &self.kind {
+            NodeKind::Index(affine) => Some(affine.clone()),
+            NodeKind::Static(Meaning::Size(dim)) => Some(AffineIndex { terms: Vec::new(), offset: dim.clone() }),
+            _ => None,
+        }
+    }
+}
+
+/// The indices that the parts depend on, sorted.
+pub(super) fn union<'n>(parts: impl IntoIterator<Item = &'n Node>) -> Vec<Var> {
+    let mut free: Vec<Var> = parts.into_iter().flat_map(|part| part.free.iter().copied()).collect();
+    free.sort_unstable();
+    free.dedup();
+    free
+}
