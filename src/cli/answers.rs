@@ -29,7 +29,7 @@ struct Target {
 
 /// What an output is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum AnswerKind {
     /// The last dim has a place for each class.
     Classes(usize),
     /// A probability of the second of two classes.
@@ -54,16 +54,16 @@ impl Answers {
     }
 
     /// What an output of these sizes a sample is about.
-    fn form(&self, sizes: &[usize]) -> Form {
-        let Some(target) = &self.target else { return Form::Numbers };
+    fn kind(&self, sizes: &[usize]) -> AnswerKind {
+        let Some(target) = &self.target else { return AnswerKind::Numbers };
         let (elements, own) = (sizes.iter().product::<usize>(), target.info.elements());
         match sizes.last() {
             Some(&count) if count > 1 && target.info.dtype == DType::I32 && elements == own * count => {
-                Form::Classes(count)
+                AnswerKind::Classes(count)
             }
-            Some(&count) if count > 1 && target.classes.is_some() && elements == own => Form::Classes(count),
-            _ if target.classes == Some(2) && elements == own && self.reading.is_some() => Form::Binary,
-            _ => Form::Numbers,
+            Some(&count) if count > 1 && target.classes.is_some() && elements == own => AnswerKind::Classes(count),
+            _ if target.classes == Some(2) && elements == own && self.reading.is_some() => AnswerKind::Binary,
+            _ => AnswerKind::Numbers,
         }
     }
 
@@ -99,8 +99,8 @@ impl Answers {
         let likely = |value: f32| self.reading.is_some().then_some(Cell::Single(value));
         let field = &target.info.name;
         let mut cells = Vec::new();
-        match self.form(&output.sizes[1..]) {
-            Form::Classes(count) => {
+        match self.kind(&output.sizes[1..]) {
+            AnswerKind::Classes(count) => {
                 let orders: Vec<Vec<usize>> = values.chunks_exact(count).map(descending).collect();
                 for place in 0..top.min(count) {
                     let end = if place == 0 { String::new() } else { format!("_{}", place + 1) };
@@ -112,13 +112,13 @@ impl Answers {
                     cells.extend(probabilities.map(|list| (format!("probability{end}"), Cell::of(list))));
                 }
             }
-            Form::Binary => {
+            AnswerKind::Binary => {
                 let chosen = values.iter().map(|value| self.class(field, usize::from(*value > 0.5))).collect();
                 cells.push(("class".to_string(), Cell::of(chosen)));
                 let sure = values.iter().map(|value| Cell::Single(value.max(1.0 - value))).collect();
                 cells.push(("probability".to_string(), Cell::of(sure)));
             }
-            Form::Numbers => {
+            AnswerKind::Numbers => {
                 let name = if values.len() == target.info.elements() { field } else { &output.name.to_string() };
                 let mut restored: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
                 if name == field {
@@ -133,20 +133,20 @@ impl Answers {
     /// How many classes an output of this shape tells apart, if it does.
     pub(super) fn classes(&self, outputs: &[Prediction]) -> Option<usize> {
         let output = outputs.iter().find(|output| Some(&output.name) == self.output.as_ref())?;
-        match self.form(output.sizes.get(1..)?) {
-            Form::Classes(count) => Some(count),
-            Form::Binary => Some(2),
-            Form::Numbers => None,
+        match self.kind(output.sizes.get(1..)?) {
+            AnswerKind::Classes(count) => Some(count),
+            AnswerKind::Binary => Some(2),
+            AnswerKind::Numbers => None,
         }
     }
 
     /// The classes that the model gives the places of one sample.
     pub(super) fn chosen(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<usize> {
         let Some((output, values)) = self.values(outputs, row, rows) else { return Vec::new() };
-        match self.form(&output.sizes[1..]) {
-            Form::Classes(count) => values.chunks_exact(count).map(|values| descending(values)[0]).collect(),
-            Form::Binary => values.iter().map(|value| usize::from(*value > 0.5)).collect(),
-            Form::Numbers => Vec::new(),
+        match self.kind(&output.sizes[1..]) {
+            AnswerKind::Classes(count) => values.chunks_exact(count).map(|values| descending(values)[0]).collect(),
+            AnswerKind::Binary => values.iter().map(|value| usize::from(*value > 0.5)).collect(),
+            AnswerKind::Numbers => Vec::new(),
         }
     }
 

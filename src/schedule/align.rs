@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Element, Stage};
+use super::code::{At, Code, CodeOp, CodePhase, CodeReduction, CodeStore, Coord, Dest, Draft, Element};
 use crate::kernel::{Linear, NodeId};
 
 /// Both nests with equal outer loops, and whether one of them gave up outer loops.
@@ -28,11 +28,11 @@ pub(super) fn align<'a>(a: &'a Draft, b: &'a Draft) -> Option<(Cow<'a, Draft>, C
 }
 
 fn has_inner(draft: &Draft) -> bool {
-    draft.stages.iter().any(|stage| !stage.inner.is_empty())
+    draft.phases.iter().any(|phase| !phase.inner.is_empty())
 }
 
 fn has_reductions(draft: &Draft) -> bool {
-    draft.stages.iter().any(|stage| !stage.reductions.is_empty())
+    draft.phases.iter().any(|phase| !phase.reductions.is_empty())
 }
 
 /// Loops of `a` and of `b` that run through the same dim of a value that `a` stores and `b` loads.
@@ -86,19 +86,19 @@ fn split(draft: &Draft, order: &[usize], outer: usize) -> Draft {
     let extents: Vec<usize> = order.iter().map(|&index| draft.outer[index]).collect();
     let place = |index: usize| order.iter().position(|&each| each == index).expect("every loop has a place");
     let is_same = order.iter().enumerate().all(|(place, &index)| place == index);
-    let stages = draft.stages.iter().map(|stage| {
+    let phases = draft.phases.iter().map(|phase| {
         let moved = if is_same {
-            stage.clone()
+            phase.clone()
         } else {
-            renumbered(stage, &|linear| linear.compose(|l| Linear::index(place(l))))
+            renumbered(phase, &|linear| linear.compose(|l| Linear::index(place(l))))
         };
-        Stage { inner: extents[outer..].to_vec(), ..moved }
+        CodePhase { inner: extents[outer..].to_vec(), ..moved }
     });
-    Draft { outer: extents[..outer].to_vec(), parallel: outer, stages: stages.collect(), ..draft.clone() }
+    Draft { outer: extents[..outer].to_vec(), parallel: outer, phases: phases.collect(), ..draft.clone() }
 }
 
-/// The stage with every linear function replaced.
-fn renumbered(stage: &Stage, change: &impl Fn(&Linear) -> Linear) -> Stage {
+/// The phase with every linear function replaced.
+fn renumbered(phase: &CodePhase, change: &impl Fn(&Linear) -> Linear) -> CodePhase {
     let change_at = |at: &At| match at {
         At::Flat(flat) => At::Flat(change(flat)),
         At::Dims(coords) => At::Dims(
@@ -115,7 +115,7 @@ fn renumbered(stage: &Stage, change: &impl Fn(&Linear) -> Linear) -> Stage {
         |guards: &[(Linear, i64)]| guards.iter().map(|(linear, extent)| (change(linear), *extent)).collect();
     let mut code = Code::default();
     let mut names: Vec<NodeId> = Vec::new();
-    for (op, dtype) in &stage.code.nodes {
+    for (op, dtype) in &phase.code.nodes {
         let mut op = op.renamed(&|node: NodeId| names[node.0 as usize]);
         if let CodeOp::Index(linear) | CodeOp::Random { element: linear, .. } = &mut op {
             *linear = change(linear);
@@ -125,12 +125,12 @@ fn renumbered(stage: &Stage, change: &impl Fn(&Linear) -> Linear) -> Stage {
         names.push(code.push(op, *dtype));
     }
     let name = |node: NodeId| names[node.0 as usize];
-    let reductions = stage.reductions.iter().map(|each| CodeReduction { node: name(each.node), ..each.clone() });
-    let stores = stage.stores.iter().map(|store| CodeStore {
+    let reductions = phase.reductions.iter().map(|each| CodeReduction { node: name(each.node), ..each.clone() });
+    let stores = phase.stores.iter().map(|store| CodeStore {
         at: change_at(&store.at).renamed(&name),
         guards: change_guards(&store.guards),
         value: name(store.value),
         ..store.clone()
     });
-    Stage { inner: stage.inner.clone(), reductions: reductions.collect(), stores: stores.collect(), code }
+    CodePhase { inner: phase.inner.clone(), reductions: reductions.collect(), stores: stores.collect(), code }
 }

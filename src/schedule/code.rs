@@ -188,7 +188,7 @@ pub(super) struct CodeReduction {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stage {
+pub(super) struct CodePhase {
     pub inner: Vec<usize>,
     pub code: Code,
     pub reductions: Vec<CodeReduction>,
@@ -201,7 +201,7 @@ pub(super) struct Draft {
     pub outer: Vec<usize>,
     /// Leading outer loops whose points never store to the same element.
     pub parallel: usize,
-    pub stages: Vec<Stage>,
+    pub phases: Vec<CodePhase>,
     /// A value to fill with zeros before.
     pub zero: Option<Id>,
     /// Points of the loops behind `parallel` may meet in one element, except those of the last loop where it is true.
@@ -214,11 +214,11 @@ pub(super) struct Draft {
 impl Draft {
     /// Every element that is loaded.
     pub fn loads(&self) -> impl Iterator<Item = &Element> {
-        self.stages.iter().flat_map(|stage| stage.code.loads())
+        self.phases.iter().flat_map(|phase| phase.code.loads())
     }
 
     /// Every store.
     pub fn stores(&self) -> impl Iterator<Item = &CodeStore> {
-        self.stages.iter().flat_map(|stage| &stage.stores)
+        self.phases.iter().flat_map(|phase| &phase.stores)
     }
 }

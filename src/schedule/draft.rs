@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::code::{At, Code, CodeOp, CodeReduction, CodeStore, Coord, Dest, Draft, Stage};
+use super::code::{At, Code, CodeOp, CodePhase, CodeReduction, CodeStore, Coord, Dest, Draft};
 use super::form::{Form, FormOp, GatherIndex, Id, Piece, ProductForm};
 use super::inline::{Inliner, flatten, in_memory, unflatten};
 use crate::graph::{Binary, Compare, DType};
@@ -129,22 +129,22 @@ fn elementwise(form: &Form, roots: &mut BTreeSet<Id>, id: Id, dest: Dest) -> Dra
     let value = form.value(id);
     let (outer, coords) = loops(&form.factors[id.0 as usize], 0);
     let at = At::Dims(coords);
-    let mut stage = Stage::default();
+    let mut phase = CodePhase::default();
     if value.elements() > 0 {
         let mut inliner = Inliner::new(form, roots, outer.clone());
         let node = match dest {
             Dest::Value(_) if !value.op.is_source() => inliner.compute(id, &at, &[]),
             Dest::Value(_) | Dest::Update(_) | Dest::Output(_) => inliner.element(id, &at, &[]),
         };
-        stage.code = inliner.code;
-        stage.stores.push(CodeStore { dest, at, guards: Vec::new(), value: node, accumulate: false });
+        phase.code = inliner.code;
+        phase.stores.push(CodeStore { dest, at, guards: Vec::new(), value: node, accumulate: false });
     }
     let title = match dest {
         Dest::Update(_) => "update",
         Dest::Value(_) | Dest::Output(_) => title(&value.op),
     };
     let parallel = outer.len();
-    Draft { outer, parallel, stages: vec![stage], zero: None, scatter: None, title, span: value.span }
+    Draft { outer, parallel, phases: vec![phase], zero: None, scatter: None, title, span: value.span }
 }
 
 /// A short name for dumps and profiles.
@@ -176,8 +176,8 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     let mut inliner = Inliner::new(form, roots, [&outer[..], &inner[..]].concat());
     let node = inliner.element(arg, &At::Dims([&coords[..], &inner_coords[..]].concat()), &[]);
     let points: usize = inner.iter().product();
-    let mut stages = Vec::new();
-    let mut write = Stage::default();
+    let mut phases = Vec::new();
+    let mut write = CodePhase::default();
     let unrolled = &form.target.unrolled;
     let most = if reads_rows(&inliner.code, &outer, &inner) { unrolled.row } else { unrolled.points };
     let nodes = if points <= unrolled.row { unrolled.row_nodes } else { unrolled.nodes };
@@ -188,14 +188,14 @@ fn reduction(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
         node
     } else {
         let reductions = vec![CodeReduction { kind, node, value: id }];
-        stages.push(Stage { inner, code: inliner.code, reductions, stores: Vec::new() });
+        phases.push(CodePhase { inner, code: inliner.code, reductions, stores: Vec::new() });
         write.code.push(CodeOp::Reduced(id), value.dtype)
     };
     let at = At::Dims(coords);
     write.stores.push(CodeStore { dest: Dest::Value(id), at, guards: Vec::new(), value: node, accumulate: false });
-    stages.push(write);
+    phases.push(write);
     let parallel = outer.len();
-    Draft { outer, parallel, stages, zero: None, scatter: None, title: title(&value.op), span: value.span }
+    Draft { outer, parallel, phases, zero: None, scatter: None, title: title(&value.op), span: value.span }
 }
 
 /// True if something is read row by row: rows stay loops, so that what else happens to a row can join.
@@ -328,11 +328,11 @@ fn scatter(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Draft {
     }
     let covers = *injective && guards.is_empty() && form.value(source).elements() == value.elements();
     let store = CodeStore { dest: Dest::Value(id), at: At::Dims(at), guards, value: node, accumulate: !injective };
-    let stage = Stage { inner: Vec::new(), code: inliner.code, reductions: Vec::new(), stores: vec![store] };
+    let phase = CodePhase { inner: Vec::new(), code: inliner.code, reductions: Vec::new(), stores: vec![store] };
     Draft {
         outer: loops.extents,
         parallel: loops.parallel,
-        stages: vec![stage],
+        phases: vec![phase],
         zero: (!covers).then_some(id),
         scatter: Some(loops.last_is_separate),
         title: "scatter",

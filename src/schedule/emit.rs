@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::code::{At, Code, CodeOp, CodeStore, Coord, Dest, Draft, Stage};
+use super::code::{At, Code, CodeOp, CodePhase, CodeStore, Coord, Dest, Draft};
 use super::draft::ProductItem;
 use super::form::Piece;
 use super::form::{Form, Id};
@@ -53,12 +53,12 @@ pub(super) fn nest(places: &Places<'_>, draft: &Draft) -> Vec<Kernel> {
         kernels.push(Kernel { kind, name: "zero".to_string(), span: draft.span });
     }
     let mut reduced: BTreeMap<Id, (usize, usize)> = BTreeMap::new();
-    for (phase, stage) in draft.stages.iter().enumerate() {
-        for (index, reduction) in stage.reductions.iter().enumerate() {
-            reduced.insert(reduction.value, (phase, index));
+    for (number, phase) in draft.phases.iter().enumerate() {
+        for (index, reduction) in phase.reductions.iter().enumerate() {
+            reduced.insert(reduction.value, (number, index));
         }
     }
-    let phases = draft.stages.iter().map(|stage| phase(places, stage, &reduced)).collect();
+    let phases = draft.phases.iter().map(|phase| emitted(places, phase, &reduced)).collect();
     let mut nest = Nest { outer: draft.outer.clone(), parallel: draft.parallel, lanes: Lanes::None, phases };
     nest.join_loops();
     if draft.scatter != Some(false) {
@@ -73,11 +73,11 @@ pub(super) fn nest(places: &Places<'_>, draft: &Draft) -> Vec<Kernel> {
     kernels
 }
 
-fn phase(places: &Places<'_>, stage: &Stage, reduced: &BTreeMap<Id, (usize, usize)>) -> Phase {
-    let used = used_nodes(stage);
-    let mut names: Vec<Option<NodeId>> = vec![None; stage.code.nodes.len()];
+fn emitted(places: &Places<'_>, phase: &CodePhase, reduced: &BTreeMap<Id, (usize, usize)>) -> Phase {
+    let used = used_nodes(phase);
+    let mut names: Vec<Option<NodeId>> = vec![None; phase.code.nodes.len()];
     let mut nodes = Vec::new();
-    for (number, (op, dtype)) in stage.code.nodes.iter().enumerate() {
+    for (number, (op, dtype)) in phase.code.nodes.iter().enumerate() {
         if used[number] {
             let name = |node: NodeId| names[node.0 as usize].expect("operands precede their users");
             nodes.push(Node { op: node_op(places, op, reduced, &name), dtype: *dtype });
@@ -85,7 +85,7 @@ fn phase(places: &Places<'_>, stage: &Stage, reduced: &BTreeMap<Id, (usize, usiz
         }
     }
     let name = |node: NodeId| names[node.0 as usize].expect("used nodes are emitted");
-    let reductions = stage.reductions.iter().map(|each| Reduction { kind: each.kind, node: name(each.node) }).collect();
+    let reductions = phase.reductions.iter().map(|each| Reduction { kind: each.kind, node: name(each.node) }).collect();
     let store = |store: &CodeStore| Store {
         location: Location {
             guards: store.guards.clone(),
@@ -94,15 +94,15 @@ fn phase(places: &Places<'_>, stage: &Stage, reduced: &BTreeMap<Id, (usize, usiz
         value: name(store.value),
         accumulate: store.accumulate,
     };
-    Phase { inner: stage.inner.clone(), nodes, reductions, stores: stage.stores.iter().map(store).collect() }
+    Phase { inner: phase.inner.clone(), nodes, reductions, stores: phase.stores.iter().map(store).collect() }
 }
 
 /// Which nodes reductions and stores need.
-fn used_nodes(stage: &Stage) -> Vec<bool> {
-    let Code { nodes, .. } = &stage.code;
+fn used_nodes(phase: &CodePhase) -> Vec<bool> {
+    let Code { nodes, .. } = &phase.code;
     let mut used = vec![false; nodes.len()];
-    stage.reductions.iter().for_each(|reduction| used[reduction.node.0 as usize] = true);
-    for store in &stage.stores {
+    phase.reductions.iter().for_each(|reduction| used[reduction.node.0 as usize] = true);
+    for store in &phase.stores {
         used[store.value.0 as usize] = true;
         store.at.nodes().iter().for_each(|node| used[node.0 as usize] = true);
     }

@@ -54,7 +54,7 @@ pub(super) fn linear_coords(coords: &[Coord]) -> Option<Vec<Linear>> {
     coords.iter().map(linear).collect()
 }
 
-/// Evaluates values at elements; one per stage.
+/// Evaluates values at elements; one per phase.
 pub(super) struct Inliner<'a> {
     pub form: &'a Form,
     /// Values in memory; demands are added.

@@ -1,7 +1,7 @@
 //! Nests that walk over the same points become one: values pass in registers, rows stay near, kernels get fewer.
 //!
 //! Input: items. Output: fewer items of equal meaning. Invariant: whatever a merged nest reads of its own results
-//! belongs to the same outer point and was computed in the same stage or an earlier one; no other kernel has to run
+//! belongs to the same outer point and was computed in the same phase or an earlier one; no other kernel has to run
 //! between the merged ones.
 //!
 //! An element-wise nest joins a reduction over its rows by giving up its last loops: they become inner loops. So the
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::align::align;
-use super::code::{At, CodeOp, CodeReduction, CodeStore, Dest, Draft, Element, Stage, loads};
+use super::code::{At, CodeOp, CodePhase, CodeReduction, CodeStore, Dest, Draft, Element, loads};
 use super::draft::{Item, output_places};
 use super::form::{ELEMENT_BYTES, Form, Id};
 use super::order::{overwritten, same_outer_point, too_early, try_order};
@@ -20,9 +20,9 @@ use super::target::Target;
 use crate::graph::DType;
 use crate::kernel::{NodeId, ReductionKind};
 
-/// Nodes of one stage above which nothing more joins it: compile time grows faster than code.
+/// Nodes of one phase above which nothing more joins it: compile time grows faster than code.
 const MOST_NODES: usize = 300;
-/// Nodes of all stages above which nothing more joins a nest, so that each join costs a bounded time.
+/// Nodes of all phases above which nothing more joins a nest, so that each join costs a bounded time.
 const MOST_NODES_OF_ALL: usize = 2000;
 /// As many nests that read the same element are tried.
 const MOST_SIBLINGS: usize = 32;
@@ -257,9 +257,9 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// Nodes of all stages.
+/// Nodes of all phases.
 fn nodes(draft: &Draft) -> usize {
-    draft.stages.iter().map(|stage| stage.code.nodes.len()).sum()
+    draft.phases.iter().map(|phase| phase.code.nodes.len()).sum()
 }
 
 /// True if a value has as many elements as the nest that loads it has points, or whole rows.
@@ -274,48 +274,48 @@ fn insert_sorted<T: Ord>(sorted: &mut Vec<T>, new: T) {
     }
 }
 
-/// How much there was of each stage of a nest before another one joined it: nodes, reductions and stores. A join only
+/// How much there was of each phase of a nest before another one joined it: nodes, reductions and stores. A join only
 /// adds, so what it copies and notes is as much as joins, not as much as the nest has become.
 #[derive(Default)]
 struct Marks(Vec<[usize; 3]>);
 
 impl Marks {
     fn of(draft: &Draft) -> Self {
-        let lengths = |stage: &Stage| [stage.code.nodes.len(), stage.reductions.len(), stage.stores.len()];
-        Self(draft.stages.iter().map(lengths).collect())
+        let lengths = |phase: &CodePhase| [phase.code.nodes.len(), phase.reductions.len(), phase.stores.len()];
+        Self(draft.phases.iter().map(lengths).collect())
     }
 
-    /// The lengths of a stage; 0 where there was none.
-    fn stage(&self, number: usize) -> [usize; 3] {
+    /// The lengths of a phase; 0 where there was none.
+    fn phase(&self, number: usize) -> [usize; 3] {
         self.0.get(number).copied().unwrap_or_default()
     }
 
     /// What has been loaded since.
     fn loads<'a>(&self, draft: &'a Draft) -> impl Iterator<Item = &'a Element> {
-        draft.stages.iter().enumerate().flat_map(|(number, stage)| loads(&stage.code.nodes[self.stage(number)[0]..]))
+        draft.phases.iter().enumerate().flat_map(|(number, phase)| loads(&phase.code.nodes[self.phase(number)[0]..]))
     }
 
     /// The stores since.
     fn stores<'a>(&self, draft: &'a Draft) -> impl Iterator<Item = &'a CodeStore> {
-        draft.stages.iter().enumerate().flat_map(|(number, stage)| &stage.stores[self.stage(number)[2]..])
+        draft.phases.iter().enumerate().flat_map(|(number, phase)| &phase.stores[self.phase(number)[2]..])
     }
 
     /// Takes everything since out again.
     fn rewind(&self, draft: &mut Draft) {
-        draft.stages.truncate(self.0.len());
-        for (stage, [nodes, reductions, stores]) in draft.stages.iter_mut().zip(&self.0) {
-            stage.code.truncate(*nodes);
-            stage.reductions.truncate(*reductions);
-            stage.stores.truncate(*stores);
+        draft.phases.truncate(self.0.len());
+        for (phase, [nodes, reductions, stores]) in draft.phases.iter_mut().zip(&self.0) {
+            phase.code.truncate(*nodes);
+            phase.reductions.truncate(*reductions);
+            phase.stores.truncate(*stores);
         }
     }
 }
 
 fn points(draft: &Draft) -> (usize, usize, usize) {
     let rows: usize = draft.outer.iter().product();
-    let inner = |stage: &Stage| stage.inner.iter().product::<usize>();
-    let longest = draft.stages.iter().map(inner).max().unwrap_or(1);
-    (rows, longest, draft.stages.iter().map(|stage| rows * inner(stage)).sum())
+    let inner = |phase: &CodePhase| phase.inner.iter().product::<usize>();
+    let longest = draft.phases.iter().map(inner).max().unwrap_or(1);
+    (rows, longest, draft.phases.iter().map(|phase| rows * inner(phase)).sum())
 }
 
 /// True if a nest whose inner loops were outer ones keeps enough rows for all tasks, and rows so short that they stay near.
@@ -328,20 +328,20 @@ fn is_worthwhile(target: &Target, a: &Draft, b: &Draft) -> bool {
 /// Adds `b` to a nest; false, with a part of `b` added, where `b` needs more of the nest than its own outer point or the
 /// code grows too long.
 fn join(form: &Form, joined: &mut Draft, b: &Draft) -> bool {
-    b.stages.iter().all(|stage| place(form, joined, stage).is_some())
-        && joined.stages.iter().all(|stage| stage.code.nodes.len() <= MOST_NODES)
+    b.phases.iter().all(|phase| place(form, joined, phase).is_some())
+        && joined.phases.iter().all(|phase| phase.code.nodes.len() <= MOST_NODES)
 }
 
 /// Where a value of the nest is stored or reduced.
 fn made_in(draft: &Draft, value: Id) -> Option<(usize, &CodeStore)> {
-    draft.stages.iter().enumerate().find_map(|(number, stage)| {
-        stage.stores.iter().find(|store| store.dest == Dest::Value(value)).map(|store| (number, store))
+    draft.phases.iter().enumerate().find_map(|(number, phase)| {
+        phase.stores.iter().find(|store| store.dest == Dest::Value(value)).map(|store| (number, store))
     })
 }
 
-/// The stage whose reduction makes a value.
+/// The phase whose reduction makes a value.
 fn reduced_in(draft: &Draft, value: Id) -> Option<usize> {
-    draft.stages.iter().position(|stage| stage.reductions.iter().any(|reduction| reduction.value == value))
+    draft.phases.iter().position(|phase| phase.reductions.iter().any(|reduction| reduction.value == value))
 }
 
 /// Whether a load at the point of the store reads just what it stores.
@@ -349,16 +349,16 @@ fn passes(store: &CodeStore, element: &Element) -> bool {
     store.at == element.at && element.guards.is_empty() && store.guards.is_empty()
 }
 
-/// Adds a stage of another nest to the first stage where everything it reads is known, or behind the last.
-fn place(form: &Form, joined: &mut Draft, stage: &Stage) -> Option<()> {
+/// Adds a phase of another nest to the first phase where everything it reads is known, or behind the last.
+fn place(form: &Form, joined: &mut Draft, phase: &CodePhase) -> Option<()> {
     let mut earliest = 0;
-    for (op, _) in &stage.code.nodes {
+    for (op, _) in &phase.code.nodes {
         if let CodeOp::Reduced(value) = op {
             earliest = earliest.max(reduced_in(joined, *value)? + 1);
         }
         let Some(element) = op.element() else { continue };
         let Some((made, store)) = made_in(joined, element.value) else { continue };
-        if passes(store, element) && joined.stages[made].inner == stage.inner {
+        if passes(store, element) && joined.phases[made].inner == phase.inner {
             earliest = earliest.max(made);
         } else if same_outer_point(joined.outer.len(), store, &element.at) {
             earliest = earliest.max(made + 1);
@@ -366,30 +366,30 @@ fn place(form: &Form, joined: &mut Draft, stage: &Stage) -> Option<()> {
             return None;
         }
     }
-    let fitting = (earliest..joined.stages.len()).find(|&number| joined.stages[number].inner == stage.inner);
+    let fitting = (earliest..joined.phases.len()).find(|&number| joined.phases[number].inner == phase.inner);
     let number = fitting.unwrap_or_else(|| {
-        joined.stages.push(Stage { inner: stage.inner.clone(), ..Stage::default() });
-        joined.stages.len() - 1
+        joined.phases.push(CodePhase { inner: phase.inner.clone(), ..CodePhase::default() });
+        joined.phases.len() - 1
     });
-    add(form, joined, number, stage)
+    add(form, joined, number, phase)
 }
 
-fn add(form: &Form, joined: &mut Draft, number: usize, stage: &Stage) -> Option<()> {
-    let mut names: Vec<NodeId> = Vec::with_capacity(stage.code.nodes.len());
-    for (op, dtype) in &stage.code.nodes {
+fn add(form: &Form, joined: &mut Draft, number: usize, phase: &CodePhase) -> Option<()> {
+    let mut names: Vec<NodeId> = Vec::with_capacity(phase.code.nodes.len());
+    for (op, dtype) in &phase.code.nodes {
         let op = op.renamed(&|node: NodeId| names[node.0 as usize]);
         names.push(if let CodeOp::Load(element) = op {
             load(form, joined, number, element, *dtype)?
         } else {
-            joined.stages[number].code.push(op, *dtype)
+            joined.phases[number].code.push(op, *dtype)
         });
     }
     let name = |node: NodeId| names[node.0 as usize];
-    let target = &mut joined.stages[number];
-    for reduction in &stage.reductions {
+    let target = &mut joined.phases[number];
+    for reduction in &phase.reductions {
         target.reductions.push(CodeReduction { node: name(reduction.node), ..reduction.clone() });
     }
-    for store in &stage.stores {
+    for store in &phase.stores {
         let mut store = store.clone();
         store.value = name(store.value);
         store.at = store.at.renamed(&name);
@@ -401,7 +401,7 @@ fn add(form: &Form, joined: &mut Draft, number: usize, stage: &Stage) -> Option<
 /// A load inside the joined nest: a register where the nest itself has the value.
 fn load(form: &Form, joined: &mut Draft, number: usize, element: Element, dtype: DType) -> Option<NodeId> {
     let Some((made, store)) = made_in(joined, element.value) else {
-        return Some(joined.stages[number].code.push(CodeOp::Load(element), dtype));
+        return Some(joined.phases[number].code.push(CodeOp::Load(element), dtype));
     };
     let (same, node) = (passes(store, &element), store.value);
     if same && made == number {
@@ -410,51 +410,51 @@ fn load(form: &Form, joined: &mut Draft, number: usize, element: Element, dtype:
     if !same_outer_point(joined.outer.len(), store, &element.at) {
         return None;
     }
-    let per_row = joined.stages[made].inner.is_empty() && dtype == DType::F32;
+    let per_row = joined.phases[made].inner.is_empty() && dtype == DType::F32;
     if same && per_row {
         if reduced_in(joined, element.value).is_none() {
             let reduction = CodeReduction { kind: ReductionKind::Sum, node, value: element.value };
-            joined.stages[made].reductions.push(reduction);
+            joined.phases[made].reductions.push(reduction);
         }
-        return Some(joined.stages[number].code.push(CodeOp::Reduced(element.value), dtype));
+        return Some(joined.phases[number].code.push(CodeOp::Reduced(element.value), dtype));
     }
     debug_assert!(!form.value(element.value).op.is_source(), "a nest stores no sources");
-    Some(joined.stages[number].code.push(CodeOp::Load(element), dtype))
+    Some(joined.phases[number].code.push(CodeOp::Load(element), dtype))
 }
 
-/// Removes stores that nobody reads any more, reductions without readers and empty stages.
+/// Removes stores that nobody reads any more, reductions without readers and empty phases.
 fn drop_unread(form: &Form, items: &mut [Item]) {
     let places: BTreeSet<Id> = output_places(form).0.into_iter().map(|(id, _)| id).collect();
     let read: BTreeSet<Id> = items.iter().flat_map(Item::reads).collect();
     for item in items {
         let Item::Nest(draft) = item else { continue };
-        for stage in &mut draft.stages {
-            stage.stores.retain(|store| match store.dest {
+        for phase in &mut draft.phases {
+            phase.stores.retain(|store| match store.dest {
                 Dest::Value(id) => read.contains(&id) || places.contains(&id),
                 Dest::Update(_) | Dest::Output(_) => true,
             });
         }
         let used = used_reductions(draft);
-        for stage in &mut draft.stages {
-            stage.reductions.retain(|reduction| used.contains(&reduction.value));
+        for phase in &mut draft.phases {
+            phase.reductions.retain(|reduction| used.contains(&reduction.value));
         }
-        draft.stages.retain(|stage| !stage.stores.is_empty() || !stage.reductions.is_empty());
+        draft.phases.retain(|phase| !phase.stores.is_empty() || !phase.reductions.is_empty());
     }
 }
 
 /// The reductions that some store needs.
 fn used_reductions(draft: &Draft) -> BTreeSet<Id> {
     let mut used: BTreeSet<Id> = BTreeSet::new();
-    for stage in draft.stages.iter().rev() {
-        let mut wanted: Vec<NodeId> = stage.stores.iter().map(|store| store.value).collect();
-        wanted.extend(stage.stores.iter().flat_map(|store| store.at.nodes()));
-        wanted.extend(stage.reductions.iter().filter(|each| used.contains(&each.value)).map(|each| each.node));
+    for phase in draft.phases.iter().rev() {
+        let mut wanted: Vec<NodeId> = phase.stores.iter().map(|store| store.value).collect();
+        wanted.extend(phase.stores.iter().flat_map(|store| store.at.nodes()));
+        wanted.extend(phase.reductions.iter().filter(|each| used.contains(&each.value)).map(|each| each.node));
         let mut seen: BTreeSet<NodeId> = BTreeSet::new();
         while let Some(node) = wanted.pop() {
             if !seen.insert(node) {
                 continue;
             }
-            let op = &stage.code.nodes[node.0 as usize].0;
+            let op = &phase.code.nodes[node.0 as usize].0;
             if let CodeOp::Reduced(value) = op {
                 used.insert(*value);
             }

@@ -57,8 +57,8 @@ fn updates(item: &Item) -> impl Iterator<Item = usize> + use<> {
 /// replaces it.
 pub(super) fn too_early(draft: &Draft, overwritten: &[Option<Id>]) -> BTreeSet<usize> {
     let mut replaced: BTreeMap<Id, Vec<(usize, usize, &CodeStore)>> = BTreeMap::new();
-    for (written, stage) in draft.stages.iter().enumerate() {
-        for store in &stage.stores {
+    for (written, phase) in draft.phases.iter().enumerate() {
+        for store in &phase.stores {
             if let Dest::Update(update) = store.dest
                 && let Some(old) = overwritten[update]
             {
@@ -70,9 +70,9 @@ pub(super) fn too_early(draft: &Draft, overwritten: &[Option<Id>]) -> BTreeSet<u
     if replaced.is_empty() {
         return early;
     }
-    for (read, stage) in draft.stages.iter().enumerate() {
-        super::count_work(stage.code.nodes.len());
-        for element in stage.code.loads() {
+    for (read, phase) in draft.phases.iter().enumerate() {
+        super::count_work(phase.code.nodes.len());
+        for element in phase.code.loads() {
             for &(update, written, store) in replaced.get(&element.value).into_iter().flatten() {
                 let keeps_old = (read == written && element.at == store.at && element.guards.is_empty())
                     || (read < written && same_outer_point(draft.outer.len(), store, &element.at));

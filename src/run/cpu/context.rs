@@ -75,7 +75,7 @@ pub struct Context {
     /// The contractions by their position among the program's.
     pub contractions: *const Contraction,
     /// Times; null without a profile.
-    pub profile: *mut Clock,
+    pub profile: *mut KernelTimes,
     /// Uniform numbers of consecutive elements.
     pub uniform: random::UniformFn,
     /// Helpers by [`Helper::slot`].
@@ -108,7 +108,7 @@ pub mod field {
 
 /// Times of kernels, written by thread 0.
 #[derive(Debug)]
-pub struct Clock {
+pub struct KernelTimes {
     /// Nanoseconds per kernel, summed over runs.
     pub nanoseconds: Vec<u64>,
     /// When the last kernel ended.
@@ -176,9 +176,9 @@ unsafe extern "C" fn zero_bytes(to: *mut u8, n: usize) {
 }
 
 unsafe extern "C" fn mark(context: *const Context, kernel: usize) {
-    // SAFETY: emitted by profiled steps alone, whose context has a clock; only thread 0 calls it.
-    let clock = unsafe { &mut *(*context).profile };
+    // SAFETY: emitted by profiled steps alone, whose context has times; only thread 0 calls it.
+    let times = unsafe { &mut *(*context).profile };
     let now = Instant::now();
-    clock.nanoseconds[kernel] += now.duration_since(clock.last).as_nanos() as u64;
-    clock.last = now;
+    times.nanoseconds[kernel] += now.duration_since(times.last).as_nanos() as u64;
+    times.last = now;
 }

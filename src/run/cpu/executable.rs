@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use memmap2::{Mmap, MmapMut};
 
-use super::context::{Clock, Context, functions};
+use super::context::{Context, KernelTimes, functions};
 use super::contractions::{contractions, products};
 use super::{Arena, Code};
 use crate::contraction::Contraction;
@@ -37,7 +37,7 @@ pub struct Executable {
     kernels: usize,
     divided: bool,
     profiles: bool,
-    clock: Mutex<Option<Clock>>,
+    times: Mutex<Option<KernelTimes>>,
 }
 
 impl Executable {
@@ -80,7 +80,7 @@ impl Executable {
             kernels: program.kernels.len(),
             divided: code.divided,
             profiles: code.profiles,
-            clock: Mutex::new(None),
+            times: Mutex::new(None),
         })
     }
 
@@ -101,11 +101,12 @@ impl Executable {
     /// If the arena is not the program's, or there is no memory for scratch (see [`Arena::grow_scratch`]).
     pub fn run(&self, arena: &mut Arena, pool: &Pool, run: StepInput) -> bool {
         assert!(arena.bytes() >= self.arena_bytes, "the arena holds the program");
-        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = if self.profiles {
-            let clock = clock.get_or_insert_with(|| Clock { nanoseconds: vec![0; self.kernels], last: Instant::now() });
-            clock.last = Instant::now();
-            std::ptr::from_mut(clock)
+            let times =
+                times.get_or_insert_with(|| KernelTimes { nanoseconds: vec![0; self.kernels], last: Instant::now() });
+            times.last = Instant::now();
+            std::ptr::from_mut(times)
         } else {
             std::ptr::null_mut()
         };
@@ -146,8 +147,8 @@ impl Executable {
 
     /// Nanoseconds per kernel, summed over the runs since loading; empty for code that does not measure.
     pub fn profile(&self) -> Vec<u64> {
-        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.as_ref().map_or_else(Vec::new, |clock| clock.nanoseconds.clone())
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.as_ref().map_or_else(Vec::new, |times| times.nanoseconds.clone())
     }
 }
 

@@ -4,7 +4,7 @@
 //! it sums over all tiles in one order.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::transform::{Band, Data, LongTaps, Row, Side, Stage, Tile, rows_to_tile_points, to_outputs};
+use super::transform::{Band, Data, LongTaps, Row, Side, Staging, Tile, rows_to_tile_points, to_outputs};
 use super::{Areas, Job, dispatch, inner_product, offsets, places};
 use crate::contraction::product::ProductPlan;
 use crate::kernel;
@@ -237,7 +237,7 @@ unsafe fn transform_side<V: Tiles, T: Tile, S: Side>(
 ) {
     let plane = side.channels.len() * plan.depth + super::SPARE;
     let missing = plan.depth - tile_rows.len() * plan.tiles_across;
-    let mut stage = Stage::new();
+    let mut stage = Staging::new();
     for (channel, offset) in side.channels.iter().enumerate() {
         let to = points.add(channel * plan.depth);
         let bands = tile_rows.clone().map(|tile_row| {

@@ -235,15 +235,15 @@ unsafe fn write_points<V: Lanes, T: Tile, S: Side>(sums: &Sums<V>, to: *mut f32,
     }
 }
 
-/// Elements of a row of a [`Stage`]: a vector of 16 tiles of 4, and what whole vectors write behind it.
+/// Elements of a row of a [`Staging`]: a vector of 16 tiles of 4, and what whole vectors write behind it.
 const STAGED: usize = 16 * 4 + 16;
 
 /// Short rows of tiles side by side, so that they share vectors: the elements of each tile, and of its next one.
-pub struct Stage([[[f32; STAGED]; MOST_POINTS]; 2]);
+pub struct Staging([[[f32; STAGED]; MOST_POINTS]; 2]);
 
-impl Stage {
+impl Staging {
     pub fn new() -> Self {
-        Stage([[[0.0; STAGED]; MOST_POINTS]; 2])
+        Staging([[[0.0; STAGED]; MOST_POINTS]; 2])
     }
 
     /// Row a of the tiles' outputs.
@@ -282,7 +282,7 @@ impl Stage {
 pub unsafe fn rows_to_tile_points<V: Lanes, T: Tile, S: Side>(
     bands: impl ExactSizeIterator<Item = Band>,
     tiles: usize,
-    stage: &mut Stage,
+    stage: &mut Staging,
     to: *mut f32,
     plane: usize,
 ) {

@@ -4,7 +4,7 @@
 //! of tiles; parts of one block of tiles follow each other and share its points.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::transform::{Band, Data, Row, Stage, Tile, rows_to_tile_points, to_outputs, undeal};
+use super::transform::{Band, Data, Row, Staging, Tile, rows_to_tile_points, to_outputs, undeal};
 use super::{Areas, Job, dispatch, inner_product, offsets, places};
 use crate::contraction::product::ProductPlan;
 use crate::kernel;
@@ -184,7 +184,7 @@ unsafe fn transform_data<V: Tiles, T: Tile>(
     let [down, across] = plan.windows;
     let plane = plan.summed.len() * plan.width + super::SPARE;
     let [rows, columns] = [down, across].map(|window| window.outputs + window.taps - 1);
-    let mut stage = Stage::new();
+    let mut stage = Staging::new();
     for (channel, offset) in plan.summed.iter().enumerate() {
         let to = points.add(channel * plan.width);
         let bands = tile_rows.clone().map(|tile_row| {
@@ -241,7 +241,7 @@ unsafe fn write_short_rows<V: Tiles, T: Tile>(
     let [down, across] = plan.windows;
     let plane = plan.height * plan.width + super::SPARE;
     let together = V::COUNT / plan.tiles_across;
-    let mut stage = Stage::new();
+    let mut stage = Staging::new();
     for row in 0..plan.height {
         for first in tile_rows.clone().step_by(together) {
             let from = results.add(row * plan.width + (first - tile_rows.start) * plan.tiles_across);
