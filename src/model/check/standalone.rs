@@ -62,7 +62,7 @@ impl Expander<'_> {
         if definition.ast.kind == DefinitionKind::Metric {
             scope.state_kind = Some(StateKind::Metric);
         }
-        bind_all(&mut scope, definition, &arguments);
+        scope.bind_parameters(definition, &arguments);
         let result = self.nested(definition, name.span, |this| this.body(&mut scope, definition, name.span))?;
         match (definition.ast.kind, &result) {
             (DefinitionKind::Loss, Meaning::Tensor(value))
@@ -112,14 +112,6 @@ impl Expander<'_> {
     fn stand_in(&mut self, name: &ast::Ident) -> crate::graph::ValueId {
         let shape = vec![Dim::var("N"), Dim::var("C")];
         self.graph.input(Input { name: name.name.clone(), shape, dtype: DType::F32, span: name.span })
-    }
-}
-
-fn bind_all(scope: &mut Scope, definition: &Definition, arguments: &HashMap<String, Meaning>) {
-    for parameter in &definition.ast.parameters {
-        if let Some(meaning) = arguments.get(&parameter.name.name) {
-            scope.bind(&parameter.name, meaning.clone());
-        }
     }
 }
 

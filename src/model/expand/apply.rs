@@ -266,11 +266,7 @@ impl Expander<'_> {
         let entry = self.open_entry(layer.path.clone(), name, span);
         let result = self.nested(&layer.definition, span, |this| {
             let mut scope = Scope::new(layer.definition.file, layer.path.clone()).with_buffers();
-            for parameter in &layer.definition.ast.parameters {
-                if let Some(meaning) = layer.arguments.get(&parameter.name.name) {
-                    scope.bind(&parameter.name, meaning.clone());
-                }
-            }
+            scope.bind_parameters(&layer.definition, &layer.arguments);
             scope.inputs = Inputs::Flow(given.into());
             this.body(&mut scope, &layer.definition, span)
         });

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crate::diagnostics::Diagnostic;
 use crate::model::expander::{Expander, Given, Meaning, Outcome, Scope};
+use crate::model::project::Definition;
 use crate::source::Span;
 use crate::syntax::ast::Ident;
 
@@ -14,7 +15,7 @@ impl Expander<'_> {
     /// Arguments by parameter name, with defaults filled in.
     pub(crate) fn bind_arguments(
         &mut self,
-        definition: &crate::model::project::Definition,
+        definition: &Definition,
         given: Vec<Given>,
         span: Span,
     ) -> Outcome<HashMap<String, Meaning>> {
@@ -69,7 +70,7 @@ impl Expander<'_> {
         Ok(scope.names)
     }
 
-    fn unknown_argument<T>(&mut self, definition: &crate::model::project::Definition, name: &Ident) -> Outcome<T> {
+    fn unknown_argument<T>(&mut self, definition: &Definition, name: &Ident) -> Outcome<T> {
         let callee = &definition.ast.name.name;
         let known: Vec<&str> = definition.ast.parameters.iter().map(|parameter| parameter.name.name.as_str()).collect();
         let message = format!("`{callee}` has no argument `{}`", name.name);

@@ -171,11 +171,7 @@ impl Expander<'_> {
     ) -> Outcome<Vec<(String, ValueId)>> {
         let arguments: HashMap<String, Meaning> = self.bind_arguments(definition, given, span)?;
         let mut scope = Scope::new(definition.file, String::new()).with_buffers();
-        for parameter in &definition.ast.parameters {
-            if let Some(meaning) = arguments.get(&parameter.name.name) {
-                scope.bind(&parameter.name, meaning.clone());
-            }
-        }
+        scope.bind_parameters(definition, &arguments);
         scope.inputs = inputs;
         let result = self.nested(definition, span, |this| this.body(&mut scope, definition, span))?;
         match result {

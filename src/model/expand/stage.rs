@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use crate::diagnostics::Diagnostic;
 use crate::model::expander::{Expander, Given, LayerInstance, Meaning, Outcome, Scope, Stage};
+use crate::model::project::Definition;
 use crate::source::Span;
 use crate::syntax::ast::{self, Argument, Expr, ExprKind, Ident};
 
@@ -313,7 +314,7 @@ impl Expander<'_> {
     fn instantiate(
         &mut self,
         scope: &mut Scope,
-        definition: crate::model::project::Definition,
+        definition: Definition,
         given: Vec<Given>,
         written: &str,
         span: Span,

@@ -241,6 +241,15 @@ impl Scope {
         self.spans.insert(name.name.clone(), name.span);
         self.names.insert(name.name.clone(), meaning);
     }
+
+    /// Binds the parameters of a definition that have arguments.
+    pub(crate) fn bind_parameters(&mut self, definition: &Definition, arguments: &HashMap<String, Meaning>) {
+        for parameter in &definition.ast.parameters {
+            if let Some(meaning) = arguments.get(&parameter.name.name) {
+                self.bind(&parameter.name, meaning.clone());
+            }
+        }
+    }
 }
 
 /// One expansion.

@@ -153,11 +153,7 @@ impl Expander<'_> {
         self.nested(definition, span, |this| {
             let mut scope = Scope::new(definition.file, declared.name.clone());
             scope.pure = Some(definition.ast.name.name.clone());
-            for parameter in &definition.ast.parameters {
-                if let Some(meaning) = arguments.get(&parameter.name.name) {
-                    scope.bind(&parameter.name, meaning.clone());
-                }
-            }
+            scope.bind_parameters(definition, arguments);
             let name = |name: &str| Ident { name: name.into(), span };
             scope.bind(&name("grad"), Meaning::Tensor(gradient));
             scope.bind(&name("param"), Meaning::Tensor(value));
