@@ -49,6 +49,18 @@ impl Level {
         self <= detect()
     }
 
+    /// Whether this machine can run machine code of the level, which has instructions of x86-64-v2 at least.
+    #[cfg(target_arch = "x86_64")]
+    pub fn runs_code(self) -> bool {
+        self.is_available() && is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("popcnt")
+    }
+
+    /// Whether this machine can run machine code of the level.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn runs_code(self) -> bool {
+        false
+    }
+
     /// The levels that this machine can run, lowest first.
     pub fn available() -> impl Iterator<Item = Level> {
         Level::ALL.into_iter().filter(|level| level.is_available())

@@ -50,7 +50,7 @@ impl Executable {
     /// The code was made by this version, and nobody has changed it since.
     pub unsafe fn load(program: &Program, code: &Code) -> Result<Executable, DeviceError> {
         let level = code.level;
-        if !cfg!(target_arch = "x86_64") || !level.is_available() {
+        if !level.runs_code() {
             return Err(DeviceError(format!("this machine has no {level} instructions")));
         }
         let mut cuts = code.cuts.iter();
