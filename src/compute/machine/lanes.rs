@@ -8,6 +8,16 @@
 //! they touch. These are the callers' promises throughout.
 #![allow(unsafe_op_in_unsafe_fn, clippy::missing_safety_doc)]
 
+/// Methods of a trait that take vectors and give one: `name(self, others) = value`, inlined.
+macro_rules! methods {
+    ($($name:ident $(<$bits:ident>)? ($this:ident $(, $other:ident)*) = $value:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name $(<const $bits: i32>)? ($this $(, $other: Self)*) -> Self {
+            $value
+        }
+    )*};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -177,89 +187,38 @@ impl Lanes for Portable {
             *to.add(i) = *lane;
         }
     }
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        self.zip(other, |a, b| a + b)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        self.zip(other, |a, b| a - b)
-    }
-    #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        self.zip(other, |a, b| a * b)
-    }
-    #[inline(always)]
-    unsafe fn div(self, other: Self) -> Self {
-        self.zip(other, |a, b| a / b)
-    }
-    #[inline(always)]
-    unsafe fn min(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        self.zip(other, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+    methods! {
+        add(self, other) = self.zip(other, |a, b| a + b);
+        sub(self, other) = self.zip(other, |a, b| a - b);
+        mul(self, other) = self.zip(other, |a, b| a * b);
+        div(self, other) = self.zip(other, |a, b| a / b);
+        min(self, other) = self.zip(other, |a, b| if a < b { a } else { b });
+        max(self, other) = self.zip(other, |a, b| if a > b { a } else { b });
         // The product of two f32 is exact in f64, so that only the sum rounds (twice).
-        Portable(std::array::from_fn(|i| (self.0[i] as f64 * b.0[i] as f64 + c.0[i] as f64) as f32))
-    }
-    #[inline(always)]
-    unsafe fn accumulate(self, b: Self, c: Self) -> Self {
-        Portable(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
-    }
-    #[inline(always)]
-    unsafe fn round(self) -> Self {
-        /// Adding and taking off 1.5·2²³ rounds what is below 2²²; larger numbers are left to the slow form.
-        const MAGIC: f32 = 12582912.0;
-        self.map(|x| if x.abs() < 4194304.0 { (x + MAGIC) - MAGIC } else { x.round_ties_even() })
-    }
-    #[inline(always)]
-    unsafe fn to_int(self) -> Self {
-        let rounded = self.round();
-        rounded.map(|x| f32::from_bits(x as i32 as u32))
-    }
-    #[inline(always)]
-    unsafe fn int_to_float(self) -> Self {
-        self.map(|x| x.to_bits() as i32 as f32)
-    }
-    #[inline(always)]
-    unsafe fn int_add(self, other: Self) -> Self {
-        self.zip_bits(other, u32::wrapping_add)
-    }
-    #[inline(always)]
-    unsafe fn int_sub(self, other: Self) -> Self {
-        self.zip_bits(other, u32::wrapping_sub)
-    }
-    #[inline(always)]
-    unsafe fn shift_left<const BITS: i32>(self) -> Self {
-        self.map(|x| f32::from_bits(x.to_bits() << BITS))
-    }
-    #[inline(always)]
-    unsafe fn shift_right<const BITS: i32>(self) -> Self {
-        self.map(|x| f32::from_bits((x.to_bits() as i32 >> BITS) as u32))
-    }
-    #[inline(always)]
-    unsafe fn and(self, other: Self) -> Self {
-        self.zip_bits(other, |a, b| a & b)
-    }
-    #[inline(always)]
-    unsafe fn or(self, other: Self) -> Self {
-        self.zip_bits(other, |a, b| a | b)
-    }
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        self.zip_bits(other, |a, b| a ^ b)
-    }
-    #[inline(always)]
-    unsafe fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
-        Portable(std::array::from_fn(|i| if self.0[i] < bound.0[i] { yes.0[i] } else { no.0[i] }))
-    }
-    #[inline(always)]
-    unsafe fn select_equal(self, other: Self, yes: Self, no: Self) -> Self {
-        Portable(std::array::from_fn(|i| if self.0[i] == other.0[i] { yes.0[i] } else { no.0[i] }))
+        mul_add(self, b, c) =
+            Portable(std::array::from_fn(|i| (self.0[i] as f64 * b.0[i] as f64 + c.0[i] as f64) as f32));
+        accumulate(self, b, c) = Portable(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]));
+        round(self) = {
+            /// Adding and taking off 1.5·2²³ rounds what is below 2²²; larger numbers are left to the slow form.
+            const MAGIC: f32 = 12582912.0;
+            self.map(|x| if x.abs() < 4194304.0 { (x + MAGIC) - MAGIC } else { x.round_ties_even() })
+        };
+        to_int(self) = {
+            let rounded = self.round();
+            rounded.map(|x| f32::from_bits(x as i32 as u32))
+        };
+        int_to_float(self) = self.map(|x| x.to_bits() as i32 as f32);
+        int_add(self, other) = self.zip_bits(other, u32::wrapping_add);
+        int_sub(self, other) = self.zip_bits(other, u32::wrapping_sub);
+        shift_left<BITS>(self) = self.map(|x| f32::from_bits(x.to_bits() << BITS));
+        shift_right<BITS>(self) = self.map(|x| f32::from_bits((x.to_bits() as i32 >> BITS) as u32));
+        and(self, other) = self.zip_bits(other, |a, b| a & b);
+        or(self, other) = self.zip_bits(other, |a, b| a | b);
+        xor(self, other) = self.zip_bits(other, |a, b| a ^ b);
+        select_less(self, bound, yes, no) =
+            Portable(std::array::from_fn(|i| if self.0[i] < bound.0[i] { yes.0[i] } else { no.0[i] }));
+        select_equal(self, other, yes, no) =
+            Portable(std::array::from_fn(|i| if self.0[i] == other.0[i] { yes.0[i] } else { no.0[i] }));
     }
     #[inline(always)]
     unsafe fn not_less_mask(self, bound: Self) -> u32 {

@@ -70,85 +70,27 @@ impl Lanes for __m256 {
     unsafe fn store_first(self, to: *mut f32, count: usize) {
         _mm256_maskstore_ps(to, mask8(count), self);
     }
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        _mm256_add_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        _mm256_sub_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        _mm256_mul_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn div(self, other: Self) -> Self {
-        _mm256_div_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn min(self, other: Self) -> Self {
-        _mm256_min_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        _mm256_max_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-        _mm256_fmadd_ps(self, b, c)
-    }
-    #[inline(always)]
-    unsafe fn accumulate(self, b: Self, c: Self) -> Self {
-        _mm256_fmadd_ps(self, b, c)
-    }
-    #[inline(always)]
-    unsafe fn round(self) -> Self {
-        _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self)
-    }
-    #[inline(always)]
-    unsafe fn to_int(self) -> Self {
-        floats(_mm256_cvtps_epi32(self))
-    }
-    #[inline(always)]
-    unsafe fn int_to_float(self) -> Self {
-        _mm256_cvtepi32_ps(ints(self))
-    }
-    #[inline(always)]
-    unsafe fn int_add(self, other: Self) -> Self {
-        floats(_mm256_add_epi32(ints(self), ints(other)))
-    }
-    #[inline(always)]
-    unsafe fn int_sub(self, other: Self) -> Self {
-        floats(_mm256_sub_epi32(ints(self), ints(other)))
-    }
-    #[inline(always)]
-    unsafe fn shift_left<const BITS: i32>(self) -> Self {
-        floats(_mm256_slli_epi32::<BITS>(ints(self)))
-    }
-    #[inline(always)]
-    unsafe fn shift_right<const BITS: i32>(self) -> Self {
-        floats(_mm256_srai_epi32::<BITS>(ints(self)))
-    }
-    #[inline(always)]
-    unsafe fn and(self, other: Self) -> Self {
-        _mm256_and_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn or(self, other: Self) -> Self {
-        _mm256_or_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        _mm256_xor_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
-        _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(self, bound))
-    }
-    #[inline(always)]
-    unsafe fn select_equal(self, other: Self, yes: Self, no: Self) -> Self {
-        _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_EQ_OQ>(self, other))
+    methods! {
+        add(self, other) = _mm256_add_ps(self, other);
+        sub(self, other) = _mm256_sub_ps(self, other);
+        mul(self, other) = _mm256_mul_ps(self, other);
+        div(self, other) = _mm256_div_ps(self, other);
+        min(self, other) = _mm256_min_ps(self, other);
+        max(self, other) = _mm256_max_ps(self, other);
+        mul_add(self, b, c) = _mm256_fmadd_ps(self, b, c);
+        accumulate(self, b, c) = _mm256_fmadd_ps(self, b, c);
+        round(self) = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self);
+        to_int(self) = floats(_mm256_cvtps_epi32(self));
+        int_to_float(self) = _mm256_cvtepi32_ps(ints(self));
+        int_add(self, other) = floats(_mm256_add_epi32(ints(self), ints(other)));
+        int_sub(self, other) = floats(_mm256_sub_epi32(ints(self), ints(other)));
+        shift_left<BITS>(self) = floats(_mm256_slli_epi32::<BITS>(ints(self)));
+        shift_right<BITS>(self) = floats(_mm256_srai_epi32::<BITS>(ints(self)));
+        and(self, other) = _mm256_and_ps(self, other);
+        or(self, other) = _mm256_or_ps(self, other);
+        xor(self, other) = _mm256_xor_ps(self, other);
+        select_less(self, bound, yes, no) = _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(self, bound));
+        select_equal(self, other, yes, no) = _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_EQ_OQ>(self, other));
     }
     #[inline(always)]
     unsafe fn not_less_mask(self, bound: Self) -> u32 {
@@ -268,90 +210,35 @@ impl Lanes for __m512 {
     unsafe fn store_first(self, to: *mut f32, count: usize) {
         _mm512_mask_storeu_ps(to, mask16(count), self);
     }
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        _mm512_add_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        _mm512_sub_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        _mm512_mul_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn div(self, other: Self) -> Self {
-        _mm512_div_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn min(self, other: Self) -> Self {
-        _mm512_min_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        _mm512_max_ps(self, other)
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-        _mm512_fmadd_ps(self, b, c)
-    }
-    #[inline(always)]
-    unsafe fn accumulate(self, b: Self, c: Self) -> Self {
-        _mm512_fmadd_ps(self, b, c)
-    }
-    #[inline(always)]
-    unsafe fn round(self) -> Self {
-        _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self)
-    }
-    #[inline(always)]
-    unsafe fn scale(self, n: Self) -> Self {
-        _mm512_scalef_ps(self, n)
-    }
-    #[inline(always)]
-    unsafe fn to_int(self) -> Self {
-        _mm512_castsi512_ps(_mm512_cvtps_epi32(self))
-    }
-    #[inline(always)]
-    unsafe fn int_to_float(self) -> Self {
-        _mm512_cvtepi32_ps(_mm512_castps_si512(self))
-    }
-    #[inline(always)]
-    unsafe fn int_add(self, other: Self) -> Self {
-        _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), _mm512_castps_si512(other)))
-    }
-    #[inline(always)]
-    unsafe fn int_sub(self, other: Self) -> Self {
-        _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(self), _mm512_castps_si512(other)))
-    }
-    #[inline(always)]
-    unsafe fn shift_left<const BITS: i32>(self) -> Self {
+    methods! {
+        add(self, other) = _mm512_add_ps(self, other);
+        sub(self, other) = _mm512_sub_ps(self, other);
+        mul(self, other) = _mm512_mul_ps(self, other);
+        div(self, other) = _mm512_div_ps(self, other);
+        min(self, other) = _mm512_min_ps(self, other);
+        max(self, other) = _mm512_max_ps(self, other);
+        mul_add(self, b, c) = _mm512_fmadd_ps(self, b, c);
+        accumulate(self, b, c) = _mm512_fmadd_ps(self, b, c);
+        round(self) = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self);
+        scale(self, n) = _mm512_scalef_ps(self, n);
+        to_int(self) = _mm512_castsi512_ps(_mm512_cvtps_epi32(self));
+        int_to_float(self) = _mm512_cvtepi32_ps(_mm512_castps_si512(self));
+        int_add(self, other) =
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), _mm512_castps_si512(other)));
+        int_sub(self, other) =
+            _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(self), _mm512_castps_si512(other)));
         // The intrinsic's constant is unsigned; the variable form folds to the same instruction.
-        _mm512_castsi512_ps(_mm512_sllv_epi32(_mm512_castps_si512(self), _mm512_set1_epi32(BITS)))
-    }
-    #[inline(always)]
-    unsafe fn shift_right<const BITS: i32>(self) -> Self {
-        _mm512_castsi512_ps(_mm512_srav_epi32(_mm512_castps_si512(self), _mm512_set1_epi32(BITS)))
-    }
-    #[inline(always)]
-    unsafe fn and(self, other: Self) -> Self {
-        _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(self), _mm512_castps_si512(other)))
-    }
-    #[inline(always)]
-    unsafe fn or(self, other: Self) -> Self {
-        _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(self), _mm512_castps_si512(other)))
-    }
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(self), _mm512_castps_si512(other)))
-    }
-    #[inline(always)]
-    unsafe fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
-        _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self, bound), no, yes)
-    }
-    #[inline(always)]
-    unsafe fn select_equal(self, other: Self, yes: Self, no: Self) -> Self {
-        _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self, other), no, yes)
+        shift_left<BITS>(self) =
+            _mm512_castsi512_ps(_mm512_sllv_epi32(_mm512_castps_si512(self), _mm512_set1_epi32(BITS)));
+        shift_right<BITS>(self) =
+            _mm512_castsi512_ps(_mm512_srav_epi32(_mm512_castps_si512(self), _mm512_set1_epi32(BITS)));
+        and(self, other) = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(self), _mm512_castps_si512(other)));
+        or(self, other) = _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(self), _mm512_castps_si512(other)));
+        xor(self, other) = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(self), _mm512_castps_si512(other)));
+        select_less(self, bound, yes, no) =
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self, bound), no, yes);
+        select_equal(self, other, yes, no) =
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self, other), no, yes);
     }
     #[inline(always)]
     unsafe fn not_less_mask(self, bound: Self) -> u32 {
