@@ -17,8 +17,7 @@ pub use super::shape::Cut;
 use super::shape::{Operands, Orientation, Shape, choose, operands, shape};
 use super::thin::ThinPlan;
 use crate::kernel;
-use crate::machine::Level;
-use crate::machine::lanes::Portable;
+use crate::machine::{Level, at_level};
 use crate::primitives::axis::{Axis, Run};
 use crate::primitives::pack::{KBlock, MAX_TILES, SPARE, pack, pack_tiles, panel_elements};
 use crate::primitives::tile::{MAX_DIRECT_ROWS, MAX_ROWS, Tile, Tiles, full_panel, next_panel};
@@ -131,15 +130,12 @@ impl ProductPlan {
 
     unsafe fn run_at(&self, pointers: Pointers, scratch: *mut u8, parts: Range<usize>) {
         debug_assert!(parts.end <= self.parts());
-        match self.level {
-            Level::Portable => run_parts::<Portable>(self, pointers, scratch, parts),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => run_avx2(self, pointers, scratch, parts),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => run_avx512(self, pointers, scratch, parts),
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => run_parts::<Portable>(self, pointers, scratch, parts),
-        }
+        let run = at_level!(
+            self.level,
+            fn(plan: &ProductPlan, pointers: Pointers, scratch: *mut u8, parts: Range<usize>),
+            V => run_parts::<V>(plan, pointers, scratch, parts)
+        );
+        run(self, pointers, scratch, parts);
     }
 
     fn batch_count(&self) -> usize {
@@ -181,18 +177,6 @@ struct ScratchLayout {
     a_runs: usize,
     b_runs: usize,
     bytes: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(plan: &ProductPlan, pointers: Pointers, scratch: *mut u8, parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m256>(plan, pointers, scratch, parts);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn run_avx512(plan: &ProductPlan, pointers: Pointers, scratch: *mut u8, parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m512>(plan, pointers, scratch, parts);
 }
 
 /// Rows that go from the stage to C at a time: a few cache lines of each column where C is transposed, for single lines
@@ -455,7 +439,8 @@ unsafe fn row_of_tiles<V: Tiles>(
             Target::Memory => last,
             Target::Stage { .. } => V::COUNT,
         };
-        let body = if shape.pack_a { V::packed(rows.len(), vectors) } else { V::direct(rows.len(), vectors) };
+        let body =
+            if shape.pack_a { V::tile::<true>(rows.len(), vectors) } else { V::tile::<false>(rows.len(), vectors) };
         if tile.depth > 0 || !tile.accumulate {
             body(tile);
         }

@@ -5,8 +5,7 @@
 
 use super::band::{Bands, Loop};
 use crate::kernel;
-use crate::machine::Level;
-use crate::machine::lanes::Portable;
+use crate::machine::{Level, at_level};
 use crate::primitives::axis::Axis;
 use crate::primitives::pack::Copying;
 use crate::primitives::tile::{MAX_DIRECT_ROWS, Tiles, full_panel, next_panel};
@@ -112,15 +111,8 @@ fn machine(level: Level) -> Machine {
     fn of<V: Tiles>() -> Machine {
         Machine { lanes: V::COUNT, max_vectors: V::MAX_VECTORS, max_rows: V::max_packed_rows }
     }
-    match level {
-        Level::Portable => of::<Portable>(),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => of::<std::arch::x86_64::__m256>(),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => of::<std::arch::x86_64::__m512>(),
-        #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 | Level::Avx512 => of::<Portable>(),
-    }
+    // SAFETY: no instruction of the level is in it.
+    unsafe { at_level!(level, fn() -> Machine, V => of::<V>())() }
 }
 
 /// A way to cut a product. Every way gives the same bits.

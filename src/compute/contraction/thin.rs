@@ -13,8 +13,8 @@
 use super::place::Place;
 use super::shape::{Operands, Orientation, operands};
 use crate::kernel;
-use crate::machine::Level;
-use crate::machine::lanes::{Lanes, Portable};
+use crate::machine::lanes::Lanes;
+use crate::machine::{Level, at_level};
 use crate::primitives::axis::Axis;
 use std::ops::Range;
 
@@ -159,28 +159,11 @@ impl ThinPlan {
     /// # Safety
     /// As for `ProductPlan::run`, with the base and the thread's scratch; of the scratch, no bytes of its own are needed.
     pub unsafe fn run(&self, level: Level, memory: [*mut u8; 2], parts: Range<usize>) {
-        match level {
-            Level::Portable => run_parts::<Portable>(self, memory, parts),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => run_avx2(self, memory, parts),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => run_avx512(self, memory, parts),
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => run_parts::<Portable>(self, memory, parts),
-        }
+        let run = at_level!(level, fn(plan: &ThinPlan, memory: [*mut u8; 2], parts: Range<usize>), V => {
+            run_parts::<V>(plan, memory, parts)
+        });
+        run(self, memory, parts);
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(plan: &ThinPlan, memory: [*mut u8; 2], parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m256>(plan, memory, parts);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn run_avx512(plan: &ThinPlan, memory: [*mut u8; 2], parts: Range<usize>) {
-    run_parts::<std::arch::x86_64::__m512>(plan, memory, parts);
 }
 
 /// One product of the batch at work.

@@ -98,6 +98,44 @@ pub fn detect() -> Level {
     Level::Portable
 }
 
+/// The instance of generic code for the vectors of a level, compiled with its instructions, as a pointer:
+/// `at_level!(level, fn(x: f32) -> f32, V => body::<V>(x))`. To call it is unsafe where the level is not available.
+macro_rules! at_level {
+    ($level:expr, $(extern $abi:literal)? fn $(<$of:ident: $bound:path>)?
+        ($($argument:ident: $type:ty),*) $(-> $result:ty)?, $vectors:ident => $body:expr) => {{
+        unsafe $(extern $abi)? fn portable $(<$of: $bound>)? ($($argument: $type),*) $(-> $result)? {
+            #[allow(dead_code)]
+            type $vectors = $crate::machine::lanes::Portable;
+            $body
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe $(extern $abi)? fn avx2 $(<$of: $bound>)? ($($argument: $type),*) $(-> $result)? {
+            #[allow(dead_code)]
+            type $vectors = std::arch::x86_64::__m256;
+            $body
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+        unsafe $(extern $abi)? fn avx512 $(<$of: $bound>)? ($($argument: $type),*) $(-> $result)? {
+            #[allow(dead_code)]
+            type $vectors = std::arch::x86_64::__m512;
+            $body
+        }
+        let instance: unsafe $(extern $abi)? fn($($type),*) $(-> $result)? = match $level {
+            $crate::machine::Level::Portable => portable,
+            #[cfg(target_arch = "x86_64")]
+            $crate::machine::Level::Avx2 => avx2,
+            #[cfg(target_arch = "x86_64")]
+            $crate::machine::Level::Avx512 => avx512,
+            #[cfg(not(target_arch = "x86_64"))]
+            $crate::machine::Level::Avx2 | $crate::machine::Level::Avx512 => portable,
+        };
+        instance
+    }};
+}
+pub(crate) use at_level;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,9 +8,9 @@ use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::Level;
-use super::lanes::{Lanes, Portable};
+use super::lanes::Lanes;
 use super::pool::Pool;
+use super::{Level, at_level};
 
 /// Seconds for one figure.
 const BUDGET: f64 = 0.05;
@@ -123,57 +123,14 @@ unsafe fn walk_of<V: Lanes>(x: &[f32], y: &mut [f32]) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{chains_of, walk_of};
-    use std::arch::x86_64::{__m256, __m512};
-
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn chains_avx2(rounds: usize) {
-        chains_of::<__m256>(rounds);
-    }
-    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    pub unsafe fn chains_avx512(rounds: usize) {
-        chains_of::<__m512>(rounds);
-    }
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn walk_avx2(x: &[f32], y: &mut [f32]) {
-        walk_of::<__m256>(x, y);
-    }
-    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    pub unsafe fn walk_avx512(x: &[f32], y: &mut [f32]) {
-        walk_of::<__m512>(x, y);
-    }
-}
-
 fn chains(level: Level, rounds: usize) {
     // SAFETY: the level is available, as `measure` asserts; only registers and locals are touched.
-    unsafe {
-        match level {
-            Level::Portable => chains_of::<Portable>(rounds),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => x86::chains_avx2(rounds),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => x86::chains_avx512(rounds),
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => chains_of::<Portable>(rounds),
-        }
-    }
+    unsafe { at_level!(level, fn(rounds: usize), V => chains_of::<V>(rounds))(rounds) }
 }
 
 fn walk(level: Level, x: &[f32], y: &mut [f32]) {
     // SAFETY: the level is available, as `measure` asserts; whole vectors inside both slices are touched.
-    unsafe {
-        match level {
-            Level::Portable => walk_of::<Portable>(x, y),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => x86::walk_avx2(x, y),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => x86::walk_avx512(x, y),
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => walk_of::<Portable>(x, y),
-        }
-    }
+    unsafe { at_level!(level, fn(x: &[f32], y: &mut [f32]), V => walk_of::<V>(x, y))(x, y) }
 }
 
 #[cfg(test)]

@@ -10,4 +10,5 @@ mod level;
 pub mod limits;
 pub mod pool;
 
+pub(crate) use level::at_level;
 pub use level::{Level, detect};

@@ -8,7 +8,7 @@
 //! The logarithm and the cosine follow fdlibm's `e_log.c`, `k_sin.c` and `k_cos.c` (Sun Microsystems 1993), whose
 //! errors stay below one unit in the last place.
 
-use crate::machine::{Level, detect};
+use crate::machine::{Level, at_level, detect};
 
 /// Relative distance that z may have from the caller's: both logarithms and cosines within 2⁻⁵² of the truth, halved by
 /// the root, and four roundings make less than 2⁻⁴⁹.
@@ -34,24 +34,15 @@ pub struct Scale {
 /// If the lengths differ.
 pub fn fill(level: Level, u: &[f64], v: &[f64], scale: Scale, out: &mut [f32], exact: &dyn Fn(usize) -> f32) {
     assert!(u.len() == out.len() && v.len() == out.len(), "a pair for each element");
-    let block: BlockFn = match level.min(detect()) {
-        Level::Portable => portable,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512,
-        #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 | Level::Avx512 => portable,
-    };
+    let block =
+        at_level!(level.min(detect()), fn(u: &Block, v: &Block, scale: Scale) -> Certain, _V => normals(u, v, scale));
     for start in (0..out.len()).step_by(BLOCK) {
         let length = BLOCK.min(out.len() - start);
         let (mut a, mut b) = ([0.0; BLOCK], [0.0; BLOCK]);
         a[..length].copy_from_slice(&u[start..start + length]);
         b[..length].copy_from_slice(&v[start..start + length]);
-        let mut numbers = [0.0; BLOCK];
-        let mut certain = [0; BLOCK];
         // SAFETY: the level is at most that of this machine.
-        unsafe { block(&a, &b, scale, &mut numbers, &mut certain) };
+        let (numbers, certain) = unsafe { block(&a, &b, scale) };
         out[start..start + length].copy_from_slice(&numbers[..length]);
         for i in (0..length).filter(|&i| certain[i] == 0) {
             out[start + i] = exact(start + i);
@@ -59,33 +50,14 @@ pub fn fill(level: Level, u: &[f64], v: &[f64], scale: Scale, out: &mut [f32], e
     }
 }
 
-/// A function of a level: numbers, and 1 where they are certain.
-type BlockFn = unsafe fn(&[f64; BLOCK], &[f64; BLOCK], Scale, &mut [f32; BLOCK], &mut [u32; BLOCK]);
+type Block = [f64; BLOCK];
 
-unsafe fn portable(
-    u: &[f64; BLOCK],
-    v: &[f64; BLOCK],
-    scale: Scale,
-    out: &mut [f32; BLOCK],
-    certain: &mut [u32; BLOCK],
-) {
-    normals(u, v, scale, out, certain);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(u: &[f64; BLOCK], v: &[f64; BLOCK], scale: Scale, out: &mut [f32; BLOCK], certain: &mut [u32; BLOCK]) {
-    normals(u, v, scale, out, certain);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn avx512(u: &[f64; BLOCK], v: &[f64; BLOCK], scale: Scale, out: &mut [f32; BLOCK], certain: &mut [u32; BLOCK]) {
-    normals(u, v, scale, out, certain);
-}
+/// Numbers, and 1 where they are certain.
+type Certain = ([f32; BLOCK], [u32; BLOCK]);
 
 #[inline(always)]
-fn normals(u: &[f64; BLOCK], v: &[f64; BLOCK], scale: Scale, out: &mut [f32; BLOCK], certain: &mut [u32; BLOCK]) {
+fn normals(u: &Block, v: &Block, scale: Scale) -> Certain {
+    let (mut out, mut certain) = ([0.0; BLOCK], [0; BLOCK]);
     for i in 0..BLOCK {
         let z = (-2.0 * logarithm(1.0 - u[i])).sqrt() * cosine(std::f64::consts::TAU * v[i]);
         let rounded = |factor: f64| (scale.mean + scale.deviation * (z * factor)) as f32;
@@ -94,6 +66,7 @@ fn normals(u: &[f64; BLOCK], v: &[f64; BLOCK], scale: Scale, out: &mut [f32; BLO
         out[i] = low;
         certain[i] = u32::from((low.to_bits() == high.to_bits()) & inside);
     }
+    (out, certain)
 }
 
 /// ln x for normal x in (0, 1].

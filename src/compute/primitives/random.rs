@@ -2,9 +2,10 @@
 //!
 //! Input: a seed, a step, a stream and the number of the strip's first element. Output: U[0, 1) numbers.
 //! Invariant: an element's number depends on (seed, step, stream, element) alone:
-//! key = seed, counter = (element low, element high, step low, stream), the result's word 0 divided by 2³², cut to 24 bits.
+//! it is [`philox::uniform`](ansatz_program::graph::philox::uniform).
 
-use crate::machine::{Level, detect};
+use crate::machine::lanes::Lanes;
+use crate::machine::{Level, at_level, detect};
 
 /// Fills `out[0..n]` with the uniform numbers of the elements `first_element..first_element + n`.
 ///
@@ -15,15 +16,11 @@ pub type UniformFn =
 
 /// The strip function of a level. All levels give the same bits.
 pub fn uniform(level: Level) -> UniformFn {
-    match level {
-        Level::Portable => philox_uniform_portable,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => philox_uniform_avx2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => philox_uniform_avx512,
-        #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 | Level::Avx512 => philox_uniform_portable,
-    }
+    at_level!(level, extern "C" fn(out: *mut f32, n: usize, seed: u64, step: u64, stream: u32, first: u64), V => {
+        const WIDTH: usize = 2 * V::COUNT;
+        // SAFETY: the caller's promise.
+        fill::<WIDTH>(unsafe { std::slice::from_raw_parts_mut(out, n) }, seed, step, stream, first);
+    })
 }
 
 /// As the function of [`uniform`], with the highest level of this machine below or at `level`.
@@ -38,55 +35,13 @@ pub const WORDS: usize = 32;
 
 /// All four words of the elements `first_element..first_element + WORDS`, word by word.
 pub fn words(level: Level, seed: u64, step: u64, stream: u32, first_element: u64) -> [[u32; WORDS]; 4] {
-    match level.min(detect()) {
-        Level::Portable => rounds(seed, step, stream, first_element),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the machine has the level.
-        Level::Avx2 => unsafe { words_avx2(seed, step, stream, first_element) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the machine has the level.
-        Level::Avx512 => unsafe { words_avx512(seed, step, stream, first_element) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 | Level::Avx512 => rounds(seed, step, stream, first_element),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn words_avx2(seed: u64, step: u64, stream: u32, first: u64) -> [[u32; WORDS]; 4] {
-    rounds(seed, step, stream, first)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn words_avx512(seed: u64, step: u64, stream: u32, first: u64) -> [[u32; WORDS]; 4] {
-    rounds(seed, step, stream, first)
-}
-
-/// The uniform number of one element.
-pub fn philox_uniform(seed: u64, step: u64, stream: u32, element: u64) -> f32 {
-    let mut out = [0.0; 1];
-    fill::<1>(&mut out, seed, step, stream, element);
-    out[0]
-}
-
-unsafe extern "C" fn philox_uniform_portable(out: *mut f32, n: usize, seed: u64, step: u64, stream: u32, first: u64) {
-    // SAFETY: the caller's promise.
-    fill::<8>(unsafe { std::slice::from_raw_parts_mut(out, n) }, seed, step, stream, first);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe extern "C" fn philox_uniform_avx2(out: *mut f32, n: usize, seed: u64, step: u64, stream: u32, first: u64) {
-    // SAFETY: the caller's promise.
-    fill::<16>(unsafe { std::slice::from_raw_parts_mut(out, n) }, seed, step, stream, first);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe extern "C" fn philox_uniform_avx512(out: *mut f32, n: usize, seed: u64, step: u64, stream: u32, first: u64) {
-    // SAFETY: the caller's promise.
-    fill::<32>(unsafe { std::slice::from_raw_parts_mut(out, n) }, seed, step, stream, first);
+    let words = at_level!(
+        level.min(detect()),
+        fn(seed: u64, step: u64, stream: u32, first: u64) -> [[u32; WORDS]; 4],
+        _V => rounds(seed, step, stream, first)
+    );
+    // SAFETY: the machine has the level.
+    unsafe { words(seed, step, stream, first_element) }
 }
 
 /// The work, in blocks of `WIDTH` elements whose loops the compiler turns into vectors.
@@ -142,16 +97,7 @@ fn rounds<const WIDTH: usize>(seed: u64, step: u64, stream: u32, element: u64) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The known answers of the paper's reference code (Random123 `kat_vectors`), word 0.
-    #[test]
-    fn philox_gives_the_published_known_answers() {
-        let uniform = |word: u32| (word >> 8) as f32 / 16_777_216.0;
-        assert_eq!(philox_uniform(0, 0, 0, 0), uniform(0x6627_e8d5));
-        assert_eq!(philox_uniform(u64::MAX, u64::MAX, u32::MAX, u64::MAX), uniform(0x408f_276d));
-        let (seed, element) = (0x299f_31d0_a409_3822, 0x85a3_08d3_243f_6a88);
-        assert_eq!(philox_uniform(seed, 0x1319_8a2e, 0x0370_7344, element), uniform(0xd16c_fe09));
-    }
+    use ansatz_program::graph::philox;
 
     #[test]
     fn words_are_the_published_known_answers_at_every_level() {
@@ -164,7 +110,7 @@ mod tests {
 
     #[test]
     fn strips_equal_single_elements_at_every_level_and_split() {
-        let expected: Vec<f32> = (0..100).map(|i| philox_uniform(7, 3, 2, 0xFFFF_FFF0 + i)).collect();
+        let expected: Vec<f32> = (0..100).map(|i| philox::uniform(7, 3, 2, 0xFFFF_FFF0 + i)).collect();
         for level in Level::available() {
             for n in [0, 1, 31, 32, 33, 100] {
                 let mut out = vec![9.0; n + 1];

@@ -48,12 +48,9 @@ pub trait Tiles: Lanes {
     /// The most rows of tiles of so many vectors that read A packed.
     fn max_packed_rows(vectors: usize) -> usize;
 
-    /// The tile of `rows` rows of `vectors` ≤ `MAX_VECTORS` vectors, both at least 1, that reads A packed;
-    /// `rows` ≤ `max_packed_rows(vectors)`.
-    fn packed(rows: usize, vectors: usize) -> TileFn;
-
-    /// The same that reads A in place; `rows` ≤ `max_packed_rows(vectors)` and ≤ [`MAX_DIRECT_ROWS`].
-    fn direct(rows: usize, vectors: usize) -> TileFn;
+    /// The tile of `rows` rows of `vectors` ≤ `MAX_VECTORS` vectors, both at least 1, that reads A packed or else in place;
+    /// `rows` ≤ `max_packed_rows(vectors)`, in place ≤ [`MAX_DIRECT_ROWS`] too.
+    fn tile<const PACKED: bool>(rows: usize, vectors: usize) -> TileFn;
 }
 
 /// The vectors of a full panel of a block of `vectors` (at least 1): three where tiles reach so far, four where that
@@ -120,9 +117,9 @@ unsafe fn tile<V: Lanes, const ROWS: usize, const VECTORS: usize, const PACKED: 
 
 /// A match from (rows, vectors) to instances of an entry point.
 macro_rules! instances {
-    ($entry:ident, $packed:literal, $rows:expr, $vectors:expr, { $($v:literal: $($r:literal)*;)* }) => {
+    ($entry:ident, $packed:expr, $rows:expr, $vectors:expr, { $($v:literal: $($r:literal)*;)* }) => {
         match ($vectors, $rows) {
-            $($(($v, $r) => $entry::<$r, $v, $packed> as TileFn,)*)*
+            $($(($v, $r) => $entry::<$r, $v, { $packed }> as TileFn,)*)*
             (vectors, rows) => panic!("no tile of {rows} rows of {vectors} vectors"),
         }
     };
@@ -140,18 +137,14 @@ impl Tiles for Portable {
         4
     }
 
-    fn packed(rows: usize, vectors: usize) -> TileFn {
-        instances!(tile_portable, true, rows, vectors, { 1: 1 2 3 4; })
-    }
-
-    fn direct(rows: usize, vectors: usize) -> TileFn {
-        instances!(tile_portable, false, rows, vectors, { 1: 1 2 3 4; })
+    fn tile<const PACKED: bool>(rows: usize, vectors: usize) -> TileFn {
+        instances!(tile_portable, PACKED, rows, vectors, { 1: 1 2 3 4; })
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Tile, TileFn, Tiles, tile};
+    use super::{MAX_DIRECT_ROWS, Tile, TileFn, Tiles, tile};
     use std::arch::x86_64::{__m256, __m512};
 
     #[target_feature(enable = "avx2,fma")]
@@ -167,15 +160,8 @@ mod x86 {
             if vectors == 1 { 8 } else { 6 }
         }
 
-        fn packed(rows: usize, vectors: usize) -> TileFn {
-            instances!(tile_avx2, true, rows, vectors, {
-                1: 1 2 3 4 5 6 7 8;
-                2: 1 2 3 4 5 6;
-            })
-        }
-
-        fn direct(rows: usize, vectors: usize) -> TileFn {
-            instances!(tile_avx2, false, rows, vectors, {
+        fn tile<const PACKED: bool>(rows: usize, vectors: usize) -> TileFn {
+            instances!(tile_avx2, PACKED, rows, vectors, {
                 1: 1 2 3 4 5 6 7 8;
                 2: 1 2 3 4 5 6;
             })
@@ -200,17 +186,11 @@ mod x86 {
             }
         }
 
-        fn packed(rows: usize, vectors: usize) -> TileFn {
-            instances!(tile_avx512, true, rows, vectors, {
-                1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
-                2: 1 2 3 4 5 6 7 8 9 10 11 12;
-                3: 1 2 3 4 5 6 7 8;
-                4: 1 2 3 4 5 6;
-            })
-        }
-
-        fn direct(rows: usize, vectors: usize) -> TileFn {
-            instances!(tile_avx512, false, rows, vectors, {
+        fn tile<const PACKED: bool>(rows: usize, vectors: usize) -> TileFn {
+            if PACKED && rows > MAX_DIRECT_ROWS {
+                return instances!(tile_avx512, true, rows, vectors, { 1: 9 10 11 12 13 14; 2: 9 10 11 12; });
+            }
+            instances!(tile_avx512, PACKED, rows, vectors, {
                 1: 1 2 3 4 5 6 7 8;
                 2: 1 2 3 4 5 6 7 8;
                 3: 1 2 3 4 5 6 7 8;

@@ -6,9 +6,9 @@
 //! Denormal arguments and results may be taken for zero, as the calling thread's flush mode asks.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use crate::machine::Level;
 use crate::machine::float_mode::note_exception;
-use crate::machine::lanes::{Lanes, Portable};
+use crate::machine::lanes::Lanes;
+use crate::machine::{Level, at_level};
 
 /// `x[i] = f(x[i])` for `i < n`.
 ///
@@ -396,77 +396,27 @@ fn scalar_power(x: f32, y: f32) -> f32 {
     value
 }
 
-macro_rules! entry_points {
-    ($($variant:ident => $portable:ident, $avx2:ident, $avx512:ident;)*) => {
-        $(
-            unsafe extern "C" fn $portable(x: *mut f32, n: usize) {
-                map::<Portable, $variant>(x, n);
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe extern "C" fn $avx2(x: *mut f32, n: usize) {
-                map::<std::arch::x86_64::__m256, $variant>(x, n);
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-            unsafe extern "C" fn $avx512(x: *mut f32, n: usize) {
-                map::<std::arch::x86_64::__m512, $variant>(x, n);
-            }
-        )*
-
-        /// The strip function of a level.
-        pub fn function(level: Level, function: VectorFunction) -> UnaryFn {
-            match (function, level) {
-                $(
-                    (VectorFunction::$variant, Level::Portable) => $portable,
-                    #[cfg(target_arch = "x86_64")]
-                    (VectorFunction::$variant, Level::Avx2) => $avx2,
-                    #[cfg(target_arch = "x86_64")]
-                    (VectorFunction::$variant, Level::Avx512) => $avx512,
-                    #[cfg(not(target_arch = "x86_64"))]
-                    (VectorFunction::$variant, Level::Avx2 | Level::Avx512) => $portable,
-                )*
-            }
-        }
-    };
-}
-entry_points! {
-    Exp => exp_portable, exp_avx2, exp_avx512;
-    Log => log_portable, log_avx2, log_avx512;
-    Tanh => tanh_portable, tanh_avx2, tanh_avx512;
-    Sigmoid => sigmoid_portable, sigmoid_avx2, sigmoid_avx512;
-    Erf => erf_portable, erf_avx2, erf_avx512;
-    Sin => sin_portable, sin_avx2, sin_avx512;
-    Cos => cos_portable, cos_avx2, cos_avx512;
-}
-
-unsafe extern "C" fn pow_portable(x: *mut f32, y: *const f32, n: usize) {
-    power::<Portable>(x, y, n);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe extern "C" fn pow_avx2(x: *mut f32, y: *const f32, n: usize) {
-    power::<std::arch::x86_64::__m256>(x, y, n);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe extern "C" fn pow_avx512(x: *mut f32, y: *const f32, n: usize) {
-    power::<std::arch::x86_64::__m512>(x, y, n);
+/// The strip function of a level.
+pub fn function(level: Level, function: VectorFunction) -> UnaryFn {
+    macro_rules! strip {
+        ($function:ident) => {
+            at_level!(level, extern "C" fn(x: *mut f32, n: usize), V => map::<V, $function>(x, n))
+        };
+    }
+    match function {
+        VectorFunction::Exp => strip!(Exp),
+        VectorFunction::Log => strip!(Log),
+        VectorFunction::Tanh => strip!(Tanh),
+        VectorFunction::Sigmoid => strip!(Sigmoid),
+        VectorFunction::Erf => strip!(Erf),
+        VectorFunction::Sin => strip!(Sin),
+        VectorFunction::Cos => strip!(Cos),
+    }
 }
 
 /// The power of a level; error at most [`POW_MAX_ERROR`].
 pub fn pow(level: Level) -> PowFn {
-    match level {
-        Level::Portable => pow_portable,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => pow_avx2,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => pow_avx512,
-        #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 | Level::Avx512 => pow_portable,
-    }
+    at_level!(level, extern "C" fn(x: *mut f32, y: *const f32, n: usize), V => power::<V>(x, y, n))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use crate::contraction::Contraction;
+use crate::graph::philox;
 use crate::machine::Level;
 use crate::machine::pool::Barrier;
 use crate::primitives::random;
@@ -150,7 +151,7 @@ unsafe extern "C" fn random_strip(
     for i in 0..n {
         let element = first.wrapping_add(stride.wrapping_mul(i as u64));
         // SAFETY: as above.
-        unsafe { *x.add(i) = random::philox_uniform(context.seed, context.step, stream, element) }
+        unsafe { *x.add(i) = philox::uniform(context.seed, context.step, stream, element) }
     }
 }
 

@@ -19,8 +19,7 @@ pub use windows::WindowsPlan;
 use super::product::{Place, ProductPlan};
 use crate::kernel::winograd::{Dim, Kind};
 use crate::kernel::{self, Product, ProductLoop};
-use crate::machine::Level;
-use crate::machine::lanes::Portable;
+use crate::machine::{Level, at_level};
 use crate::primitives::pack;
 use crate::primitives::tile::Tiles;
 
@@ -103,36 +102,11 @@ trait Job: Copy {
 }
 
 /// Runs a job on the vectors of a level with tiles of 2 or 4.
-unsafe fn dispatch(level: Level, tile: usize, job: impl Job) {
-    match level {
-        Level::Portable => with_tile::<Portable>(tile, job),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => with_avx2(tile, job),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => with_avx512(tile, job),
-        #[cfg(not(target_arch = "x86_64"))]
-        Level::Avx2 | Level::Avx512 => with_tile::<Portable>(tile, job),
-    }
-}
-
-#[inline(always)]
-unsafe fn with_tile<V: Tiles>(tile: usize, job: impl Job) {
-    match tile {
+unsafe fn dispatch<J: Job>(level: Level, tile: usize, job: J) {
+    at_level!(level, fn<J: Job>(tile: usize, job: J), V => match tile {
         2 => job.run::<V, transform::Two>(),
         _ => job.run::<V, transform::Four>(),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn with_avx2(tile: usize, job: impl Job) {
-    with_tile::<std::arch::x86_64::__m256>(tile, job);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn with_avx512(tile: usize, job: impl Job) {
-    with_tile::<std::arch::x86_64::__m512>(tile, job);
+    })(tile, job);
 }
 
 /// Elements between areas of scratch, so that whole vectors may be written at an area's end.
