@@ -7,11 +7,13 @@ use std::process::Command;
 use ansatz::artifact::{Artifact, Purpose};
 use ansatz::cpu::Lowering;
 use ansatz::cpu::code::{self, Options};
-use ansatz::machine::Level;
+use ansatz::machine::{self, Level};
 use ansatz::model;
 use ansatz::pipeline;
 use ansatz::runtime::checkpoint;
-use ansatz::runtime::data;
+use ansatz::runtime::data::{self, Dataset, Plan, Split};
+use ansatz::runtime::train;
+use ansatz::runtime::trainer::{Extent, Trainer};
 use ansatz::workspace;
 
 use crate::train::{MODEL, succeed};
@@ -98,6 +100,59 @@ fn artifacts_of_shipped_models_train_to_the_bits_of_the_command() {
             }
         }
     }
+}
+
+/// Loss and metrics of the test split, and the outputs of its first samples.
+fn figures(trainer: &mut Trainer, dataset: &Dataset) -> String {
+    let test = dataset.test.clone();
+    let evaluated = train::evaluate(trainer, &test, trainer.artifact().training.batch).expect("it evaluates");
+    let rows = Trainer::prediction_rows(&trainer.artifact().training);
+    let batch = test.batches(Plan::evaluation(rows), 0, 1).expect("a thread").next().expect("a batch");
+    trainer.load_steps(Purpose::Predict).expect("it loads");
+    let outputs = trainer.predict(&batch).expect("numbers");
+    let outputs = outputs.iter().map(|output| (&output.name, &output.values));
+    format!("{} {:?} {:?}", evaluated.loss.to_bits(), evaluated.metrics, outputs.collect::<Vec<_>>())
+}
+
+#[test]
+fn an_artifact_that_is_read_back_resumes_evaluates_and_predicts_to_the_same_bits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
+    let (project, file, _) = workspace::project(&folder.path().join("net.ansatz"));
+    let resolved = model::training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
+    let settings = &resolved.settings;
+    let dataset = data::open(&settings.data, settings.seed).expect("the data is there");
+    let rows = |split: &Split| [settings.batch, split.len() % settings.batch];
+    let mut wanted: Vec<(Purpose, usize)> = rows(&dataset.train).map(|rows| (Purpose::Train, rows)).to_vec();
+    wanted.extend(rows(&dataset.test).map(|rows| (Purpose::Evaluate, rows)));
+    wanted.push((Purpose::Predict, Trainer::prediction_rows(settings)));
+    wanted.retain(|(_, rows)| *rows > 0);
+    let made = pipeline::artifact(&resolved, &dataset.fields, &wanted, false, &Lowering::default());
+    let made = made.unwrap_or_else(|found| panic!("{found:#?}"));
+    let bytes = made.to_bytes().expect("all sizes are bound");
+    let extent = Extent::of(settings, dataset.train.len());
+    let trainer = |artifact: Artifact| {
+        let options = Options { level: machine::detect(), profile: false, tuning: Default::default() };
+        let device = Box::new(code::device(options, 2).expect("memory"));
+        Trainer::new(artifact, device, extent, 2, &[Purpose::Train]).expect("the steps load")
+    };
+    let read = || Artifact::from_bytes(&bytes).expect("an artifact");
+    let steps = |trainer: &mut Trainer, from: u64, to: u64| {
+        let plan = Plan::training(settings.batch, settings.seed);
+        dataset.train.batches(plan, from, to).expect("a thread").for_each(|batch| {
+            trainer.step(&batch);
+        });
+    };
+    let mut whole = trainer(made);
+    steps(&mut whole, 0, 8);
+    let mut begun = trainer(read());
+    steps(&mut begun, 0, 5);
+    let mut resumed = trainer(read());
+    let position = begun.position().clone();
+    resumed.restore(Path::new("begun"), begun.tensors(false), position).expect("the same tensors");
+    steps(&mut resumed, 5, 8);
+    assert!(resumed.tensors(false) == whole.tensors(false));
+    assert_eq!(figures(&mut resumed, &dataset), figures(&mut whole, &dataset));
 }
 
 #[test]
