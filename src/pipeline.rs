@@ -3,7 +3,7 @@
 //! Input: a resolved `train` item. Output: step graphs, and the planned steps as an [`Artifact`].
 //! Invariant: files, clocks and threads are the caller's; everything here is a pure function of its arguments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::artifact::{Artifact, Purpose, Step, Watched, checksum};
 use crate::diagnostics::Diagnostic;
@@ -129,11 +129,11 @@ pub fn add_gradient_outputs(graph: &mut Graph, loss: ValueId) {
     }
 }
 
-/// The steps of a `train` item for one kind of machine, as plain data: `wanted` of them, each for a number of samples, the first of which has all
-/// parameters and states. With `gradient_norms`, training steps measure them too.
+/// The steps of a `train` item for one kind of machine, as plain data: `wanted` of them, each for a number of samples, the
+/// first of which has all parameters and states. With `gradient_norms`, training steps measure them too.
 ///
 /// # Errors
-/// As [`training_graph`].
+/// As [`data_ranges`].
 pub fn artifact(
     training: &Resolved,
     fields: &[FieldInfo],
@@ -142,6 +142,8 @@ pub fn artifact(
     backend: &dyn Backend,
 ) -> Result<Artifact, Vec<Diagnostic>> {
     let (purpose, rows) = wanted[0];
+    let purposes: BTreeSet<Purpose> = wanted.iter().map(|(purpose, _)| *purpose).collect();
+    let ranges = data_ranges(training, fields, &Vec::from_iter(purposes))?;
     let first = step_graph(training, fields, (purpose, rows), gradient_norms)?;
     let persistent = Persistent::of(&first);
     let mut steps = BTreeMap::new();
@@ -161,6 +163,7 @@ pub fn artifact(
         sources: training.project.sources.clone(),
         training: training.settings.clone(),
         fields: fields.to_vec(),
+        ranges,
         has_infinities,
         params: first.params,
         states: first.states,

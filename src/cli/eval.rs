@@ -11,7 +11,6 @@ use super::confusion::{Class, Confusion};
 use super::session::{self, Machine, Session};
 use super::trained::Trained;
 use super::{Failure, progress};
-use crate::artifact::Purpose;
 use crate::runtime::data::{Plan, Rows, Split};
 use crate::runtime::figures::{Figures, Metric};
 use crate::runtime::train;
@@ -41,7 +40,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let trained = Trained::read(&arguments.weights)?;
     let session = trained.session(&arguments.file, &arguments.set)?;
-    session.hold_data(&[Purpose::Evaluate])?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
     let mut trainer = trained.give(session.evaluator(split, &arguments.machine)?)?;
     let figures =

@@ -10,7 +10,6 @@ use super::rows::{Cell, Format, Rows};
 use super::session::{self, Machine, Session};
 use super::trained::Trained;
 use super::{Failure, eval};
-use crate::artifact::Purpose;
 use crate::runtime::data::{Place, Plan, Split};
 use crate::runtime::trainer::Trainer;
 
@@ -89,7 +88,6 @@ fn write<W: Write>(
     split: &std::sync::Arc<Split>,
     rows: &mut Rows<W>,
 ) -> super::Outcome {
-    session.hold_data(&[Purpose::Predict])?;
     let answers = Answers::of(session)?;
     let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;
     let size = Trainer::prediction_rows(&session.training.settings);

@@ -7,7 +7,6 @@ use clap::Args;
 use super::interrupt::Interrupt;
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, train};
-use crate::artifact::Purpose;
 use crate::runtime::folder::{Found, RunFolder};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Record, StepLog};
@@ -46,7 +45,6 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let found = newest(&folder)?;
     let recorded = found.as_ref().and_then(|found| found.note.recipe.as_ref());
     let session = Session::open(&model, &command.overrides)?;
-    session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
     let mut trainer = session.trainer(&arguments.machine.at_level_of(recorded), Measures::default())?;
     let recipe = session.recipe(&trainer, command.no_shuffle)?;
     match found {

@@ -49,6 +49,9 @@ impl Machine {
 
     pub(super) fn level(&self) -> Result<Level, Failure> {
         let best = machine::detect();
+        if !best.runs_code() {
+            return Err(Failure::Problem("machine code needs a processor of x86-64 with SSE 4.2".to_string()));
+        }
         let Some(name) = self.cpu.clone().or_else(|| std::env::var("ANSATZ_CPU").ok()) else { return Ok(best) };
         let level = Level::parse(&name)
             .ok_or_else(|| Failure::Problem(format!("no instruction set `{name}`: choose avx512, avx2 or portable")))?;
@@ -136,13 +139,6 @@ impl Session {
         Extent::of(&self.training.settings, self.dataset.train.len())
     }
 
-    /// Holds weights to both modes, and the integers of the data to the reads of the steps that are about to run.
-    pub(super) fn hold_data(&self, purposes: &[Purpose]) -> Result<(), Failure> {
-        let ranges = pipeline::data_ranges(&self.training, &self.dataset.fields, purposes);
-        let ranges = open::unwrap(ranges, self.sources())?;
-        self.dataset.hold(&self.training.settings.data, &ranges).map_err(data_failure(&self.training))
-    }
-
     /// The run's training and evaluation steps, of which those that train are loaded, with first values.
     pub(super) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer, Failure> {
         let batch = self.training.settings.batch;
@@ -179,6 +175,7 @@ impl Session {
         let (norms, backend) = (measures.gradient_norms, Lowering::default());
         let artifact = pipeline::artifact(&self.training, &self.dataset.fields, steps, norms, &backend);
         let artifact = open::unwrap(artifact, self.sources())?;
+        self.dataset.hold(&artifact.training.data, &artifact.ranges).map_err(data_failure(&self.training))?;
         let tuning = Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default();
         let options = Options { level, profile: measures.profile, tuning };
         let device = code::device(options, threads).map_err(|error| Failure::Problem(error.to_string()))?;

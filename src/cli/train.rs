@@ -7,7 +7,6 @@ use clap::Args;
 use super::interrupt::Interrupt;
 use super::session::{self, Machine, Measures, Session};
 use super::{Failure, open, roofline};
-use crate::artifact::Purpose;
 use crate::machine::limits::Limits;
 use crate::runtime::checkpoint::Note;
 use crate::runtime::folder::RunFolder;
@@ -63,7 +62,6 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let interrupt = Interrupt::watch().map_err(Failure::of("signals cannot be watched"))?;
     let overrides = overrides(arguments);
     let session = Session::open(&arguments.file, &overrides)?;
-    session.hold_data(&[Purpose::Train, Purpose::Evaluate])?;
     open::report(&keep::findings(&session.training.settings, Some(&session.dataset)), session.sources())?;
     session.warn()?;
     let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };

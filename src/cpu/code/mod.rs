@@ -73,7 +73,8 @@ impl From<CodegenError> for DeviceError {
     }
 }
 
-/// A device that compiles the programs that it loads.
+/// A device that compiles the programs that it loads. They must be ones that
+/// [`verify`](crate::kernel::verify::verify) accepts, as those of `pipeline` are: others touch memory that is not theirs.
 ///
 /// # Errors
 /// No memory at all.
@@ -84,7 +85,7 @@ pub fn device(options: Options, threads: usize) -> Result<Cpu, DeviceError> {
     unsafe { Cpu::new(level, threads, Box::new(compile)) }
 }
 
-/// A program in machine code of this process.
+/// A program in machine code of this process; see [`device`] for which programs.
 ///
 /// # Errors
 /// Where there is no code, or the machine lacks the level or memory.
@@ -124,6 +125,7 @@ fn compile_dividing(program: &Program, options: &Options, thresholds: Thresholds
     let steps = Steps { works: &works, groups: &groups, actions: &actions, profile: options.profile };
     let (bytes, step) = functions::define(program, &jobs, &steps, &functions::isa(level)?)?;
     Ok(Code {
+        form: Code::FORM.to_string(),
         program: program.fingerprint(),
         level,
         bytes,

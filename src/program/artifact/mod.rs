@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::diagnostics::Refusal as NoArtifact;
 use crate::graph::{Graph, Param, Scalar, ScalarExpr, State, ValueId};
 use crate::kernel::{Buffer, Persistent, Program, Role};
-use crate::settings::{FieldInfo, Training};
+use crate::settings::{FieldInfo, FieldRange, Training};
 use crate::source::SourceMap;
 
 /// The first bytes of a file that holds an artifact; the last is the version of its form.
@@ -36,6 +36,8 @@ pub struct Artifact {
     pub training: Training,
     /// The data's fields.
     pub fields: Vec<FieldInfo>,
+    /// What the steps' reads ask of the integers of the data, for whoever reads the data to hold them to.
+    pub ranges: Vec<FieldRange>,
     /// Trained tensors with their first values, in declaration order.
     pub params: Vec<Param>,
     /// The other tensors that live from step to step.

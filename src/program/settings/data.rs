@@ -122,7 +122,7 @@ impl FieldInfo {
 }
 
 /// What a read at the values of a field asks of the data: whole numbers from `low` to `high`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FieldRange {
     /// The field.
     pub field: String,

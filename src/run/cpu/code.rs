@@ -10,6 +10,8 @@ use crate::machine::Level;
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Code {
+    /// The version and the system whose calling convention it has: [`Code::FORM`] of whoever made it.
+    pub form: String,
     /// What it was made from, see [`Program::fingerprint`](crate::kernel::Program::fingerprint).
     pub program: String,
     /// The instruction set.
@@ -31,4 +33,11 @@ pub struct Code {
 impl Code {
     /// The most that any function asks for.
     pub const ALIGNMENT: usize = 64;
+
+    /// What code must have been made for, so that it fits this version's [`Context`](super::context::Context) and this system.
+    pub const FORM: &str = if cfg!(windows) {
+        concat!(env!("CARGO_PKG_VERSION"), " windows")
+    } else {
+        concat!(env!("CARGO_PKG_VERSION"), " system-v")
+    };
 }

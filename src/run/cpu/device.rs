@@ -30,7 +30,7 @@ impl Cpu {
     /// No memory at all.
     ///
     /// # Safety
-    /// `compile` gives code that was made for the program that it is given, by this version.
+    /// Programs are those of the compiler, read back at most, and `compile` gives what it made for them.
     pub unsafe fn new(level: Level, threads: usize, compile: Compile) -> Result<Self, DeviceError> {
         let arena = Arena::with_bytes(0).map_err(|error| DeviceError(error.to_string()))?;
         Ok(Self { level, compile, arena, pool: Pool::new(threads), executables: Vec::new() })
@@ -62,6 +62,9 @@ impl Device for Cpu {
     fn load(&mut self, program: &Program) -> Result<Loaded, DeviceError> {
         let failed = |error: &dyn std::fmt::Display| DeviceError(error.to_string());
         let code = (self.compile)(program)?;
+        if code.level != self.level {
+            return Err(DeviceError(format!("the machine code is for {}, not for {}", code.level, self.level)));
+        }
         // SAFETY: the code is this program's, as whoever made the device has promised.
         let executable = unsafe { Executable::load(program, &code) }?;
         let scratch = executable.scratch_bytes(self.pool.threads());

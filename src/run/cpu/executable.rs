@@ -47,16 +47,22 @@ impl Executable {
     /// Where the machine lacks the level or memory, or the code is another program's.
     ///
     /// # Safety
-    /// The code was made by this version, and nobody has changed it since.
+    /// The program is one that [`verify`](crate::kernel::verify::verify) accepts, as those of the compiler are. The code is what
+    /// the compiler made for it, and nobody has changed it since.
     pub unsafe fn load(program: &Program, code: &Code) -> Result<Executable, DeviceError> {
         let level = code.level;
         if !level.runs_code() {
             return Err(DeviceError(format!("this machine has no {level} instructions")));
         }
+        if code.form != Code::FORM {
+            return Err(DeviceError(format!("the machine code is of {}, not of {}", code.form, Code::FORM)));
+        }
         let mut cuts = code.cuts.iter();
-        let fits =
-            products(program).all(|(_, product, kept)| cuts.next().is_some_and(|cut| cut.is_of(product, kept, level)));
-        if !fits || cuts.next().is_some() || code.program != program.fingerprint() || code.step >= code.bytes.len() {
+        let mut cut_fits = |product, kept| cuts.next().is_some_and(|cut| cut.is_of(product, kept, level));
+        let fits = code.program == program.fingerprint()
+            && code.step < code.bytes.len()
+            && products(program).all(|(_, product, kept)| cut_fits(product, kept));
+        if !fits || cuts.next().is_some() {
             return Err(DeviceError("the machine code is not this program's".to_string()));
         }
         let mut cuts = code.cuts.iter();
