@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use ansatz::artifact::{Artifact, Purpose};
 use ansatz::cpu::Lowering;
@@ -16,6 +17,7 @@ use ansatz::runtime::train;
 use ansatz::runtime::trainer::{Extent, Trainer};
 use ansatz::workspace;
 
+use crate::indices::{DATA as TOKENS, model as model_of_tokens, table};
 use crate::train::{MODEL, succeed};
 
 /// The artifact of a file's run with settings as bytes.
@@ -32,31 +34,38 @@ fn artifact(path: &Path, settings: &[(String, String)]) -> Vec<u8> {
 }
 
 /// The example that trains from bytes, as it stands: a filtered `cargo test` does not build examples.
-fn program() -> PathBuf {
-    let build = ["build", "--quiet", "--locked", "--example", "train"];
-    let mut cargo = Command::new(env!("CARGO"));
-    let built = cargo.args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts");
-    assert!(built.success());
-    let tests = std::env::current_exe().expect("a test's own path");
-    let target = tests.ancestors().nth(3).expect("target, the profile, deps");
-    target.join("debug/examples/train").with_extension(std::env::consts::EXE_EXTENSION)
+fn program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let tests = std::env::current_exe().expect("a test's own path");
+        let target = tests.ancestors().nth(3).expect("target, the profile, deps");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--locked", "--example", "train", "--target-dir"]).arg(target);
+        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts").success());
+        target.join("debug/examples/train").with_extension(std::env::consts::EXE_EXTENSION)
+    })
 }
 
-/// All tensors after a run from bytes in a process that links no compiler, by name.
-fn trained(folder: &Path, artifact: &[u8], level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
-    let program = program();
+/// A run from bytes in a process that links no compiler: all tensors by name, or what it says.
+fn run(folder: &Path, artifact: &[u8], level: Level, threads: usize) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let [file, output] = ["run.bin", "tensors.bin"].map(|name| folder.join(name));
     let options = Options { level, profile: false, tuning: Default::default() };
     let run = Artifact::from_bytes(artifact).expect("an artifact");
     let codes: Result<Vec<_>, _> = run.steps.values().map(|step| code::compile(&step.program, &options)).collect();
     let bytes = postcard::to_stdvec(&(artifact, codes.expect("the steps compile"))).expect("plain data");
     std::fs::write(&file, bytes).expect("written");
-    let threads = threads.to_string();
-    let mut command = Command::new(program);
-    command.arg(&file).args([level.name(), &threads]).arg(&output).env_clear().current_dir("/");
+    let mut command = Command::new(program());
+    command.arg(&file).args([level.name(), &threads.to_string()]).arg(&output).env_clear().current_dir("/");
     let ended = command.output().expect("the program starts");
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    postcard::from_bytes(&std::fs::read(output).expect("what it wrote")).expect("tensors")
+    if !ended.status.success() {
+        return Err(String::from_utf8_lossy(&ended.stderr).into_owned());
+    }
+    Ok(postcard::from_bytes(&std::fs::read(output).expect("what it wrote")).expect("tensors"))
+}
+
+/// As [`run`], of a run that succeeds.
+fn trained(folder: &Path, artifact: &[u8], level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
+    run(folder, artifact, level, threads).unwrap_or_else(|words| panic!("{words}"))
 }
 
 /// The same as `ansatz train` in a process of its own writes it.
@@ -100,6 +109,21 @@ fn artifacts_of_shipped_models_train_to_the_bits_of_the_command() {
             }
         }
     }
+}
+
+#[test]
+fn a_run_from_bytes_holds_the_data_to_the_reads_of_its_model() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let table = |token: i64| std::fs::write(folder.path().join("d.csv"), table(token, 1)).expect("written");
+    let file = folder.path().join("m.ansatz");
+    std::fs::write(&file, model_of_tokens(TOKENS, "cross_entropy(label)", "accuracy")).expect("written");
+    table(9);
+    let bytes = artifact(&file, &[]);
+    let level = machine::detect();
+    assert!(run(folder.path(), &bytes, level, 1).is_ok());
+    table(10);
+    let words = run(folder.path(), &bytes, level, 1).expect_err("a token outside the table");
+    assert!(words.contains("`ids` is 10, but the model reads at 0 to 9"), "{words}");
 }
 
 /// Loss and metrics of the test split, and the outputs of its first samples.

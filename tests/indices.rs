@@ -8,14 +8,14 @@ fn ansatz(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 /// A table of two tokens and a label; the third record holds what is asked for.
-fn table(token: i64, label: i64) -> String {
+pub fn table(token: i64, label: i64) -> String {
     format!("a,b,label\n1,2,0\n9,0,2\n3,{token},{label}\n4,4,1\n")
 }
 
-const DATA: &str = "  source = csv(\"d.csv\")\n  ids: i32[2] = columns(\"a\", \"b\")\n  label: i32\n";
+pub const DATA: &str = "  source = csv(\"d.csv\")\n  ids: i32[2] = columns(\"a\", \"b\")\n  label: i32\n";
 
 /// A classifier of two of ten tokens into three classes.
-fn model(data: &str, loss: &str, metrics: &str) -> String {
+pub fn model(data: &str, loss: &str, metrics: &str) -> String {
     format!(
         "model M {{\n  input ids: i32[N, 2]\n  return ids -> e: Embedding(10, 4) -> flatten -> fc: Linear(3)\n}}\n\
          data d {{\n{data}}}\n\

@@ -23,8 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let artifact = Artifact::from_bytes(&artifact)?;
     let level = Level::parse(level).ok_or("no such level")?;
     let threads = threads.parse()?;
-    let dataset = data::open(&artifact.training.data, artifact.training.seed).map_err(|error| format!("{error:?}"))?;
-    dataset.hold(&artifact.training.data, &artifact.ranges).map_err(|error| format!("{error:?}"))?;
+    let dataset = data::open(&artifact.training.data, artifact.training.seed)?;
+    dataset.hold(&artifact.training.data, &artifact.ranges)?;
     let extent = Extent::of(&artifact.training, dataset.train.len());
     let plan = Plan::training(artifact.training.batch, artifact.training.seed);
     // SAFETY: whoever starts this program vouches for the file.

@@ -165,8 +165,14 @@ fn every_level_is_made_on_every_machine_and_what_cannot_run_is_refused() {
         miscut.cuts[0].row_blocks = 1000;
         let mut cut_off = code.clone();
         cut_off.bytes.truncate(code.step);
-        for wrong in [uncut, miscut, cut_off] {
+        let mut moved = case.program.clone();
+        moved.buffers[2].offset += 64;
+        moved.arena_bytes += 64;
+        let of_another = code::compile(&moved, &options).expect("it compiles");
+        for wrong in [uncut, miscut, cut_off, of_another] {
             assert!(load(&wrong).is_some_and(|words| words.contains("not this program's")), "{level}");
         }
+        let older = crate::cpu::run::Code { form: "0.0.9 system-v".to_string(), ..code };
+        assert!(load(&older).is_some_and(|words| words.contains("of 0.0.9 system-v, not of")), "{level}");
     }
 }
