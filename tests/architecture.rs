@@ -20,7 +20,7 @@ const CODE_ROOM: &str = "cpu/code/";
 
 /// The crates that execute runs, a folder of `src` each, and what none of them may link.
 const CRATES: [&str; 3] = ["program", "compute", "run"];
-const COMPILER_CRATES: [&str; 4] = ["cranelift", "pest", "clap", "ansatz"];
+const COMPILER_CRATES: [&str; 3] = ["pest", "clap", "ansatz"];
 
 /// Crates whose build scripts call a C compiler, and why they stay.
 const C_CRATES: &[(&str, &str)] = &[
@@ -94,20 +94,10 @@ fn stages() -> Vec<String> {
     order.trim_end_matches('.').split(['<', ',']).map(|stage| stage.trim().to_string()).collect()
 }
 
-/// Words after each `crate::` in a line of code, `crate::{a, b::c}` included.
-fn imported(line: &str) -> Vec<String> {
-    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let mut found = Vec::new();
-    for (at, _) in line.match_indices("crate::") {
-        let rest = &line[at + "crate::".len()..];
-        match rest.strip_prefix('{') {
-            Some(group) => {
-                found.extend(group.split('}').next().unwrap_or_default().split(',').map(|one| word(one.trim())))
-            }
-            None => found.push(word(rest)),
-        }
-    }
-    found
+/// The stages that a file names.
+fn imported(source: &Source) -> BTreeSet<String> {
+    let stage = |path: Vec<String>| path.into_iter().find(|part| !CRATES.contains(&part.as_str()));
+    named_modules(source).into_iter().filter_map(stage).collect()
 }
 
 #[test]
@@ -120,13 +110,8 @@ fn modules_import_only_earlier_stages() {
             continue;
         }
         let own = rank(&source.module).unwrap_or_else(|| panic!("{} is no stage of {stages:?}", source.module));
-        for (number, line) in source.lines.iter().enumerate() {
-            for used in imported(code(line)) {
-                if rank(&used).is_some_and(|used| used > own) {
-                    wrong.push(format!("src/{}:{}: {} imports {used}", source.path, number + 1, source.module));
-                }
-            }
-        }
+        let later = imported(&source).into_iter().filter(|used| rank(used).is_some_and(|used| used > own));
+        wrong.extend(later.map(|used| format!("src/{}: {} imports {used}", source.path, source.module)));
     }
     assert!(wrong.is_empty(), "imports point towards earlier stages only:\n{}", wrong.join("\n"));
 }
@@ -213,15 +198,20 @@ fn named_modules(source: &Source) -> Vec<Vec<String>> {
     let code: Vec<&str> = source.lines.iter().map(|line| code(line)).collect();
     let (code, own) = (code.join(" "), module_path(&source.path));
     let begins = |at: usize| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
-    let starts = ["crate::", "super::"].into_iter().flat_map(|word| code.match_indices(word));
+    let crates = CRATES.map(|name| format!("ansatz_{name}::"));
+    let words = ["crate::", "super::"].into_iter().chain(crates.iter().map(String::as_str));
+    let starts = words.flat_map(|word| code.match_indices(word));
     let paths = starts.filter(|(at, _)| begins(*at)).flat_map(|(at, _)| written_out(&code[at..]));
     let resolved = paths.map(|path| {
         let parts: Vec<&str> = path.split("::").collect();
         let up = parts.iter().take_while(|part| **part == "super").count();
         let crate_folder = usize::from(CRATES.contains(&own[0].as_str()));
-        let base = if up == 0 { &own[..crate_folder] } else { &own[..own.len().saturating_sub(up)] };
-        let below = parts[up.max(1)..].iter().map(|part| part.to_string());
-        base.iter().cloned().chain(below).collect()
+        let base = match parts[0].strip_prefix("ansatz_") {
+            Some(name) => vec![name.to_string()],
+            None if up == 0 => own[..crate_folder].to_vec(),
+            None => own[..own.len().saturating_sub(up)].to_vec(),
+        };
+        base.into_iter().chain(parts[up.max(1)..].iter().map(|part| part.to_string())).collect()
     });
     resolved.collect()
 }
@@ -258,7 +248,7 @@ fn reached<'r>(room: &'r BTreeMap<String, BTreeSet<String>>, from: &'r str) -> B
 }
 
 #[test]
-fn modules_of_a_room_import_one_another_in_no_circle() {
+fn siblings_of_a_room_import_one_another_in_no_circle() {
     let rooms = imports_of_rooms();
     let mut circles: BTreeSet<(&str, Vec<&str>)> = BTreeSet::new();
     for (name, room) in &rooms {
@@ -307,11 +297,9 @@ fn a_run_needs_neither_compiler_nor_back_end_and_a_compiler_no_run() {
     apart.extend(COMPILERS.map(|compiler| (compiler, with(&RUNNERS[1..], &["cpu"]))));
     for source in sources() {
         let Some((_, others)) = apart.iter().find(|(module, _)| *module == source.module) else { continue };
-        for (number, line) in source.lines.iter().enumerate() {
-            let named = imported(code(line));
-            let wrong = named.iter().any(|named| others.contains(&named.as_str()));
-            assert!(!wrong, "src/{}:{}: {line}", source.path, number + 1);
-        }
+        let named: Vec<String> =
+            imported(&source).into_iter().filter(|named| others.contains(&named.as_str())).collect();
+        assert!(named.is_empty(), "src/{} names {named:?}", source.path);
     }
 }
 
@@ -360,10 +348,11 @@ fn what_executes_runs_links_neither_parser_nor_code_generator() {
     let mut linked: Vec<&str> = Vec::new();
     let mut todo = vec!["ansatz-run"];
     while let Some(name) = todo.pop() {
-        let package = packages.iter().find(|(known, _)| known == name).expect("a used package is listed");
         if !linked.contains(&name) {
             linked.push(name);
-            todo.extend(package.1.iter().map(String::as_str));
+            // There may be several versions.
+            let versions = packages.iter().filter(|(known, _)| known == name);
+            todo.extend(versions.flat_map(|(_, used)| used.iter().map(String::as_str)));
         }
     }
     for name in CRATES {

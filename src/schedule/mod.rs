@@ -25,7 +25,7 @@ mod factors;
 mod form;
 mod inline;
 mod lower;
-pub mod memory;
+pub(crate) mod memory;
 mod merge;
 mod order;
 mod pieces;

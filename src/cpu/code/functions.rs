@@ -225,6 +225,7 @@ impl Worker {
 
 fn compile(context: &mut Context, isa: &OwnedTargetIsa) -> Result<Compiled, String> {
     let code = context.compile(&**isa, &mut ControlPlane::default()).map_err(|error| format!("{:?}", error.inner))?;
+    assert!(code.buffer.alignment as usize <= Code::ALIGNMENT, "constants are aligned as the functions are");
     let (bytes, relocations) = (code.code_buffer().to_vec(), code.buffer.relocs().to_vec());
     let names = context.func.params.user_named_funcs();
     let call = |relocation: &cranelift_codegen::FinalizedMachReloc| match (relocation.kind, &relocation.target) {

@@ -9,6 +9,8 @@
 //! each thread takes its share of a kernel's points, small kernels stay on thread 0, and the threads meet only between
 //! kernels that touch the same bytes.
 
+#![allow(unsafe_code)]
+
 mod calls;
 mod emit;
 mod expr;

@@ -152,7 +152,7 @@ impl Trainer {
         self.full_steps
     }
 
-    /// Nanoseconds spent in each kernel of [`Trainer::program`] so far, if [`Settings::profile`].
+    /// Nanoseconds spent in each kernel of [`Trainer::program`] so far, if the device was asked to.
     pub fn profile(&self) -> Vec<u64> {
         self.device.profile(self.loaded[&(Purpose::Train, self.training().batch)])
     }
