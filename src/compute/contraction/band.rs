@@ -3,6 +3,8 @@
 //! Input: a product's [`kernel::Product::bands`] and its loops by role. Output: for rows and columns of C, a range of k.
 //! Invariant: every summand outside the range may be left out; the range follows from the bands and the tile's place.
 
+use std::ops::Range;
+
 use crate::kernel::Linear;
 
 /// A loop after orientation.
@@ -14,7 +16,6 @@ pub struct Loop {
     /// Its number among the product's m, n and k loops; none for a loop of the batch.
     pub number: Option<usize>,
 }
-use std::ops::Range;
 
 /// The bands that the axes of a product can follow.
 #[derive(Debug, Default)]
