@@ -2,7 +2,7 @@
 //!
 //! Input: a strip. Output: the function of each element. Invariants: an element's result depends on its value and the
 //! level alone, not on its position; a level's results stay within the errors of [`VectorFunction::max_error`]; where a
-//! finite argument gives an infinity or NaN, the thread's [`super::float_mode`] notices.
+//! finite argument gives an infinity or NaN, the thread's [`float_mode`](crate::machine::float_mode) notices.
 //! Denormal arguments and results may be taken for zero, as the calling thread's flush mode asks.
 #![allow(unsafe_op_in_unsafe_fn)]
 

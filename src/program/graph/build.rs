@@ -1,7 +1,7 @@
 //! Checked constructors: every value of a graph is made here or by [`Graph::push`].
 //!
 //! Input: ops, arguments and what cannot be inferred. Output: a [`ValueId`] with inferred shape and type.
-//! Invariant: a value that leaves this file passes [`super::verify`]; a failure is a compiler bug and panics,
+//! Invariant: a value that leaves this file passes [`mod@super::verify`]; a failure is a compiler bug and panics,
 //! since `model` establishes shapes and types before it builds.
 
 use super::{

@@ -1,7 +1,7 @@
 //! The tensor graph: static single assignment in an arena, a source span on every value.
 //!
 //! Input: built by `model` through [`build`]; rewritten by `grad` and `passes`. Output: read by `schedule`.
-//! Invariant (checked by [`verify`]): arguments precede their users; shapes and types follow the rules in [`op`].
+//! Invariant (checked by [`mod@verify`]): arguments precede their users; shapes and types follow the rules in [`op`].
 //!
 //! A graph describes one step: it reads inputs, parameters, states and host scalars, gives named outputs,
 //! and lists updates that happen together after every output is known.

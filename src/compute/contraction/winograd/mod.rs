@@ -1,6 +1,6 @@
 //! Products over two windows of three by minimal filtering: convolutions, their input gradients and weight gradients.
 //!
-//! Input: a [`Winograd`] with its buffers' places. Output: a plan that is run part by part, by any threads. Invariants:
+//! Input: a [`kernel::Winograd`] with its buffers' places. Output: a plan that is run part by part, by any threads. Invariants:
 //! as for [`super::product`]: parts, and the order of sums within an element, follow from sizes and strides alone.
 //!
 //! A part transforms a block of tiles to points, multiplies point by point with [`ProductPlan`], and transforms back, all in
