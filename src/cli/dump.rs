@@ -1,25 +1,20 @@
 //! `ansatz dump`: what a stage of the compiler made.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 
 use super::outline::Outline;
-use super::session;
+use super::session::ModelFile;
 use super::{Failure, open};
 use crate::kernel::{Persistent, Program};
 use crate::{cpu, graph, model, pipeline, schedule, syntax};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The model file
-    file: PathBuf,
     /// The stage
     #[arg(long, value_enum)]
     stage: Stage,
-    /// Override a setting, such as `train.batch=64`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
-    set: Vec<(String, String)>,
+    #[command(flatten)]
+    model: ModelFile,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     if arguments.stage == Stage::Ast {
         return ast(arguments);
     }
-    let outline = Outline::open(&arguments.file, &arguments.set)?;
+    let outline = Outline::open(&arguments.model)?;
     let (training, fields, sources) = (&outline.training, &outline.fields, outline.sources());
     if arguments.stage == Stage::Model {
         println!("{:#?}", training.settings);
@@ -91,9 +86,9 @@ fn machine(
 }
 
 fn ast(arguments: &Arguments) -> super::Outcome {
-    let text = open::text(&arguments.file)?;
+    let text = open::text(&arguments.model.file)?;
     let mut sources = crate::source::SourceMap::default();
-    let file = sources.add(arguments.file.display().to_string(), text.clone());
+    let file = sources.add(arguments.model.file.display().to_string(), text.clone());
     let (tree, diagnostics) = syntax::parse(file, &text);
     println!("{}", serde_json::to_string_pretty(&tree)?);
     open::report(&diagnostics, &sources)

@@ -42,8 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let session = trained.session(&arguments.file, &arguments.set)?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
     let mut trainer = trained.give(session.evaluator(split, &arguments.machine)?)?;
-    let figures =
-        train::evaluate(&mut trainer, split, session.training.settings.batch).map_err(session::loop_failure)?;
+    let figures = train::evaluate(&mut trainer, split, session.training.settings.batch)?;
     if !figures.loss.is_finite() {
         return Err(Failure::Problem(format!("the loss is not finite, though the weights are; {NOT_A_NUMBER}")));
     }
@@ -100,7 +99,7 @@ fn confusion(session: &Session, trainer: &mut Trainer, split: &Arc<Split>) -> Re
     let mut confusion = None;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
-        let outputs = trainer.predict(&batch).map_err(session::trainer_failure)?;
+        let outputs = trainer.predict(&batch)?;
         let Some(classes) = answers.classes(&outputs) else { return Ok(None) };
         let counts = confusion.get_or_insert_with(|| Confusion::new(answers.words(classes)));
         let length = target.elements();

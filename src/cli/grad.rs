@@ -1,26 +1,21 @@
 //! `ansatz grad`: the derivative of a training step as model text.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::open;
 use super::outline::Outline;
-use super::session;
+use super::session::ModelFile;
 use crate::graph::OutputName;
 use crate::{model, passes, pipeline};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The model file
-    file: PathBuf,
-    /// Override a setting, such as `train.batch=64`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
-    set: Vec<(String, String)>,
+    #[command(flatten)]
+    model: ModelFile,
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let outline = Outline::open(&arguments.file, &arguments.set)?;
+    let outline = Outline::open(&arguments.model)?;
     let training = &outline.training;
     let forward = model::forward(training, training.settings.batch, model::Mode::Train, &outline.fields);
     let forward = open::unwrap(forward, outline.sources())?;

@@ -52,8 +52,8 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 
 use crate::cpu::code::CodegenError;
-use crate::runtime::checkpoint::CheckpointError;
-use crate::runtime::folder::NamedError;
+use crate::diagnostics::Refusal;
+use crate::runtime::train::LoopError;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 findings in your files, 2 could not run. A training that a signal ends \
     has saved its last step and ends with 130 (Ctrl-C), 143 (SIGTERM) or 129 (the terminal closed).";
@@ -126,8 +126,7 @@ impl Failure {
 /// [`Failure::at`].
 trait SaysWhere: std::error::Error {}
 
-impl SaysWhere for NamedError {}
-impl SaysWhere for CheckpointError {}
+impl SaysWhere for Refusal {}
 impl SaysWhere for CodegenError {}
 /// Of values that are written to memory.
 impl SaysWhere for serde_json::Error {}
@@ -135,6 +134,15 @@ impl SaysWhere for serde_json::Error {}
 impl<E: SaysWhere> From<E> for Failure {
     fn from(error: E) -> Self {
         Failure::Problem(error.to_string())
+    }
+}
+
+impl From<LoopError> for Failure {
+    fn from(error: LoopError) -> Self {
+        match error {
+            LoopError::Problem(words) => Failure::Problem(words),
+            LoopError::Diverged { step, what, .. } => Failure::Problem(format!("{what} is not finite at step {step}")),
+        }
     }
 }
 

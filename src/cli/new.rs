@@ -22,7 +22,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     if path.exists() {
         return Err(Failure::Problem(format!("{} exists already; choose another name", path.display())));
     }
-    std::fs::write(&path, TEMPLATE).map_err(|error| Failure::Problem(format!("{}: {error}", path.display())))?;
+    std::fs::write(&path, TEMPLATE).map_err(Failure::at(&path))?;
     println!("wrote {}", open::shown(&path));
     println!("next: ansatz train {}", open::shown(&path));
     Ok(())

@@ -3,12 +3,11 @@
 //! Input: a path and settings of the command line. Output: an [`Outline`]. Invariant: no file of the data is opened; only
 //! the number of samples is unknown.
 
-use std::path::Path;
-
+use super::session::{self, ModelFile};
 use super::{Failure, open};
 use crate::cpu::Lowering;
 use crate::kernel::{Persistent, Program};
-use crate::model::{self, Resolved};
+use crate::model::Resolved;
 use crate::pipeline;
 use crate::runtime::data;
 use crate::schedule;
@@ -25,11 +24,9 @@ pub(super) struct Outline {
 
 impl Outline {
     /// Reads the file and its `train` item.
-    pub(super) fn open(path: &Path, overrides: &[(String, String)]) -> Result<Self, Failure> {
-        let (mut project, file) = open::project(path)?;
-        project.add_settings(overrides);
-        let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
-        let fields = open::unwrap(data::fields(&training.settings.data), &project.sources)?;
+    pub(super) fn open(model: &ModelFile) -> Result<Self, Failure> {
+        let training = session::training(&model.file, &model.set)?;
+        let fields = open::unwrap(data::fields(&training.settings.data), &training.project.sources)?;
         Ok(Self { training, fields })
     }
 

@@ -1,22 +1,17 @@
 //! `ansatz plan`: kernels and memory map of a training step.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::outline::Outline;
-use super::session::{self, Machine};
+use super::session::{Machine, ModelFile};
 use super::{Failure, roofline};
 use crate::machine::limits::Limits;
 use crate::schedule;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The model file
-    file: PathBuf,
-    /// Override a setting, such as `train.batch=64`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
-    set: Vec<(String, String)>,
+    #[command(flatten)]
+    model: ModelFile,
     /// Plan inference instead of training
     #[arg(long)]
     inference: bool,
@@ -28,7 +23,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let outline = Outline::open(&arguments.file, &arguments.set)?;
+    let outline = Outline::open(&arguments.model)?;
     let program = outline.program(arguments.inference)?;
     let report = schedule::report(&program, outline.sources());
     if arguments.roofline {

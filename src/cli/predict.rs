@@ -1,7 +1,7 @@
 //! `ansatz predict`: what trained weights say of samples.
 
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         Some(_) => &session.dataset.train,
     };
     let out: Box<dyn Write> = match &arguments.output {
-        Some(path) => Box::new(create(path)?),
+        Some(path) => Box::new(std::fs::File::create(path).map_err(Failure::at(path))?),
         None => Box::new(std::io::stdout().lock()),
     };
     let mut rows = Rows::new(arguments.format, BufWriter::new(out));
@@ -77,10 +77,6 @@ fn whole(written: std::io::Result<()>) -> Result<bool, Failure> {
     }
 }
 
-fn create(path: &Path) -> Result<std::fs::File, Failure> {
-    std::fs::File::create(path).map_err(|error| Failure::Problem(format!("{}: {error}", path.display())))
-}
-
 fn write<W: Write>(
     arguments: &Arguments,
     trained: Trained,
@@ -94,7 +90,7 @@ fn write<W: Write>(
     let mut sample = 0;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
-        let outputs = trainer.predict(&batch).map_err(session::trainer_failure)?;
+        let outputs = trainer.predict(&batch)?;
         for row in 0..batch.rows {
             let (name, place) = match split.place(sample) {
                 Place::Record(record) => ("row", Cell::Whole(record as u64)),

@@ -9,6 +9,14 @@ use crate::runtime::figures::{Epoch, Figures};
 use crate::runtime::train::Event;
 use crate::runtime::trainer::Extent;
 
+/// A bar over so many things on a terminal, nothing elsewhere.
+pub(super) fn bar(length: u64, template: &str) -> Option<ProgressBar> {
+    std::io::stderr().is_terminal().then(|| {
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(8));
+        bar.with_style(ProgressStyle::with_template(template).expect("the template is constant"))
+    })
+}
+
 /// Shows the events of a training on standard error, and the epochs on standard output.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
@@ -28,14 +36,11 @@ const LONG_SEARCH: u64 = 100;
 impl Progress {
     /// Progress from `done` steps to the end.
     pub(super) fn new(extent: Extent, done: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(extent.total_steps), ProgressDrawTarget::stderr_with_hz(8));
-            let template = "{bar:24} {pos}/{len}  {msg}  {eta} left";
-            bar.set_style(ProgressStyle::with_template(template).expect("the template is constant"));
+        let bar = bar(extent.total_steps, "{bar:24} {pos}/{len}  {msg}  {eta} left");
+        if let Some(bar) = &bar {
             bar.set_position(done);
             bar.reset_eta();
-            bar
-        });
+        }
         let now = Instant::now();
         Self { bar, extent, began: now, samples: 0, shown: now, first: true }
     }

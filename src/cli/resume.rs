@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::interrupt::Interrupt;
-use super::session::{self, Machine, Measures, Session};
+use super::session::{Machine, Measures, Session};
 use super::{Failure, train};
 use crate::runtime::folder::{Found, RunFolder};
 use crate::runtime::recipe::Recipe;
@@ -67,15 +67,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     }
     let log = arguments.log.as_deref().map(|path| StepLog::go_on(path, step)).transpose()?;
     let mut record = Record::open(folder, step)?;
-    let options = train::Options {
-        recipe,
-        log,
-        log_gradients: false,
-        no_shuffle: command.no_shuffle,
-        init: command.init.as_ref().map(|init| init.path.clone()),
-        stop_after: arguments.stop_after,
-    };
-    train::go(&session, &mut trainer, &mut record, options, &interrupt)
+    let options = train::Options { recipe, log, log_gradients: false, stop_after: arguments.stop_after };
+    train::go(&session, &mut trainer, &mut record, &command, options, &interrupt)
 }
 
 /// The newest checkpoint that is whole; none where none was saved yet.
@@ -118,13 +111,13 @@ fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: b
         );
     }
     let position = note.position.unwrap_or_default();
-    trainer.restore(&path, tensors, position).map_err(session::trainer_failure)
+    Ok(trainer.restore(&path, tensors, position)?)
 }
 
 /// A run that was killed before its first save begins again.
 fn begin(trainer: &mut Trainer, command: &Command) -> super::Outcome {
     let Some(init) = &command.init else { return Ok(()) };
-    trainer.load_weights(&init.path).map_err(session::trainer_failure)?;
+    trainer.load_weights(&init.path)?;
     if trainer.content() == init.content {
         return Ok(());
     }

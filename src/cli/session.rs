@@ -16,8 +16,7 @@ use crate::model::{self, Resolved};
 use crate::pipeline;
 use crate::runtime::data::{self, DataError, Dataset, Preparation, Split};
 use crate::runtime::recipe::Recipe;
-use crate::runtime::train::LoopError;
-use crate::runtime::trainer::{Extent, Trainer, TrainerError};
+use crate::runtime::trainer::{Extent, Trainer};
 use crate::source::SourceMap;
 
 /// Options about the machine; none of them changes results beyond rounding.
@@ -83,6 +82,23 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_string(), value))
 }
 
+/// A model file with settings in place of its own.
+#[derive(Debug, Args)]
+pub(super) struct ModelFile {
+    /// The model file
+    pub file: PathBuf,
+    /// Override a setting, such as `train.batch=64`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+/// The `train` item of a file, with these settings.
+pub(super) fn training(path: &Path, overrides: &[(String, String)]) -> Result<Resolved, Failure> {
+    let (mut project, file) = open::project(path)?;
+    project.add_settings(overrides);
+    open::unwrap(model::training(&project, file, overrides), &project.sources)
+}
+
 /// A model file with its data.
 pub(super) struct Session {
     /// The file as the user gave it.
@@ -116,9 +132,7 @@ impl Session {
         overrides: &[(String, String)],
         read: impl FnOnce(&Resolved) -> Result<Dataset, Failure>,
     ) -> Result<Self, Failure> {
-        let (mut project, file) = open::project(path)?;
-        project.add_settings(overrides);
-        let training = open::unwrap(model::training(&project, file, overrides), &project.sources)?;
+        let training = training(path, overrides)?;
         let dataset = read(&training)?;
         Ok(Self { path: path.to_path_buf(), training, dataset })
     }
@@ -179,7 +193,7 @@ impl Session {
         let tuning = Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default();
         let options = Options { level, profile: measures.profile, tuning };
         let device = code::device(options, threads).map_err(|error| Failure::Problem(error.to_string()))?;
-        Trainer::new(artifact, Box::new(device), self.extent(), threads, loaded).map_err(trainer_failure)
+        Ok(Trainer::new(artifact, Box::new(device), self.extent(), threads, loaded)?)
     }
 
     /// The training step for so many samples, opened up to see what is not finite.
@@ -219,18 +233,6 @@ impl Session {
 /// The numbers of samples in the batches of a split.
 fn rows_of(split: &Split, batch: usize) -> impl Iterator<Item = usize> {
     [batch.min(split.len()), split.len() % batch].into_iter().filter(|rows| *rows > 0)
-}
-
-pub(super) fn trainer_failure(error: TrainerError) -> Failure {
-    Failure::Problem(error.to_string())
-}
-
-pub(super) fn loop_failure(error: LoopError) -> Failure {
-    match error {
-        LoopError::Trainer(error) => trainer_failure(error),
-        LoopError::Problem(words) => Failure::Problem(words),
-        LoopError::Diverged { step, what, .. } => Failure::Problem(format!("{what} is not finite at step {step}")),
-    }
 }
 
 pub(super) fn data_failure(training: &Resolved) -> impl Fn(DataError) -> Failure {

@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let mut trainer = session.trainer(&arguments.machine, measures)?;
     let mut init = None;
     if let Some(weights) = &arguments.init {
-        trainer.load_weights(weights).map_err(session::trainer_failure)?;
+        trainer.load_weights(weights)?;
         init = Some(Init { path: record::absolute(weights)?, content: trainer.content() });
     }
     let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
@@ -83,15 +83,8 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let command = Command::new(&arguments.file, &folder.path, overrides, arguments.no_shuffle, init)?;
     let log = arguments.log.as_deref().map(StepLog::create).transpose()?;
     let mut record = Record::create(folder, &command)?;
-    let options = Options {
-        recipe,
-        log,
-        log_gradients: arguments.log_grads,
-        no_shuffle: command.no_shuffle,
-        init: command.init.as_ref().map(|init| init.path.clone()),
-        stop_after: arguments.stop_after,
-    };
-    go(&session, &mut trainer, &mut record, options, &interrupt)?;
+    let options = Options { recipe, log, log_gradients: arguments.log_grads, stop_after: arguments.stop_after };
+    go(&session, &mut trainer, &mut record, &command, options, &interrupt)?;
     if arguments.profile {
         let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
         print!("{}", profile(&session, &trainer, &limits));
@@ -158,10 +151,6 @@ pub(super) struct Options {
     pub log: Option<StepLog>,
     /// Gradient norms in the log.
     pub log_gradients: bool,
-    /// Samples in their order.
-    pub no_shuffle: bool,
-    /// The weights that the run began from, if not from first values.
-    pub init: Option<PathBuf>,
     /// Stop when this many steps are done.
     pub stop_after: Option<u64>,
 }
@@ -171,6 +160,7 @@ pub(super) fn go(
     session: &Session,
     trainer: &mut Trainer,
     record: &mut Record,
+    command: &Command,
     options: Options,
     interrupt: &Interrupt,
 ) -> super::Outcome {
@@ -185,11 +175,10 @@ pub(super) fn go(
             position: None,
         },
         record,
-        title: session.training.settings.model.clone(),
         log: options.log,
         log_gradients: options.log_gradients,
-        no_shuffle: options.no_shuffle,
-        init: options.init,
+        no_shuffle: command.no_shuffle,
+        init: command.init.as_ref().map(|init| init.path.clone()),
         watched: &|rows, persistent| session.watched(rows, persistent),
         stop: interrupt.flag(),
         stop_after: options.stop_after,
@@ -204,11 +193,10 @@ pub(super) fn go(
             println!("go on with: ansatz resume {}", folder.display());
             interrupt.code().map_or(Ok(()), |code| Err(Failure::Signal(code)))
         }
-        Err(LoopError::Trainer(error)) => Err(session::trainer_failure(error)),
-        Err(LoopError::Problem(words)) => Err(Failure::Problem(words)),
         Err(LoopError::Diverged { step, what, origin }) => {
             Err(diverged(session, &folder, &format!("{what} is not finite at step {step}"), origin.as_ref()))
         }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -254,8 +242,7 @@ fn finish(session: &Session, trainer: &mut Trainer, folder: &Path, weights: &Wei
         }
     }
     if let Some((name, split)) = train::final_split(&session.dataset) {
-        let figures = train::evaluate(trainer, split, session.training.settings.batch);
-        let figures = figures.map_err(session::loop_failure)?;
+        let figures = train::evaluate(trainer, split, session.training.settings.batch)?;
         println!("{name}: {}", super::progress::figures(&figures));
     }
     let weights = folder.join("weights.safetensors");

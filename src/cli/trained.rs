@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use super::session::{self, Session, data_failure};
+use super::session::{Session, data_failure};
 use crate::model;
 use crate::runtime::checkpoint::{self, Note, Tensor};
 use crate::runtime::data::{self, DataError, Preparation};
@@ -103,7 +103,7 @@ impl Trained {
 
     /// Gives a trainer these weights.
     pub(super) fn give(self, mut trainer: Trainer) -> Result<Trainer, Failure> {
-        trainer.take_weights(&self.path, self.tensors).map_err(session::trainer_failure)?;
+        trainer.take_weights(&self.path, self.tensors)?;
         Ok(trainer)
     }
 }

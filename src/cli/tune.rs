@@ -1,15 +1,12 @@
 //! `ansatz tune`: measures how to cut the products of a training step and of inference, for later runs on this machine.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
-
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::Failure;
 use super::outline::Outline;
-use super::session::{self, Machine};
+use super::session::{Machine, ModelFile};
 use super::tuning::Cache;
+use super::{Failure, progress};
 use crate::contraction::tuning;
 use crate::cpu;
 use crate::kernel::{Product, Program};
@@ -17,11 +14,8 @@ use crate::machine::pool::Pool;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The model file
-    file: PathBuf,
-    /// Override a setting, such as `train.batch=64`
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
-    set: Vec<(String, String)>,
+    #[command(flatten)]
+    model: ModelFile,
     /// Measure again what has been measured before
     #[arg(long)]
     again: bool,
@@ -30,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
-    let outline = Outline::open(&arguments.file, &arguments.set)?;
+    let outline = Outline::open(&arguments.model)?;
     let (level, threads) = (arguments.machine.level()?, arguments.machine.threads());
     let cache = Cache::of_user()
         .ok_or_else(|| Failure::Problem("no folder for measurements: set ANSATZ_CACHE to one".to_string()))?;
@@ -46,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         }
     }
     let pool = Pool::new(threads);
-    let bar = bar(todo.len());
+    let bar = progress::bar(todo.len() as u64, "{bar:24} {pos}/{len}  {msg}").unwrap_or_else(ProgressBar::hidden);
     println!("{:>12}  {:>12}  {:<16}  kernel", "estimate ms", "measured ms", "cut");
     let mut measured = 0;
     for (program, kernel, product, kept) in &todo {
@@ -70,14 +64,4 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
 
 fn same_loops(a: &Product, b: &Product) -> bool {
     a.batch == b.batch && a.m == b.m && a.n == b.n && a.k == b.k && a.accumulate == b.accumulate && a.bands == b.bands
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn bar(products: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(products as u64), ProgressDrawTarget::stderr_with_hz(8));
-    bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}").expect("the template is constant"));
-    bar
 }
