@@ -12,15 +12,17 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::data::Preparation;
+use super::files::{self, half_to_f32, named};
+use super::memory;
 use super::recipe::Recipe;
-use super::{files, memory};
 use crate::artifact::checksum;
+use crate::diagnostics::Refusal;
 
 /// What a file says of itself beside its tensors. A file that we did not write has the default: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -103,36 +105,15 @@ pub struct Tensor<'a> {
     pub bytes: Cow<'a, [u8]>,
 }
 
-/// What can go wrong, with the file's name.
-#[derive(Debug)]
-pub struct CheckpointError {
-    /// The file.
-    pub path: PathBuf,
-    /// What happened.
-    pub problem: String,
-}
-
-impl std::fmt::Display for CheckpointError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.problem)
-    }
-}
-
-impl std::error::Error for CheckpointError {}
-
-fn error(path: &Path, problem: impl std::fmt::Display) -> CheckpointError {
-    CheckpointError { path: path.to_path_buf(), problem: problem.to_string() }
-}
-
 /// Writes tensors and what is to be known of them.
 ///
 /// # Errors
 /// Any failure to write; an older file of this name is then intact.
-pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>, note: &Note) -> Result<(), CheckpointError> {
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>, note: &Note) -> Result<(), Refusal> {
     // Four-byte floats before integers, names in order: as the safetensors library lays a file out.
     let (integers, floats): (Vec<_>, Vec<_>) = tensors.iter().partition(|(_, tensor)| tensor.integer);
     let ordered: Vec<(&String, &Tensor<'_>)> = floats.into_iter().chain(integers).collect();
-    let mut header = header(&ordered, note).map_err(|problem| error(path, problem))?;
+    let mut header = header(&ordered, note).map_err(|problem| named(path, &problem))?;
     let parts = ordered.iter().map(|(_, tensor)| tensor.bytes.as_ref());
     let digits = checksum(std::iter::once(header.as_slice()).chain(parts));
     header[DIGITS].copy_from_slice(digits.as_bytes());
@@ -140,7 +121,7 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>, note: &Note) ->
         file.write_all(&header)?;
         ordered.iter().try_for_each(|(_, tensor)| file.write_all(&tensor.bytes))
     });
-    written.map_err(|problem| error(path, problem))
+    written.map_err(|problem| named(path, &problem))
 }
 
 /// What precedes the tensors, with zeros for the checksum: the length of the description in eight bytes, and the
@@ -242,10 +223,10 @@ pub fn intended_name(temporary: &str) -> Option<&str> {
 ///
 /// # Errors
 /// A missing or damaged file, one of another version; element types other than f32, f16, bf16, f64, i32 and i64.
-pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor<'static>>, Note), CheckpointError> {
+pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor<'static>>, Note), Refusal> {
     let bytes = files::open(path).and_then(|file| files::read_all(file, memory::for_contents()));
-    let bytes = bytes.map_err(|problem| error(path, problem))?;
-    read(&bytes).map_err(|problem| error(path, problem))
+    let bytes = bytes.map_err(|problem| named(path, &problem))?;
+    read(&bytes).map_err(|problem| named(path, &problem))
 }
 
 /// The tensors and the note of a file's bytes, or what is wrong with them.
@@ -312,22 +293,10 @@ fn convert(view: &TensorView<'_>) -> Result<Tensor<'static>, String> {
     Ok(Tensor { sizes: view.shape().to_vec(), integer, bytes: bytes.into() })
 }
 
-/// IEEE 754 binary16 to binary32.
-fn half_to_f32(bits: u16) -> f32 {
-    let sign = if bits & 0x8000 != 0 { -1.0 } else { 1.0 };
-    let exponent = i32::from((bits >> 10) & 31);
-    let mantissa = f32::from(bits & 1023);
-    match (exponent, mantissa) {
-        (31, 0.0) => sign * f32::INFINITY,
-        (31, _) => f32::NAN,
-        (0, _) => sign * mantissa * 2f32.powi(-24),
-        _ => sign * (1.0 + mantissa / 1024.0) * 2f32.powi(exponent - 15),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     fn sample() -> (BTreeMap<String, Tensor<'static>>, Note) {
         let bytes = [1.5f32, -2.0, 3.25].iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -4,12 +4,14 @@
 //! Invariants: a place lies below its root and is not hidden, whatever links the folders hold; only regular files and folders are opened,
 //! so that opening neither waits nor acts on a device; nothing is read beyond a limit, which the error tells.
 //!
-//! Errors of this module say what is wrong with the file and leave its name to the caller.
+//! Errors of this module say what is wrong with the file and leave its name to the caller, who puts it before them by
+//! [`named`].
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use crate::diagnostics::Refusal;
 use crate::settings::{PathRefusal, below, is_hidden};
 use crate::source::bytes_text;
 
@@ -115,6 +117,24 @@ pub fn read_all(mut file: File, limit: u64) -> io::Result<Vec<u8>> {
     // The length is that of a moment ago, and 0 for files that the system makes up.
     file.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(too_long(limit)) } else { Ok(bytes) }
+}
+
+/// What is wrong with a file or a folder, behind its name.
+pub fn named(path: &Path, problem: &dyn std::fmt::Display) -> Refusal {
+    Refusal(format!("{}: {problem}", path.display()))
+}
+
+/// IEEE 754 binary16 to binary32.
+pub fn half_to_f32(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 != 0 { -1.0 } else { 1.0 };
+    let exponent = i32::from((bits >> 10) & 31);
+    let mantissa = f32::from(bits & 1023);
+    match (exponent, mantissa) {
+        (31, 0.0) => sign * f32::INFINITY,
+        (31, _) => f32::NAN,
+        (0, _) => sign * mantissa * 2f32.powi(-24),
+        _ => sign * (1.0 + mantissa / 1024.0) * 2f32.powi(exponent - 15),
+    }
 }
 
 fn too_long(limit: u64) -> io::Error {

@@ -11,7 +11,9 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{self, CheckpointError, Note, Tensor};
+use super::checkpoint::{self, Note, Tensor};
+use super::files::named;
+use crate::diagnostics::Refusal;
 
 /// A folder that no other process of ours uses.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn fresh(parent: &Path, stem: &str) -> Result<Self, NamedError> {
+    pub fn fresh(parent: &Path, stem: &str) -> Result<Self, Refusal> {
         std::fs::create_dir_all(parent).map_err(|error| named(parent, &error))?;
         let mut number = 1;
         loop {
@@ -56,17 +58,17 @@ impl RunFolder {
     ///
     /// # Errors
     /// Another process uses it, it holds tensors of another run, or it cannot be made.
-    pub fn for_new_run(path: &Path) -> Result<Self, NamedError> {
+    pub fn for_new_run(path: &Path) -> Result<Self, Refusal> {
         std::fs::create_dir_all(path).map_err(|error| named(path, &error))?;
         let folder = Self::lock(path)?;
         match folder.names()?.into_iter().find(|name| name.ends_with(".safetensors") && is_ours(name)) {
             Some(_) if path.join("run.json").exists() => {
                 let words = format!("{} holds a run; `ansatz resume {0}` goes on with it", path.display());
-                Err(NamedError(words))
+                Err(Refusal(words))
             }
             Some(name) => {
                 let words = format!("{} holds `{name}` of another run; choose another folder", path.display());
-                Err(NamedError(words))
+                Err(Refusal(words))
             }
             None => Ok(folder),
         }
@@ -76,12 +78,12 @@ impl RunFolder {
     ///
     /// # Errors
     /// Another process uses it, or it cannot be written.
-    pub fn of_run(path: &Path) -> Result<Self, NamedError> {
+    pub fn of_run(path: &Path) -> Result<Self, Refusal> {
         Self::lock(path)
     }
 
     /// Takes the folder for this process, and clears what killed processes left half written.
-    fn lock(path: &Path) -> Result<Self, NamedError> {
+    fn lock(path: &Path) -> Result<Self, Refusal> {
         let file = path.join(".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&file);
         let lock = lock.map_err(|error| named(&file, &error))?;
@@ -89,7 +91,7 @@ impl RunFolder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let words = format!("another process is using {}; wait for its end, or end it", path.display());
-                return Err(NamedError(words));
+                return Err(Refusal(words));
             }
             // Some network folders have no locks; a run there is still correct if it is alone.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
@@ -108,13 +110,13 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    fn names(&self) -> Result<Vec<String>, NamedError> {
+    fn names(&self) -> Result<Vec<String>, Refusal> {
         let entries = std::fs::read_dir(&self.path).map_err(|error| named(&self.path, &error))?;
         Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
     }
 
     /// Steps of the numbered checkpoints, the newest first.
-    fn numbered(&self) -> Result<Vec<u64>, NamedError> {
+    fn numbered(&self) -> Result<Vec<u64>, Refusal> {
         let mut steps: Vec<u64> = self.names()?.iter().filter_map(|name| step_of(name)).collect();
         steps.sort_unstable_by_key(|step| std::cmp::Reverse(*step));
         Ok(steps)
@@ -124,12 +126,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Any failure to write; the older checkpoints are then intact.
-    pub fn save_last(
-        &self,
-        count: usize,
-        tensors: &BTreeMap<String, Tensor<'_>>,
-        note: &Note,
-    ) -> Result<(), CheckpointError> {
+    pub fn save_last(&self, count: usize, tensors: &BTreeMap<String, Tensor<'_>>, note: &Note) -> Result<(), Refusal> {
         let last = self.join("last.safetensors");
         match &note.position {
             Some(position) if count > 1 => {
@@ -150,10 +147,10 @@ impl RunFolder {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn newest(&self) -> Result<(Option<Found>, Vec<CheckpointError>), NamedError> {
+    pub fn newest(&self) -> Result<(Option<Found>, Vec<Refusal>), Refusal> {
         let numbered = self.numbered()?.into_iter().map(numbered_name);
         let candidates: Vec<String> = std::iter::once("last.safetensors".to_string()).chain(numbered).collect();
-        let (mut found, mut damaged): (Option<Found>, Vec<CheckpointError>) = (None, Vec::new());
+        let (mut found, mut damaged): (Option<Found>, Vec<Refusal>) = (None, Vec::new());
         for name in candidates {
             if let Some(other) = self.read(&name, &mut damaged)
                 && found.as_ref().is_none_or(|found| step(found) < step(&other))
@@ -167,7 +164,7 @@ impl RunFolder {
         Ok((found, damaged))
     }
 
-    fn read(&self, name: &str, damaged: &mut Vec<CheckpointError>) -> Option<Found> {
+    fn read(&self, name: &str, damaged: &mut Vec<Refusal>) -> Option<Found> {
         let path = self.join(name);
         if !path.exists() {
             return None;
@@ -175,7 +172,7 @@ impl RunFolder {
         match checkpoint::load(&path) {
             Ok((tensors, note)) if note.position.is_some() => Some(Found { path, tensors, note }),
             Ok(_) => {
-                damaged.push(CheckpointError { path, problem: "holds weights, not a place in a run".into() });
+                damaged.push(named(&path, &"holds weights, not a place in a run"));
                 None
             }
             Err(error) => {
@@ -205,23 +202,6 @@ fn is_ours(name: &str) -> bool {
     let fixed =
         ["run.json", "metrics.jsonl", "loss.svg", "last.safetensors", "best.safetensors", "weights.safetensors"];
     fixed.contains(&name) || step_of(name).is_some()
-}
-
-/// A problem with a file or a folder, in words that name it.
-#[derive(Debug)]
-pub struct NamedError(String);
-
-impl std::fmt::Display for NamedError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NamedError {}
-
-/// The problem with the file's name before it.
-pub fn named(path: &Path, problem: &dyn std::fmt::Display) -> NamedError {
-    NamedError(format!("{}: {problem}", path.display()))
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::curve::{Curve, Point};
 use super::figures::Epoch;
-use super::folder::{NamedError, RunFolder, named};
-use super::{files, memory};
+use super::files::{self, named};
+use super::folder::RunFolder;
+use super::memory;
+use crate::diagnostics::Refusal;
 use crate::settings::SplitName;
 use crate::source::bytes_text;
 
@@ -47,7 +49,7 @@ impl Command {
         overrides: Vec<(String, String)>,
         no_shuffle: bool,
         init: Option<Init>,
-    ) -> Result<Self, NamedError> {
+    ) -> Result<Self, Refusal> {
         let model = absolute(model)?;
         let model_from_folder = relative(&absolute(folder)?, &model);
         Ok(Self { model, model_from_folder, overrides, no_shuffle, init })
@@ -63,7 +65,7 @@ impl Command {
 ///
 /// # Errors
 /// The current folder is gone, or the path is empty.
-pub fn absolute(path: &Path) -> Result<PathBuf, NamedError> {
+pub fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
     std::path::absolute(path).map_err(|error| named(path, &error))
 }
 
@@ -112,18 +114,17 @@ impl Record {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn create(folder: RunFolder, command: &Command) -> Result<Self, NamedError> {
+    pub fn create(folder: RunFolder, command: &Command) -> Result<Self, Refusal> {
         write_command(&folder, command)?;
-        let record = Self { folder, curve: Curve::default(), drawn: None };
-        record.write("metrics.jsonl", "")?;
-        Ok(record)
+        write(&folder, "metrics.jsonl", "")?;
+        Ok(Self { folder, curve: Curve::default(), drawn: None })
     }
 
     /// Opens the folder of an earlier run, keeping the epochs up to `step`.
     ///
     /// # Errors
     /// The folder is not one of a run, or cannot be read.
-    pub fn open(folder: RunFolder, step: u64) -> Result<Self, NamedError> {
+    pub fn open(folder: RunFolder, step: u64) -> Result<Self, Refusal> {
         let path = folder.join("metrics.jsonl");
         let text = match read_text(&path, memory::for_contents()) {
             // A run that was killed before it had the file has no figures.
@@ -144,7 +145,7 @@ impl Record {
                 });
             }
         }
-        record.write("metrics.jsonl", &kept)?;
+        write(&record.folder, "metrics.jsonl", &kept)?;
         Ok(record)
     }
 
@@ -152,7 +153,7 @@ impl Record {
     ///
     /// # Errors
     /// The folder is not one of a run.
-    pub fn command(folder: &Path) -> Result<Command, NamedError> {
+    pub fn command(folder: &Path) -> Result<Command, Refusal> {
         let path = folder.join("run.json");
         let text = read_text(&path, LONGEST_COMMAND).map_err(|error| named(&path, &error))?;
         serde_json::from_str(&text).map_err(|error| named(&path, &error))
@@ -162,7 +163,7 @@ impl Record {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn add(&mut self, epoch: &Epoch, title: &str) -> Result<(), NamedError> {
+    pub fn add(&mut self, epoch: &Epoch, title: &str) -> Result<(), Refusal> {
         let mut line = serde_json::to_string(epoch).expect("an epoch is plain data");
         line.push('\n');
         let path = self.folder.join("metrics.jsonl");
@@ -180,15 +181,10 @@ impl Record {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn draw(&mut self, title: &str) -> Result<(), NamedError> {
+    pub fn draw(&mut self, title: &str) -> Result<(), Refusal> {
         self.drawn = Some(Instant::now());
         let picture = self.curve.svg(title).map_err(|words| named(&self.folder.join("loss.svg"), &words))?;
-        self.write("loss.svg", &picture)
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<(), NamedError> {
-        let path = self.folder.join(name);
-        super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
+        write(&self.folder, "loss.svg", &picture)
     }
 }
 
@@ -196,9 +192,13 @@ impl Record {
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn write_command(folder: &RunFolder, command: &Command) -> Result<(), NamedError> {
+pub fn write_command(folder: &RunFolder, command: &Command) -> Result<(), Refusal> {
     let text = serde_json::to_string_pretty(command).expect("a command is plain data");
-    let path = folder.join("run.json");
+    write(folder, "run.json", &text)
+}
+
+fn write(folder: &RunFolder, name: &str, text: &str) -> Result<(), Refusal> {
+    let path = folder.join(name);
     super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
 }
 
@@ -229,7 +229,7 @@ impl StepLog {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn create(path: &Path) -> Result<Self, NamedError> {
+    pub fn create(path: &Path) -> Result<Self, Refusal> {
         let file = File::create(path).map_err(|error| named(path, &error))?;
         Ok(Self { out: BufWriter::new(file) })
     }
@@ -239,7 +239,7 @@ impl StepLog {
     ///
     /// # Errors
     /// The file cannot be read or written, or is no step log.
-    pub fn go_on(path: &Path, step: u64) -> Result<Self, NamedError> {
+    pub fn go_on(path: &Path, step: u64) -> Result<Self, Refusal> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.map_err(|error| named(path, &error))?;
         let length = Self::length_up_to(&file, step).map_err(|error| named(path, &error))?;
@@ -306,7 +306,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         // Without contents: reading it to its end would take longer than memory lasts.
         let long = |name: &str| File::create(at(name)).and_then(|file| file.set_len(1 << 42)).expect("made");
-        let refused = |read: Result<(), NamedError>, [name, words]: [&str; 2]| {
+        let refused = |read: Result<(), Refusal>, [name, words]: [&str; 2]| {
             let text = read.expect_err(name).to_string();
             assert!(text.contains(name) && text.contains(words), "{text}");
         };

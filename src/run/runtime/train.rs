@@ -12,11 +12,11 @@ use super::checkpoint::{self, Exact, Note};
 use super::data::{Batch, Plan};
 use super::data::{Dataset, Split};
 use super::figures::{Epoch, Figures};
-use super::folder::NamedError;
 use super::keep;
 use super::record::{Record, StepLine, StepLog};
-use super::trainer::{Extent, Origin, StepReport, Trainer, TrainerError};
+use super::trainer::{Extent, Origin, StepReport, Trainer};
 use crate::artifact::{Purpose, Watched};
+use crate::diagnostics::Refusal;
 use crate::kernel::Persistent;
 use crate::settings::{Interval, SplitName, Training};
 
@@ -30,8 +30,6 @@ pub struct Loop<'a> {
     pub note: Note,
     /// Where files go.
     pub record: &'a mut Record,
-    /// The title of pictures.
-    pub title: String,
     /// A line a step, if wanted.
     pub log: Option<StepLog>,
     /// Add gradient norms to the log.
@@ -107,9 +105,7 @@ pub enum Ending {
 /// Why the loop could not go on.
 #[derive(Debug)]
 pub enum LoopError {
-    /// The trainer.
-    Trainer(TrainerError),
-    /// Files of the run.
+    /// The trainer, or files of the run.
     Problem(String),
     /// Something is not finite; the last checkpoint is untouched.
     Diverged {
@@ -122,22 +118,14 @@ pub enum LoopError {
     },
 }
 
-impl From<TrainerError> for LoopError {
-    fn from(error: TrainerError) -> Self {
-        Self::Trainer(error)
+impl From<Refusal> for LoopError {
+    fn from(error: Refusal) -> Self {
+        Self::Problem(error.0)
     }
 }
 
-impl From<NamedError> for LoopError {
-    fn from(error: NamedError) -> Self {
-        Self::Problem(format!("the run folder cannot be written: {error}"))
-    }
-}
-
-impl From<checkpoint::CheckpointError> for LoopError {
-    fn from(error: checkpoint::CheckpointError) -> Self {
-        Self::Problem(error.to_string())
-    }
+fn not_written(error: Refusal) -> LoopError {
+    LoopError::Problem(format!("the run folder cannot be written: {error}"))
 }
 
 /// The split of the last word: `test`, without one `valid`; none where both are empty.
@@ -152,9 +140,9 @@ pub fn final_split(dataset: &Dataset) -> Option<(SplitName, &Arc<Split>)> {
 /// A loss or a tensor that is not finite, a full disk.
 pub fn run(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Ending, LoopError> {
     let ending = steps(trainer, run, events);
-    let drawn = run.record.draw(&run.title);
+    let drawn = run.record.draw(&run.training.model);
     let ending = ending?;
-    drawn?;
+    drawn.map_err(not_written)?;
     Ok(ending)
 }
 
@@ -306,7 +294,7 @@ fn finish_pass(
         splits,
     };
     keep_best(trainer, run, &epoch)?;
-    run.record.add(&epoch, &run.title)?;
+    run.record.add(&epoch, &run.training.model).map_err(not_written)?;
     events(Event::Epoch(&epoch));
     Ok(())
 }

@@ -101,10 +101,7 @@ impl<'a, 'p> Arguments<'a, 'p> {
         let literal = self.take(name, None)?;
         match literal.kind {
             LiteralKind::Bool(value) => Some(value),
-            _ => {
-                self.problems.push(wrong(literal, "`true` or `false`"));
-                None
-            }
+            _ => refused(literal, "`true` or `false`", self.problems),
         }
     }
 
@@ -133,6 +130,12 @@ impl<'a, 'p> Arguments<'a, 'p> {
     /// Reports an error about the whole call.
     pub(super) fn fail(&mut self, message: impl Into<String>, hint: impl Into<String>) {
         self.problems.push(Diagnostic::error("data-argument", self.span, message).hint(hint));
+    }
+
+    /// Nothing, with an error about the whole call.
+    pub(super) fn refuse<T>(&mut self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
+        self.fail(message, hint);
+        None
     }
 
     /// Reports what nobody asked for.
@@ -168,10 +171,7 @@ impl<'a, 'p> Arguments<'a, 'p> {
 pub(super) fn number(literal: &Literal, problems: &mut Vec<Diagnostic>) -> Option<f64> {
     match literal.kind {
         LiteralKind::Number(value) if value.is_finite() => Some(value),
-        _ => {
-            problems.push(wrong(literal, "a number"));
-            None
-        }
+        _ => refused(literal, "a number", problems),
     }
 }
 
@@ -181,10 +181,7 @@ pub(super) fn count(literal: &Literal, problems: &mut Vec<Diagnostic>) -> Option
         LiteralKind::Number(value) if value >= 0.0 && value.fract() == 0.0 && value <= f64::from(u32::MAX) => {
             Some(value as usize)
         }
-        _ => {
-            problems.push(wrong(literal, "a whole number of at least 0"));
-            None
-        }
+        _ => refused(literal, "a whole number of at least 0", problems),
     }
 }
 
@@ -192,10 +189,7 @@ pub(super) fn count(literal: &Literal, problems: &mut Vec<Diagnostic>) -> Option
 pub(super) fn text<'a>(literal: &'a Literal, problems: &mut Vec<Diagnostic>) -> Option<&'a str> {
     match &literal.kind {
         LiteralKind::Text(value) => Some(value),
-        _ => {
-            problems.push(wrong(literal, "a text in quotes"));
-            None
-        }
+        _ => refused(literal, "a text in quotes", problems),
     }
 }
 
@@ -207,8 +201,7 @@ pub(super) fn choice(
 ) -> Option<&'static str> {
     let list = options.iter().map(|option| format!("`{option}`")).collect::<Vec<_>>().join(", ");
     let LiteralKind::Name(name) = &literal.kind else {
-        problems.push(wrong(literal, &format!("one of {list}")));
-        return None;
+        return refused(literal, &format!("one of {list}"), problems);
     };
     let found = options.iter().find(|option| *option == name);
     if found.is_none() {
@@ -237,6 +230,12 @@ pub(super) fn stages(literal: &Literal) -> &[Literal] {
 /// A finding that a literal is of the wrong kind.
 pub(super) fn wrong(literal: &Literal, wanted: &str) -> Diagnostic {
     Diagnostic::error("data-value", literal.span, format!("expected {wanted}, found {}", kind(literal)))
+}
+
+/// Nothing, with that finding.
+pub(super) fn refused<T>(literal: &Literal, wanted: &str, problems: &mut Vec<Diagnostic>) -> Option<T> {
+    problems.push(wrong(literal, wanted));
+    None
 }
 
 /// What a literal is, in words.

@@ -61,22 +61,20 @@ fn parse_stage(call: &mut Arguments<'_, '_>, info: &mut FieldInfo) -> Option<Sta
         return None;
     }
     if info.dtype != DType::F32 {
-        call.fail(
+        return call.refuse(
             format!("`{}` holds whole numbers, which cannot be augmented", info.name),
             "augment a field of floats",
         );
-        return None;
     }
     if call.name == "noise" {
         let deviation = call.number("std", Some(0));
         return call.require(deviation, "std", "noise(0.1)").map(|deviation| Stage::Noise { deviation });
     }
     let [.., height, width] = info.sizes[..] else {
-        call.fail(
+        return call.refuse(
             format!("`{}` is no picture: its sizes are {:?}", info.name, info.sizes),
             "declare it [channels, height, width]",
         );
-        return None;
     };
     match call.name {
         "random_crop" => crop(call, info, height, width),
@@ -90,19 +88,17 @@ fn parse_stage(call: &mut Arguments<'_, '_>, info: &mut FieldInfo) -> Option<Sta
         "rotate" => {
             let (low, high) = range(call, "rotate(-10 deg, 10 deg)")?;
             if low.abs().max(high.abs()) > std::f64::consts::TAU {
-                call.fail(
+                return call.refuse(
                     format!("{low} … {high} radians are more than a full turn"),
                     "write `rotate(-10 deg, 10 deg)`",
                 );
-                return None;
             }
             Some(Stage::Rotate { low, high })
         }
         "zoom" => {
             let (low, high) = range(call, "zoom(0.9, 1.1)")?;
             if low <= 0.0 {
-                call.fail(format!("a zoom by {low} leaves nothing"), "write `zoom(0.9, 1.1)`");
-                return None;
+                return call.refuse(format!("a zoom by {low} leaves nothing"), "write `zoom(0.9, 1.1)`");
             }
             Some(Stage::Zoom { low, high })
         }
@@ -110,11 +106,10 @@ fn parse_stage(call: &mut Arguments<'_, '_>, info: &mut FieldInfo) -> Option<Sta
             let chance = probability(call, 0.5)?;
             let area = call.number("area", None).unwrap_or(0.2);
             if !(area > 0.0 && area <= 1.0) {
-                call.fail(
+                return call.refuse(
                     format!("an area of {area} is not a part of the picture"),
                     "write `erase(p = 0.5, area = 0.2)`",
                 );
-                return None;
             }
             Some(Stage::Erase { chance, area })
         }
@@ -132,8 +127,7 @@ fn crop(call: &mut Arguments<'_, '_>, info: &mut FieldInfo, height: usize, width
     };
     let pad = call.count("pad", None).unwrap_or(0);
     let [new_height, new_width] = wanted[..] else {
-        call.problems.push(arguments::wrong(size, "one size, or [height, width]"));
-        return None;
+        return arguments::refused(size, "one size, or [height, width]", call.problems);
     };
     let fits = |new: usize, old: usize| new > 0 && new <= old.saturating_add(pad.saturating_mul(2));
     if !fits(new_height, height) || !fits(new_width, width) || pad > height.max(width) {
@@ -151,8 +145,7 @@ fn crop(call: &mut Arguments<'_, '_>, info: &mut FieldInfo, height: usize, width
 fn probability(call: &mut Arguments<'_, '_>, default: f64) -> Option<f64> {
     let chance = call.number("p", None).unwrap_or(default);
     if !(0.0..=1.0).contains(&chance) {
-        call.fail(format!("{chance} is no probability"), "give `p` between 0 and 1");
-        return None;
+        return call.refuse(format!("{chance} is no probability"), "give `p` between 0 and 1");
     }
     Some(chance)
 }
@@ -163,8 +156,7 @@ fn range(call: &mut Arguments<'_, '_>, example: &str) -> Option<(f64, f64)> {
     let low = call.require(low, "low", example)?;
     let high = call.require(high, "high", example)?;
     if low > high {
-        call.fail(format!("the range {low} … {high} is empty"), "swap its ends");
-        return None;
+        return call.refuse(format!("the range {low} … {high} is empty"), "swap its ends");
     }
     Some((low, high))
 }

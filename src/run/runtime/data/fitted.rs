@@ -37,11 +37,17 @@ pub enum Fitted {
 
 impl Fitted {
     fn groups(&self) -> usize {
+        let [first, second] = self.lists();
+        first.len().max(second.len()).max(1)
+    }
+
+    /// Its lists of floats.
+    fn lists(&self) -> [&[f32]; 2] {
         match self {
-            Fitted::Fill(values) => values.len(),
-            Fitted::Clip(low, high) => low.len().max(high.len()),
-            Fitted::Affine(shift, factor) => shift.len().max(factor.len()),
-            Fitted::FillInteger(_) | Fitted::Log1p | Fitted::OneHot(_) | Fitted::ToFloats | Fitted::ToIntegers => 1,
+            Fitted::Fill(values) => [values, &[]],
+            Fitted::Clip(first, second) | Fitted::Affine(first, second) => [first, second],
+            Fitted::FillInteger(_) | Fitted::Log1p | Fitted::OneHot(_) => [&[], &[]],
+            Fitted::ToFloats | Fitted::ToIntegers => [&[], &[]],
         }
     }
 
@@ -55,14 +61,7 @@ impl Fitted {
 
     /// All its floats.
     pub(super) fn numbers(&self) -> impl Iterator<Item = f32> + '_ {
-        let (first, second) = match self {
-            Fitted::Fill(values) => (values.as_slice(), &[][..]),
-            Fitted::Clip(first, second) | Fitted::Affine(first, second) => (first.as_slice(), second.as_slice()),
-            Fitted::FillInteger(_) | Fitted::Log1p | Fitted::OneHot(_) | Fitted::ToFloats | Fitted::ToIntegers => {
-                (&[][..], &[][..])
-            }
-        };
-        first.iter().chain(second).copied()
+        self.lists().into_iter().flatten().copied()
     }
 
     /// True where this is what `stage` may become for a field: the same kind, lists of lengths that fit.
@@ -103,12 +102,8 @@ impl Fitted {
                     values.iter_mut().for_each(|value| *value = *value / factor + shift);
                 }
                 Fitted::Log1p => values.iter_mut().for_each(|value| *value = libm::expm1(*value)),
-                Fitted::Fill(_)
-                | Fitted::FillInteger(_)
-                | Fitted::Clip(..)
-                | Fitted::OneHot(_)
-                | Fitted::ToFloats
-                | Fitted::ToIntegers => {}
+                Fitted::Fill(_) | Fitted::FillInteger(_) | Fitted::Clip(..) => {}
+                Fitted::OneHot(_) | Fitted::ToFloats | Fitted::ToIntegers => {}
             }
         }
     }

@@ -5,7 +5,6 @@
 //! nothing is measured.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::demand::Provenance;
 use super::error::{DataError, FileError};
@@ -13,8 +12,9 @@ use super::files::Budget;
 use super::preparation::Preparation;
 use super::settings::{RowStage, Settings};
 use super::source::{Context, Role};
+use super::split::Divided;
 use super::table::Part;
-use super::{Column, Dataset, Split, fitted, prepare, prepared_sizes, settings, table};
+use super::{Column, Dataset, fitted, prepare, prepared_sizes, settings, table};
 use crate::diagnostics::Diagnostic;
 use crate::settings::{DataSpec, Literal, LiteralKind};
 
@@ -58,20 +58,9 @@ pub fn open_input(
         let sizes = prepared_sizes(field, &settings.prepare[index]);
         prepared.push(Column { values, augment: settings.augment[index].clone(), sizes });
     }
-    let (columns, places) = (Arc::new(prepared), Arc::new(part.places));
-    let split = |rows: Vec<u32>| {
-        let (fields, columns, places) = (settings.infos.clone(), columns.clone(), places.clone());
-        Arc::new(Split { fields, columns, places, rows })
-    };
-    let dataset = Dataset {
-        name: spec.name.clone(),
-        fields: settings.infos.clone(),
-        train: split((0..part.records as u32).collect()),
-        valid: split(Vec::new()),
-        test: split(Vec::new()),
-        preparation: preparation.clone(),
-        provenance: Arc::new(vec![provenance]),
-    };
+    let divided = Divided { train: (0..part.records as u32).collect(), ..Divided::default() };
+    let (preparation, provenance) = (preparation.clone(), vec![provenance]);
+    let dataset = Dataset::new(&spec, settings.infos, prepared, part.places, divided, preparation, provenance);
     Ok(Input { dataset, remarks })
 }
 

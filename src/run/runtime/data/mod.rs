@@ -134,29 +134,13 @@ pub fn open_with(spec: &DataSpec, seed: u64, known: Option<&Preparation>) -> Res
             .map_err(|message| DataError::File { span: field.span, error: FileError::new(&column.path, message) })?;
         columns.push(Column { values, augment: settings.augment[index].clone(), sizes: prepared_sizes(field, stages) });
         prepared.push(FieldPreparation {
-            name: field.name.clone(),
-            element: spec.fields[index].element.clone(),
-            sizes: spec.fields[index].sizes.clone(),
             words: words[index].clone(),
             columns: table.chosen.get(index).cloned().unwrap_or_default(),
-            stages: fitted,
+            ..FieldPreparation::new(&spec.fields[index], fitted)
         });
     }
     let preparation = Preparation { fields: prepared, division: divided.digest() };
-    let (columns, places) = (Arc::new(columns), Arc::new(table.places));
-    let split = |rows: Vec<u32>| {
-        let (fields, columns, places) = (settings.infos.clone(), columns.clone(), places.clone());
-        Arc::new(Split { fields, columns, places, rows })
-    };
-    Ok(Dataset {
-        name: spec.name.clone(),
-        fields: settings.infos.clone(),
-        train: split(divided.train),
-        valid: split(divided.valid),
-        test: split(divided.test),
-        preparation,
-        provenance: Arc::new(provenance),
-    })
+    Ok(Dataset::new(spec, settings.infos, columns, table.places, divided, preparation, provenance))
 }
 
 fn prepared_sizes(field: &Field, stages: &[prepare::Stage]) -> Vec<usize> {
@@ -276,6 +260,24 @@ fn assemble(
 }
 
 impl Dataset {
+    fn new(
+        spec: &DataSpec,
+        fields: Vec<FieldInfo>,
+        columns: Vec<Column>,
+        places: Places,
+        divided: Divided,
+        preparation: Preparation,
+        provenance: Vec<Provenance>,
+    ) -> Self {
+        let (columns, places) = (Arc::new(columns), Arc::new(places));
+        let split = |rows: Vec<u32>| {
+            let (fields, columns, places) = (fields.clone(), columns.clone(), places.clone());
+            Arc::new(Split { fields, columns, places, rows })
+        };
+        let [train, valid, test] = [divided.train, divided.valid, divided.test].map(split);
+        Self { name: spec.name.clone(), train, valid, test, preparation, provenance: Arc::new(provenance), fields }
+    }
+
     /// The split of this name; it may be empty.
     pub fn split(&self, name: SplitName) -> &Arc<Split> {
         match name {

@@ -13,7 +13,7 @@ use super::prepare::Stage;
 use super::settings::{self, Settings};
 use super::table::{Columns, Values};
 use crate::diagnostics::Diagnostic;
-use crate::settings::{DataEntry, DataSpec, LiteralKind};
+use crate::settings::{DataEntry, DataSpec, FieldSpec, LiteralKind};
 
 /// The preparation of all fields of an item.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,14 @@ pub struct FieldPreparation {
     pub stages: Vec<Fitted>,
 }
 
+impl FieldPreparation {
+    /// Of a field without words and columns.
+    pub(super) fn new(declared: &FieldSpec, stages: Vec<Fitted>) -> Self {
+        let FieldSpec { name, element, sizes, .. } = declared.clone();
+        Self { name, element, sizes, words: Vec::new(), columns: Columns::None, stages }
+    }
+}
+
 impl Preparation {
     /// The preparation of an item that measures nothing, without its files; `None` where something is measured, or where
     /// a table's columns are to be found.
@@ -66,14 +74,7 @@ impl Preparation {
             let fitted = measure::measured(values, field, &settings.prepare[which], &[]);
             let (_, stages) =
                 fitted.map_err(|words| DataError::spec(Diagnostic::error("data-value", field.span, words)))?;
-            fields.push(FieldPreparation {
-                name: field.name.clone(),
-                element: spec.fields[which].element.clone(),
-                sizes: spec.fields[which].sizes.clone(),
-                words: Vec::new(),
-                columns: Columns::None,
-                stages,
-            });
+            fields.push(FieldPreparation::new(&spec.fields[which], stages));
         }
         Ok(Some(Self { fields, division: 0 }))
     }

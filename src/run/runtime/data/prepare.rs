@@ -160,8 +160,7 @@ fn clip(call: &mut Arguments<'_, '_>) -> Option<Stage> {
     if let Some(factor) = call.number("std", None) {
         let group = group(call).unwrap_or(Group::PerFeature);
         if factor <= 0.0 {
-            call.fail("a clip at no deviation leaves nothing", "write `clip(std = 3)`");
-            return None;
+            return call.refuse("a clip at no deviation leaves nothing", "write `clip(std = 3)`");
         }
         return Some(Stage::ClipDeviations(factor, group));
     }
@@ -170,8 +169,7 @@ fn clip(call: &mut Arguments<'_, '_>) -> Option<Stage> {
     let low = call.require(low, "low", "clip(0, 100)` or `clip(std = 3)")?;
     let high = call.require(high, "high", "clip(0, 100)")?;
     if low > high {
-        call.fail(format!("the lower bound {low} lies above the upper bound {high}"), "swap them");
-        return None;
+        return call.refuse(format!("the lower bound {low} lies above the upper bound {high}"), "swap them");
     }
     Some(Stage::Clip(low, high))
 }

@@ -114,6 +114,14 @@ pub(super) struct Column {
     pub path: PathBuf,
 }
 
+impl Column {
+    /// Values of these sizes a record, of a reader that knows no places within records.
+    pub(super) fn new(sizes: Vec<usize>, values: Values, path: &Path) -> Self {
+        let elements = sizes.iter().product();
+        Self { sizes: Some(sizes), elements, values, missing_place: None, path: path.to_path_buf() }
+    }
+}
+
 /// Where a sample comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {

@@ -63,7 +63,7 @@ impl Trainer {
     /// # Errors
     /// A parameter that is missing or of another shape; a tensor that the model does not have.
     pub fn load_weights(&mut self, path: &Path) -> Result<Note, TrainerError> {
-        let (tensors, note) = checkpoint::load(path).map_err(|error| TrainerError(error.to_string()))?;
+        let (tensors, note) = checkpoint::load(path)?;
         self.take_weights(path, tensors)?;
         Ok(note)
     }

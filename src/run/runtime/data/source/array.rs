@@ -19,6 +19,7 @@ use super::super::files::{self, Budget};
 use super::super::table::{Column, MISSING, Part, Values};
 use super::{Context, Loaded, Source, refuse_values};
 use crate::diagnostics::suggest::nearest;
+use crate::runtime::files::half_to_f32;
 
 /// One file per field.
 struct Npy {
@@ -184,8 +185,7 @@ fn read_array(reader: &mut dyn Read, path: &Path, budget: &Budget) -> Result<(us
         let record = place.checked_div(elements).unwrap_or(0) + 1;
         FileError::new(path, format!("{value} does not fit 32 bits")).at(format!("record {record}"))
     })?;
-    let sizes = Some(sizes.to_vec());
-    Ok((records, Column { sizes, elements, values, missing_place: None, path: path.to_path_buf() }))
+    Ok((records, Column::new(sizes.to_vec(), values, path)))
 }
 
 /// Element types.
@@ -276,22 +276,9 @@ impl Kind {
                 let signed = words.map(|word| i128::from(((word << spare) as i64) >> spare));
                 signed.enumerate().map(fitting).collect::<Result<_, _>>().map(Values::I32)
             }
-            Kind::Float(2) => Ok(Values::F32(words.map(|word| half(word as u16)).collect())),
+            Kind::Float(2) => Ok(Values::F32(words.map(|word| half_to_f32(word as u16)).collect())),
             Kind::Float(4) => Ok(Values::F32(words.map(|word| f32::from_bits(word as u32)).collect())),
             Kind::Float(_) => Ok(Values::F32(words.map(|word| f64::from_bits(word) as f32).collect())),
         }
-    }
-}
-
-/// IEEE 754 binary16 to binary32.
-fn half(bits: u16) -> f32 {
-    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let exponent = i32::from(bits >> 10 & 0x1f);
-    let fraction = f32::from(bits & 0x3ff) / 1024.0;
-    match exponent {
-        0 => sign * fraction * 2f32.powi(-14),
-        31 if fraction == 0.0 => sign * f32::INFINITY,
-        31 => f32::NAN,
-        _ => sign * (1.0 + fraction) * 2f32.powi(exponent - 15),
     }
 }

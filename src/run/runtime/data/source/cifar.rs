@@ -5,6 +5,8 @@
 //! A folder gives `data_batch_1.bin`, `data_batch_2.bin`, … (or `train.bin`) to train on and `test_batch.bin`
 //! (or `test.bin`) for the test; a file, or a list of files, gives the records of those files.
 
+use std::path::Path;
+
 use super::super::arguments::{self, Arguments};
 use super::super::error::{FileError, ReadError};
 use super::super::field::Field;
@@ -138,14 +140,8 @@ impl Cifar {
             }
         }
         let records = labels.len();
-        let path = places.first().map(|place| place.path().to_path_buf()).unwrap_or_default();
-        let column = |sizes: Vec<usize>, values| Column {
-            elements: sizes.iter().product(),
-            sizes: Some(sizes),
-            values: Values::U8(values),
-            missing_place: None,
-            path: path.clone(),
-        };
+        let path = places.first().map_or(Path::new(""), Place::path);
+        let column = |sizes: Vec<usize>, values| Column::new(sizes, Values::U8(values), path);
         let (images, labels) = (column(vec![3, 32, 32], images), column(Vec::new(), labels));
         Ok(self.roles.part(records, images, labels))
     }

@@ -68,8 +68,10 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
         Some(text) => match text.as_bytes() {
             [byte] => *byte,
             _ => {
-                call.fail(format!("the delimiter \"{text}\" is not one ASCII character"), "write `delimiter = \";\"`");
-                return None;
+                return call.refuse(
+                    format!("the delimiter \"{text}\" is not one ASCII character"),
+                    "write `delimiter = \";\"`",
+                );
             }
         },
     };

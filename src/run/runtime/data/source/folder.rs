@@ -46,8 +46,7 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
         _ => {
             let message =
                 format!("`{}` cannot hold pictures: its sizes are {:?}", fields[sample].name, fields[sample].sizes);
-            call.fail(message, "declare it `u8[3, height, width]` or `u8[1, height, width]`");
-            return None;
+            return call.refuse(message, "declare it `u8[3, height, width]` or `u8[1, height, width]`");
         }
     };
     if let Some((literal, size)) = &size {
@@ -58,8 +57,7 @@ pub(super) fn parse(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Option<Bo
         };
         if !agrees {
             let wanted = format!("the declared size, [{height}, {width}]");
-            call.problems.push(arguments::wrong(literal, &wanted));
-            return None;
+            return arguments::refused(literal, &wanted, call.problems);
         }
     }
     Some(Box::new(Folder { path, resize: size.is_some(), roles, channels, height, width }))
@@ -78,13 +76,11 @@ impl Source for Folder {
             context.budget.keep(elements as u64).map_err(|error| explain(picture.path(), &error))?;
             self.picture(picture, &mut pixels)?;
         }
-        let (records, path) = (found.pictures.len(), root.path().to_path_buf());
-        let sizes = Some(vec![self.channels, self.height, self.width]);
-        let images = Column { sizes, elements, values: Values::U8(pixels), missing_place: None, path: path.clone() };
+        let sizes = vec![self.channels, self.height, self.width];
+        let images = Column::new(sizes, Values::U8(pixels), root.path());
         let words: Vec<Option<String>> = found.pictures.iter().map(|(_, class)| class.clone()).collect();
-        let values = Values::from_words(&words);
-        let labels = Column { sizes: Some(Vec::new()), elements: 1, values, missing_place: None, path };
-        let mut part = self.roles.part(records, images, labels);
+        let labels = Column::new(Vec::new(), Values::from_words(&words), root.path());
+        let mut part = self.roles.part(found.pictures.len(), images, labels);
         let names = found.pictures.iter().map(|(picture, _)| picture.path().display().to_string());
         part.places = Places::files(names.collect());
         part.unused = found.others;

@@ -129,7 +129,7 @@ fn read(place: &Place, budget: &Budget) -> Result<(usize, Column), FileError> {
     let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
     let record_bytes = elements.and_then(|elements| elements.checked_mul(kind.bytes()));
     let total = record_bytes.and_then(|bytes| bytes.checked_mul(records));
-    let (Some(elements), Some(record_bytes), Some(total)) = (elements, record_bytes, total) else {
+    let (Some(record_bytes), Some(total)) = (record_bytes, total) else {
         let message = format!("the header claims {records} records of {sizes:?}, more than can be addressed");
         return Err(FileError::new(path, message).hint("the header is damaged; fetch the file again"));
     };
@@ -149,12 +149,5 @@ fn read(place: &Place, budget: &Budget) -> Result<(usize, Column), FileError> {
     if surplus > 0 {
         return Err(FileError::new(path, format!("holds more than the {records} records of {sizes:?} of its header")));
     }
-    let column = Column {
-        sizes: Some(sizes),
-        elements,
-        values: kind.values(bytes),
-        missing_place: None,
-        path: path.to_path_buf(),
-    };
-    Ok((records, column))
+    Ok((records, Column::new(sizes, kind.values(bytes), path)))
 }

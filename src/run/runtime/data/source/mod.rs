@@ -142,8 +142,7 @@ pub(super) fn parse(
         return None;
     }
     if let LiteralKind::Name(_) = literal.kind {
-        call.fail(format!("`{}` needs arguments", call.name), format!("write `{example}`"));
-        return None;
+        return call.refuse(format!("`{}` needs arguments", call.name), format!("write `{example}`"));
     }
     let source = parse(&mut call, fields);
     if source.is_some() {
@@ -170,8 +169,7 @@ impl Roles {
             Some(sample) if fields.len() == 1 + usize::from(label.is_some()) => Some(Self { sample, label }),
             _ => {
                 let message = format!("`{}` gives two fields: samples and labels", call.name);
-                call.fail(message, "declare one field of numbers, at most one `class[n]`, and no other");
-                None
+                call.refuse(message, "declare one field of numbers, at most one `class[n]`, and no other")
             }
         }
     }

@@ -77,8 +77,8 @@ pub(super) fn parse_regression(call: &mut Arguments<'_, '_>, fields: &[Field]) -
     let seed = call.count("seed", None).map(|seed| seed as u64);
     refuse_values(call, fields);
     let [inputs, target] = fields else {
-        call.fail("`regression` gives two fields: features and targets", "declare `x: f32[8]` and `y: f32[1]`");
-        return None;
+        return call
+            .refuse("`regression` gives two fields: features and targets", "declare `x: f32[8]` and `y: f32[1]`");
     };
     if inputs.element != Element::F32 || target.element != Element::F32 {
         call.fail("`regression` gives floats", "declare both fields f32");
@@ -111,8 +111,7 @@ pub(super) fn parse_random(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Op
     let seed = call.count("seed", None).map(|seed| seed as u64);
     let below = call.count("below", None).unwrap_or(2);
     let Some(below) = u32::try_from(below).ok().filter(|below| (1..=i32::MAX as u32).contains(below)) else {
-        call.fail("`below` is the number of different integers", "give a number from 1 to 2147483647");
-        return None;
+        return call.refuse("`below` is the number of different integers", "give a number from 1 to 2147483647");
     };
     refuse_values(call, fields);
     for field in fields {
@@ -123,12 +122,13 @@ pub(super) fn parse_random(call: &mut Arguments<'_, '_>, fields: &[Field]) -> Op
 
 fn bounded(call: &mut Arguments<'_, '_>, records: usize, elements: usize) -> Option<()> {
     if records == 0 {
-        call.fail(format!("`{}` would make no sample", call.name), "ask for at least one");
-        return None;
+        return call.refuse(format!("`{}` would make no sample", call.name), "ask for at least one");
     }
     if records.checked_mul(elements).is_none_or(|numbers| numbers > LIMIT) {
-        call.fail(format!("{records} × {elements} made-up numbers are too many"), format!("ask for at most {LIMIT}"));
-        return None;
+        return call.refuse(
+            format!("{records} × {elements} made-up numbers are too many"),
+            format!("ask for at most {LIMIT}"),
+        );
     }
     Some(())
 }
@@ -143,8 +143,7 @@ fn role(context: &Context<'_>) -> u32 {
 }
 
 fn column(sizes: Vec<usize>, values: Values) -> Column {
-    let elements = sizes.iter().product();
-    Column { sizes: Some(sizes), elements, values, missing_place: None, path: "(made up)".into() }
+    Column::new(sizes, values, "(made up)".as_ref())
 }
 
 impl Source for Spirals {
