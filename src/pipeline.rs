@@ -109,16 +109,7 @@ pub fn data_ranges(
 fn alive(graph: &Graph, purpose: Purpose) -> Vec<bool> {
     let outputs = graph.outputs.iter().filter(|output| output.name.is_figure() != (purpose == Purpose::Predict));
     let updates = graph.updates.iter().filter(|_| purpose != Purpose::Predict);
-    let mut alive = vec![false; graph.len()];
-    for value in outputs.map(|output| output.value).chain(updates.map(|update| update.value)) {
-        alive[value.0 as usize] = true;
-    }
-    for (id, value) in graph.values().rev() {
-        if alive[id.0 as usize] {
-            value.args.iter().for_each(|arg| alive[arg.0 as usize] = true);
-        }
-    }
-    alive
+    graph.alive(outputs.map(|output| output.value).chain(updates.map(|update| update.value)))
 }
 
 /// Adds an output for the gradient of `loss` for each parameter.

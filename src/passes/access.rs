@@ -4,6 +4,7 @@
 //! Invariant: an answer of `true` is a proof; with symbolic sizes fewer things are proved.
 
 use crate::dim::Dim;
+use crate::graph::op::sum_of_terms;
 use crate::graph::{Access, Affine, Contract, Graph, Op, ValueId};
 
 /// `factor · affine`, for a factor ≠ 0.
@@ -14,15 +15,7 @@ pub(super) fn scaled(affine: &Affine, factor: i64) -> Affine {
 
 /// `a + b`.
 pub(super) fn added(a: &Affine, b: &Affine) -> Affine {
-    let mut terms = a.terms.clone();
-    for &(index, coefficient) in &b.terms {
-        match terms.iter_mut().find(|term| term.0 == index) {
-            Some(term) => term.1 += coefficient,
-            None => terms.push((index, coefficient)),
-        }
-    }
-    terms.retain(|term| term.1 != 0);
-    terms.sort_unstable();
+    let terms = sum_of_terms(&a.terms, &b.terms);
     Affine { terms, offset: &a.offset + &b.offset }
 }
 

@@ -6,15 +6,7 @@ use crate::graph::{Graph, ValueId};
 
 /// Runs the pass.
 pub fn run(graph: &mut Graph) {
-    let mut needed = vec![false; graph.len()];
-    for root in graph.outputs.iter().map(|output| output.value).chain(graph.updates.iter().map(|update| update.value)) {
-        needed[root.0 as usize] = true;
-    }
-    for (id, value) in graph.values().rev() {
-        if needed[id.0 as usize] {
-            value.args.iter().for_each(|arg| needed[arg.0 as usize] = true);
-        }
-    }
+    let needed = graph.alive(graph.roots());
     let mut map = vec![None; graph.len()];
     for (id, mut value) in graph.take_values().filter(|(id, _)| needed[id.0 as usize]) {
         value.args.iter_mut().for_each(|arg| *arg = renamed(&map, *arg));

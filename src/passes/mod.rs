@@ -99,8 +99,7 @@ fn rewrite(graph: &mut Graph, mut rule: impl FnMut(&mut Graph, (ValueId, &Value)
 fn uses(graph: &Graph) -> Vec<usize> {
     let mut uses = vec![0; graph.len()];
     let args = graph.values().flat_map(|(_, value)| value.args.iter().copied());
-    let roots = graph.outputs.iter().map(|output| output.value).chain(graph.updates.iter().map(|update| update.value));
-    for id in args.chain(roots) {
+    for id in args.chain(graph.roots()) {
         uses[id.0 as usize] += 1;
     }
     uses

@@ -16,7 +16,7 @@ use crate::source::Span;
 pub(super) fn lower(graph: &Graph, target: &Target) -> Form {
     let mut form = Form::new(target);
     let mut ids: HashMap<ValueId, Id> = HashMap::new();
-    let live = live(graph);
+    let live = graph.alive(graph.roots());
     for (value_id, value) in graph.values() {
         if !live[value_id.0 as usize] {
             continue;
@@ -30,19 +30,6 @@ pub(super) fn lower(graph: &Graph, target: &Target) -> Form {
     form.outputs = graph.outputs.iter().map(|output| (output.name.clone(), ids[&output.value])).collect();
     form.updates = graph.updates.iter().map(|update| (update.target, ids[&update.value])).collect();
     form
-}
-
-fn live(graph: &Graph) -> Vec<bool> {
-    let mut live = vec![false; graph.len()];
-    for id in graph.outputs.iter().map(|output| output.value).chain(graph.updates.iter().map(|update| update.value)) {
-        live[id.0 as usize] = true;
-    }
-    for (id, value) in graph.values().rev() {
-        if live[id.0 as usize] {
-            value.args.iter().for_each(|arg| live[arg.0 as usize] = true);
-        }
-    }
-    live
 }
 
 fn lower_value(form: &mut Form, value: &Value, sizes: &[usize], args: &[Id]) -> Id {

@@ -82,10 +82,9 @@ impl Step {
         let place =
             |scalar: &Scalar| Some((program.find(&Role::Scalar(scalar.name.clone()))?.clone(), scalar.expr.clone()));
         let scalars = graph.scalars.iter().filter_map(place).collect();
-        let input = |buffer: &Buffer| match &buffer.role {
-            Role::Input(name) => Some((name.clone(), buffer.clone())),
-            Role::Param(_) | Role::State(_) | Role::Scalar(_) | Role::Output(_) => None,
-            Role::Temporary(_) | Role::Local(_) => None,
+        let input = |buffer: &Buffer| {
+            let Role::Input(name) = &buffer.role else { return None };
+            Some((name.clone(), buffer.clone()))
         };
         let inputs = program.buffers.iter().filter_map(input).collect();
         Self { program, inputs, scalars }

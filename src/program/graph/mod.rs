@@ -34,10 +34,6 @@ pub enum DType {
     Bool,
 }
 
-/// A value of a [`Graph`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct ValueId(pub u32);
-
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -45,6 +41,7 @@ macro_rules! identifier {
         pub struct $name(pub u32);
     };
 }
+identifier!(/** A value of a [`Graph`]. */ ValueId);
 identifier!(/** An entry of [`Graph::inputs`]. */ InputId);
 identifier!(/** An entry of [`Graph::params`]. */ ParamId);
 identifier!(/** An entry of [`Graph::states`]. */ StateId);
@@ -345,6 +342,23 @@ impl Graph {
     /// True without any value.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// What the outputs give and the updates write.
+    pub fn roots(&self) -> impl Iterator<Item = ValueId> {
+        self.outputs.iter().map(|output| output.value).chain(self.updates.iter().map(|update| update.value))
+    }
+
+    /// Which values some of them are computed from, themselves included.
+    pub fn alive(&self, roots: impl Iterator<Item = ValueId>) -> Vec<bool> {
+        let mut alive = vec![false; self.len()];
+        roots.for_each(|root| alive[root.0 as usize] = true);
+        for (id, value) in self.values().rev() {
+            if alive[id.0 as usize] {
+                value.args.iter().for_each(|arg| alive[arg.0 as usize] = true);
+            }
+        }
+        alive
     }
 
     /// The symbolic shape of a value.

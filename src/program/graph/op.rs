@@ -3,7 +3,7 @@
 //! Input and output: plain data. Invariant: each variant states its formula, shape rule and gradient;
 //! a match over [`Op`] lists every variant.
 
-use super::{InputId, ParamId, ScalarId, StateId};
+use super::{DType, InputId, ParamId, ScalarId, StateId};
 use crate::dim::Dim;
 
 /// A core operation. "Same shape" means equal dims; nothing broadcasts implicitly:
@@ -125,6 +125,34 @@ pub enum Binary {
     Or,
 }
 
+/// The types of arithmetic.
+pub(crate) const NUMBERS: &[DType] = &[DType::F32, DType::I32];
+/// The type of logic.
+pub(crate) const TRUTH: &[DType] = &[DType::Bool];
+
+impl Unary {
+    /// The types that it is defined on.
+    pub(crate) fn dtypes(self) -> &'static [DType] {
+        match self {
+            Unary::Neg | Unary::Abs => NUMBERS,
+            Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Sin | Unary::Cos | Unary::Tanh => &[DType::F32],
+            Unary::Sigmoid | Unary::Erf | Unary::Floor => &[DType::F32],
+            Unary::Not => TRUTH,
+        }
+    }
+}
+
+impl Binary {
+    /// The types that it is defined on.
+    pub(crate) fn dtypes(self) -> &'static [DType] {
+        match self {
+            Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Rem | Binary::Max | Binary::Min => NUMBERS,
+            Binary::Pow => &[DType::F32],
+            Binary::And | Binary::Or => TRUTH,
+        }
+    }
+}
+
 /// Elementwise comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs)]
@@ -186,9 +214,7 @@ impl Affine {
             _ => None,
         }
     }
-}
 
-impl Affine {
     /// True if `0 ≤ self < extent` is proved all over the domain: a plain index over the very dim, or by numbers.
     pub fn is_within(&self, domain: &[Dim], extent: &Dim) -> bool {
         if let Some(index) = self.as_index()
@@ -206,6 +232,20 @@ impl Affine {
         }
         low >= 0 && high < extent
     }
+}
+
+/// `a + b`, both sorted by index; no coefficient of the sum is 0.
+pub fn sum_of_terms(a: &[(usize, i64)], b: &[(usize, i64)]) -> Vec<(usize, i64)> {
+    let mut terms = a.to_vec();
+    for &(index, coefficient) in b {
+        match terms.iter_mut().find(|term| term.0 == index) {
+            Some(term) => term.1 += coefficient,
+            None => terms.push((index, coefficient)),
+        }
+    }
+    terms.retain(|term| term.1 != 0);
+    terms.sort_unstable();
+    terms
 }
 
 /// Addresses of [`Op::Gather`] and [`Op::Scatter`].

@@ -3,10 +3,12 @@
 //! Input: a graph. Output: nothing, or a sentence that names the value and the broken rule.
 //! Invariant: a graph that passes can be differentiated, simplified, scheduled and evaluated without a panic.
 
-use super::{Access, Binary, Contract, DType, Graph, Indirect, IndirectIndex, Op, Unary, Value, Variable};
+use super::op::{NUMBERS, TRUTH};
+use super::{Access, Contract, DType, Graph, Indirect, IndirectIndex, Op, Value, Variable};
 use crate::dim::Dim;
 
-type Checked = Result<(), String>;
+/// What a check finds.
+pub(crate) type Checked = Result<(), String>;
 
 /// Checks the whole graph.
 ///
@@ -77,27 +79,13 @@ pub(super) fn check(graph: &Graph, value: &Value) -> Checked {
         Op::Unary(op) => {
             arity(&args, 1)?;
             elementwise(value, &args)?;
-            let dtypes: &[DType] = match op {
-                Unary::Neg | Unary::Abs => NUMBERS,
-                Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Sin | Unary::Cos | Unary::Tanh => FLOAT,
-                Unary::Sigmoid | Unary::Erf | Unary::Floor => FLOAT,
-                Unary::Not => TRUTH,
-            };
-            typed(value, dtypes)?;
-            typed(args[0], dtypes)
+            typed(value, op.dtypes())?;
+            typed(args[0], op.dtypes())
         }
         Op::Binary(op) => {
             arity(&args, 2)?;
             elementwise(value, &args)?;
-            typed(
-                value,
-                match op {
-                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Rem => NUMBERS,
-                    Binary::Max | Binary::Min => NUMBERS,
-                    Binary::Pow => FLOAT,
-                    Binary::And | Binary::Or => TRUTH,
-                },
-            )?;
+            typed(value, op.dtypes())?;
             ensure(args.iter().all(|arg| arg.dtype == value.dtype), || "operand types differ".into())
         }
         Op::Compare(_) => {
@@ -156,11 +144,7 @@ pub(super) fn check(graph: &Graph, value: &Value) -> Checked {
     }
 }
 
-const NUMBERS: &[DType] = &[DType::F32, DType::I32];
-const FLOAT: &[DType] = &[DType::F32];
-const TRUTH: &[DType] = &[DType::Bool];
-
-fn ensure(condition: bool, message: impl FnOnce() -> String) -> Checked {
+pub(crate) fn ensure(condition: bool, message: impl FnOnce() -> String) -> Checked {
     if condition { Ok(()) } else { Err(message()) }
 }
 
@@ -248,7 +232,7 @@ fn check_indirect(indirect: &Indirect, value: &Value, args: &[&Value], addressed
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Affine, ValueId};
+    use crate::graph::{Affine, Binary, ValueId};
     use crate::source::{FileId, Span};
 
     fn value(op: Op, args: &[u32], sizes: &[i64], dtype: DType) -> Value {

@@ -3,6 +3,7 @@
 //! Input and output: plain data. Invariant: terms stay sorted by loop, each loop once, no zero coefficient.
 
 use super::Linear;
+use crate::graph::op::sum_of_terms;
 
 impl Linear {
     /// The constant function.
@@ -36,15 +37,7 @@ impl Linear {
     /// The sum of two functions.
     #[must_use]
     pub fn plus(&self, other: &Linear) -> Self {
-        let mut terms = self.terms.clone();
-        for &(index, coefficient) in &other.terms {
-            match terms.iter_mut().find(|term| term.0 == index) {
-                Some(term) => term.1 += coefficient,
-                None => terms.push((index, coefficient)),
-            }
-        }
-        terms.retain(|term| term.1 != 0);
-        terms.sort_unstable();
+        let terms = sum_of_terms(&self.terms, &other.terms);
         Self { terms, offset: self.offset + other.offset }
     }
 

@@ -90,11 +90,7 @@ pub enum Role {
 impl Role {
     /// Which result it is, if it is one.
     pub fn output(&self) -> Option<&OutputName> {
-        match self {
-            Role::Output(name) => Some(name),
-            Role::Param(_) | Role::State(_) | Role::Input(_) | Role::Scalar(_) => None,
-            Role::Temporary(_) | Role::Local(_) => None,
-        }
+        if let Role::Output(name) = self { Some(name) } else { None }
     }
 }
 

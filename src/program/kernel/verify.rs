@@ -31,6 +31,7 @@ use super::print::kernel_text;
 use super::winograd::{Geometry, Kind};
 use super::{BufferId, Group, Kernel, KernelKind, Lanes, Product, Program, Winograd};
 use crate::graph::DType;
+use crate::graph::verify::{Checked, ensure};
 use domain::Access;
 
 /// A broken rule.
@@ -49,13 +50,6 @@ impl std::fmt::Display for Violation {
             None => f.write_str(&self.message),
         }
     }
-}
-
-/// What a check finds.
-type Checked = Result<(), String>;
-
-fn ensure(holds: bool, message: impl FnOnce() -> String) -> Checked {
-    if holds { Ok(()) } else { Err(message()) }
 }
 
 /// Checks a complete program.

@@ -211,8 +211,15 @@ macro_rules! singles {
     };
 }
 
-/// Straight-line functions compute; they touch no memory and mix no lanes.
-const COMPUTES: &str = "straight-line functions touch no memory and mix no lanes";
+macro_rules! never {
+    ($($method:ident($($parameters:tt)*) -> $result:ty;)*) => {
+        $(
+            unsafe fn $method($($parameters)*) -> $result {
+                unreachable!("straight-line functions touch no memory and mix no lanes")
+            }
+        )*
+    };
+}
 
 impl Lanes for Recorded {
     const COUNT: usize = 16;
@@ -257,31 +264,15 @@ impl Lanes for Recorded {
     unsafe fn select_equal(self, other: Self, yes: Self, no: Self) -> Self {
         choose(crate::graph::Compare::Eq, self, other, yes, no)
     }
-    unsafe fn load(_: *const f32) -> Self {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn load_first(_: *const f32, _: usize) -> Self {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn load_second(_: *const f32, _: usize) -> Self {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn store(self, _: *mut f32) {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn store_first(self, _: *mut f32, _: usize) {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn not_less_mask(self, _: Self) -> u32 {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn transpose(_: &[*const f32], _: usize, _: *mut f32, _: usize) {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn deal(self, _: Self) -> (Self, Self) {
-        unreachable!("{COMPUTES}")
-    }
-    unsafe fn zip_lanes(self, _: Self) -> (Self, Self) {
-        unreachable!("{COMPUTES}")
+    never! {
+        load(_: *const f32) -> Self;
+        load_first(_: *const f32, _: usize) -> Self;
+        load_second(_: *const f32, _: usize) -> Self;
+        store(self, _: *mut f32) -> ();
+        store_first(self, _: *mut f32, _: usize) -> ();
+        not_less_mask(self, _: Self) -> u32;
+        transpose(_: &[*const f32], _: usize, _: *mut f32, _: usize) -> ();
+        deal(self, _: Self) -> (Self, Self);
+        zip_lanes(self, _: Self) -> (Self, Self);
     }
 }

@@ -4,7 +4,7 @@
 
 use super::domain::{Access, is_apart};
 use super::{Checked, ensure};
-use crate::graph::{Binary, DType, Unary};
+use crate::graph::DType;
 use crate::kernel::{
     Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Program, Reduction, ReductionKind, Store,
 };
@@ -85,7 +85,6 @@ fn check_node(program: &Program, nest: &Nest, number: usize, node: &Node) -> Che
         let wrong = operands.iter().find(|operand| dtype(phase, **operand) != expected);
         ensure(wrong.is_none(), || format!("an operand of {:?} is not {expected:?}", node.op))
     };
-    const NUMBERS: &[DType] = &[DType::F32, DType::I32];
     match &node.op {
         NodeOp::Const(_) | NodeOp::Cast(_) => Ok(()),
         NodeOp::Index(_) => is(&[DType::I32]),
@@ -102,21 +101,11 @@ fn check_node(program: &Program, nest: &Nest, number: usize, node: &Node) -> Che
         }
         NodeOp::Unary(op, x) => {
             all(&[*x], node.dtype)?;
-            match op {
-                Unary::Neg | Unary::Abs => is(NUMBERS),
-                Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Sin | Unary::Cos => is(&[DType::F32]),
-                Unary::Tanh | Unary::Sigmoid | Unary::Erf | Unary::Floor => is(&[DType::F32]),
-                Unary::Not => is(&[DType::Bool]),
-            }
+            is(op.dtypes())
         }
         NodeOp::Binary(op, a, b) => {
             all(&[*a, *b], node.dtype)?;
-            match op {
-                Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Rem => is(NUMBERS),
-                Binary::Max | Binary::Min => is(NUMBERS),
-                Binary::Pow => is(&[DType::F32]),
-                Binary::And | Binary::Or => is(&[DType::Bool]),
-            }
+            is(op.dtypes())
         }
         NodeOp::Compare(_, a, b) => {
             is(&[DType::Bool])?;
