@@ -139,6 +139,15 @@ pub struct Statement {
     pub kind: StatementKind,
 }
 
+impl Statement {
+    /// Whether it, or a statement in its branches, is of a kind.
+    pub fn contains(&self, wanted: &dyn Fn(&StatementKind) -> bool) -> bool {
+        let is_inside = |branch: &[Statement]| branch.iter().any(|statement| statement.contains(wanted));
+        wanted(&self.kind)
+            || matches!(&self.kind, StatementKind::If { then, otherwise, .. } if is_inside(then) || is_inside(otherwise))
+    }
+}
+
 /// The kinds of statements.
 #[derive(Clone, Debug, serde::Serialize)]
 pub enum StatementKind {
@@ -371,6 +380,35 @@ pub enum ExprKind {
         /// The repeated stage; `{ stages }` is a pipeline without a head.
         body: Box<Expr>,
     },
+}
+
+impl Expr {
+    /// The expressions right inside of it, in the order in which they are written.
+    pub fn parts(&self) -> Vec<&Expr> {
+        fn values(stages: &[Stage]) -> Vec<&Expr> {
+            stages.iter().map(|stage| &stage.value).collect()
+        }
+        match &self.kind {
+            ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) | ExprKind::Name(_) => Vec::new(),
+            ExprKind::List(items) => items.iter().collect(),
+            ExprKind::Call { callee, arguments } => {
+                std::iter::once(&**callee).chain(arguments.iter().map(|argument| &argument.value)).collect()
+            }
+            ExprKind::Index { base, indices } => std::iter::once(&**base).chain(indices).collect(),
+            ExprKind::Field { base: inner, .. } | ExprKind::Unary(_, inner) => vec![inner],
+            ExprKind::Reduce { body, .. } => vec![body],
+            ExprKind::Binary(_, a, b) | ExprKind::Guard { read: a, otherwise: b } => vec![a, b],
+            ExprKind::Conditional { then, condition, otherwise } => vec![then, condition, otherwise],
+            ExprKind::Pipeline { head, stages } => head.iter().map(|head| &**head).chain(values(stages)).collect(),
+            ExprKind::Residual(stages) => values(stages),
+            ExprKind::Repeat { count, body } => vec![count, body],
+        }
+    }
+
+    /// The name that it is.
+    pub fn as_name(&self) -> Option<&str> {
+        if let ExprKind::Name(name) = &self.kind { Some(name) } else { None }
+    }
 }
 
 /// One stage of a pipeline.

@@ -37,23 +37,10 @@ pub(crate) fn unused(definition: &Definition) -> Vec<Diagnostic> {
 
 /// An optimizer that changes no parameter.
 pub(crate) fn idle_optimizer(definition: &Definition) -> Option<Diagnostic> {
-    fn updates(body: &[Statement]) -> bool {
-        body.iter().any(|statement| match &statement.kind {
-            StatementKind::Update { name, .. } => name.name == "param",
-            StatementKind::If { then, otherwise, .. } => updates(then) || updates(otherwise),
-            StatementKind::Input { .. }
-            | StatementKind::Param { .. }
-            | StatementKind::State(_)
-            | StatementKind::Let { .. }
-            | StatementKind::Require { .. }
-            | StatementKind::Bind { .. }
-            | StatementKind::Equation { .. }
-            | StatementKind::Return { .. }
-            | StatementKind::Expression { .. }
-            | StatementKind::Field { .. } => false,
-        })
-    }
-    if definition.kind != DefinitionKind::Optimizer || updates(&definition.body) {
+    let updates = |kind: &StatementKind| matches!(kind, StatementKind::Update { name, .. } if name.name == "param");
+    if definition.kind != DefinitionKind::Optimizer
+        || definition.body.iter().any(|statement| statement.contains(&updates))
+    {
         return None;
     }
     let message = format!("the optimizer `{}` never changes `param`", definition.name.name);
@@ -77,11 +64,7 @@ fn collect_bound<'d>(body: &'d [Statement], bound: &mut Vec<(&'d Ident, &'static
                 collect_bound(then, bound);
                 collect_bound(otherwise, bound);
             }
-            StatementKind::Require { .. }
-            | StatementKind::Update { .. }
-            | StatementKind::Return { .. }
-            | StatementKind::Expression { .. }
-            | StatementKind::Field { .. } => {}
+            _ => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::model::expand::{Expanded, ModelUse, expand, expand_use};
 use crate::model::expander::Mode;
+use crate::model::expression::suffix_factor;
 use crate::model::project::Project;
 use crate::model::train::{model_name, training};
 use crate::source::{FileId, Span, bytes_text};
@@ -371,18 +372,7 @@ fn not_a_condition(span: Span) -> Diagnostic {
 
 /// What a suffix multiplies by, where it counts things or bytes.
 fn quantity(suffix: Suffix) -> Option<f64> {
-    Some(match suffix {
-        Suffix::Kilo | Suffix::KB => 1e3,
-        Suffix::Mega | Suffix::MB => 1e6,
-        Suffix::Giga | Suffix::GB => 1e9,
-        Suffix::Tera => 1e12,
-        Suffix::B => 1.0,
-        Suffix::KiB => 1024.0,
-        Suffix::MiB => 1024.0 * 1024.0,
-        Suffix::GiB => 1024.0 * 1024.0 * 1024.0,
-        Suffix::Percent => 0.01,
-        Suffix::Steps | Suffix::Epochs | Suffix::Minutes | Suffix::Deg => return None,
-    })
+    suffix_factor(suffix).filter(|_| suffix != Suffix::Deg)
 }
 
 /// `11_689_512`.

@@ -265,7 +265,7 @@ impl Expander<'_> {
                             "an index is an integer, found floats of shape {}",
                             shape_text(self.graph.shape(value))
                         );
-                        return self.fail(Diagnostic::error("type-mismatch", node.span, message));
+                        return self.refuse("type-mismatch", node.span, message);
                     }
                     arguments.push(value);
                     values.push((value, axis, node.span));
@@ -402,7 +402,7 @@ impl Expander<'_> {
                     shape_text(&shape),
                     self.describe(&other)
                 );
-                self.fail(Diagnostic::error("shape-mismatch", span, message))
+                self.refuse("shape-mismatch", span, message)
             }
         }
     }

@@ -113,7 +113,7 @@ impl Expander<'_> {
             Some(item) => Ok(Some(item.clone())),
             None => {
                 let message = format!("the list has {} items; this is {}", items.len(), self.describe(&position));
-                self.fail(Diagnostic::error("index-out-of-range", index.span, message))
+                self.refuse("index-out-of-range", index.span, message)
             }
         }
     }
@@ -126,9 +126,7 @@ impl Expander<'_> {
                 let guard = self.elaborate(table, scope, otherwise)?;
                 match &read.kind {
                     ExprKind::Index { base, indices } => self.read(table, scope, base, indices, Some(guard), span),
-                    _ => {
-                        self.fail(Diagnostic::error("bad-guard", read.span, "`else` guards a read such as `x[i - 1]`"))
-                    }
+                    _ => self.refuse("bad-guard", read.span, "`else` guards a read such as `x[i - 1]`"),
                 }
             }
             ExprKind::Reduce { op, indices, body } => self.reduce(table, scope, op, indices, body, span),
@@ -202,7 +200,7 @@ impl Expander<'_> {
             | Meaning::Text(_)) => Ok(Node::fixed(value, expr.span)),
             other @ (Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_)) => {
                 let message = format!("{} cannot stand in an equation", self.describe(&other));
-                self.fail(Diagnostic::error("type-mismatch", expr.span, message))
+                self.refuse("type-mismatch", expr.span, message)
             }
         }
     }
@@ -232,14 +230,13 @@ impl Expander<'_> {
         let tensor = match self.expression(scope, base)? {
             Meaning::Tensor(id) => id,
             other => {
-                let message = format!("{} cannot be indexed", self.describe(&other));
-                return self.fail(Diagnostic::error("type-mismatch", base.span, message));
+                return self.refuse("type-mismatch", base.span, format!("{} cannot be indexed", self.describe(&other)));
             }
         };
         let dims = self.graph.shape(tensor).to_vec();
         if dims.len() != indices.len() {
             let message = format!("{} is read at {} indices", self.describe(&Meaning::Tensor(tensor)), indices.len());
-            return self.fail(Diagnostic::error("rank-mismatch", span, message));
+            return self.refuse("rank-mismatch", span, message);
         }
         let mut subscripts = Vec::new();
         for (index, dim) in indices.iter().zip(&dims) {
@@ -301,8 +298,7 @@ impl Expander<'_> {
         span: Span,
     ) -> Outcome<Node> {
         let Some(reduction) = Reduction::named(&op.name) else {
-            let message = format!("`{}` is not a reduction", op.name);
-            return self.fail(Diagnostic::error("unknown-name", op.span, message));
+            return self.refuse("unknown-name", op.span, format!("`{}` is not a reduction", op.name));
         };
         if reduction.keeps_indices() {
             let mut vars = Vec::new();
@@ -314,7 +310,7 @@ impl Expander<'_> {
                             "`{}` normalises over an index of the left side; `{}` is not one",
                             op.name, index.name
                         );
-                        return self.fail(Diagnostic::error("unbound-index", index.span, message));
+                        return self.refuse("unbound-index", index.span, message);
                     }
                 }
             }
@@ -409,7 +405,7 @@ impl Expander<'_> {
             };
             if let Some(affine) = affine {
                 if affine.offset.is_overflow() {
-                    return self.fail(Diagnostic::error("size-overflow", span, "this index is too large"));
+                    return self.refuse("size-overflow", span, "this index is too large");
                 }
                 return Ok(Node::index(affine, span));
             }
@@ -435,8 +431,11 @@ impl Expander<'_> {
         let callee = match self.expression(scope, callee)? {
             Meaning::Stage(stage) => stage,
             other => {
-                let message = format!("{} cannot be called", self.describe(&other));
-                return self.fail(Diagnostic::error("type-mismatch", callee.span, message));
+                return self.refuse(
+                    "type-mismatch",
+                    callee.span,
+                    format!("{} cannot be called", self.describe(&other)),
+                );
             }
         };
         let mut nodes = Vec::new();
@@ -450,24 +449,13 @@ impl Expander<'_> {
 
 /// True where the expression reads an index of the table, or reads or reduces tensors by indices of its own.
 fn depends(expr: &Expr, table: &Indices) -> bool {
-    let all = |parts: &[&Expr]| parts.iter().any(|part| depends(part, table));
     match &expr.kind {
         ExprKind::Name(name) => table.find(name).is_some(),
         ExprKind::Index { .. } | ExprKind::Guard { .. } | ExprKind::Reduce { .. } => true,
-        ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => false,
-        ExprKind::List(items) => items.iter().any(|item| depends(item, table)),
         ExprKind::Call { callee, arguments } => {
             is_uniform(callee, arguments) || arguments.iter().any(|argument| depends(&argument.value, table))
         }
-        ExprKind::Field { base, .. } => depends(base, table),
-        ExprKind::Unary(_, operand) => depends(operand, table),
-        ExprKind::Binary(_, a, b) => all(&[a, b]),
-        ExprKind::Conditional { then, condition, otherwise } => all(&[then, condition, otherwise]),
-        ExprKind::Pipeline { head, stages } => {
-            head.iter().any(|head| depends(head, table)) || stages.iter().any(|stage| depends(&stage.value, table))
-        }
-        ExprKind::Residual(stages) => stages.iter().any(|stage| depends(&stage.value, table)),
-        ExprKind::Repeat { count, body } => all(&[count, body]),
+        _ => expr.parts().into_iter().any(|part| depends(part, table)),
     }
 }
 

@@ -338,7 +338,7 @@ impl Expander<'_> {
         let count = Dim::product(reduced.iter().map(|var| extent(vars, *var)));
         let Some(count @ 1..=MAX_PRODUCT) = count.as_const() else {
             let message = format!("`prod` needs a known range of at most {MAX_PRODUCT}; here it is {count}");
-            return self.fail(Diagnostic::error("undecided", span, message));
+            return self.refuse("undecided", span, message);
         };
         let (order, kept, places) = reduction_order(body, reduced);
         let value = self.lower(vars, body, &order)?;

@@ -92,7 +92,7 @@ impl Expander<'_> {
                 }
                 Ok(Meaning::Tuple(results))
             }
-            None => self.fail(Diagnostic::error("missing-input", span, "nothing flows into this stage")),
+            None => self.refuse("missing-input", span, "nothing flows into this stage"),
         }
     }
 
@@ -115,7 +115,7 @@ impl Expander<'_> {
             return self.fail(diagnostic);
         }
         if before.dtype == DType::Bool {
-            return self.fail(Diagnostic::error("type-mismatch", span, "truth values cannot be added"));
+            return self.refuse("type-mismatch", span, "truth values cannot be added");
         }
         let result = self.conform(result, &before.shape, span);
         Ok(Meaning::Tensor(self.graph.binary(Binary::Add, start, result, span)))
@@ -174,11 +174,10 @@ impl Expander<'_> {
                 .map(|name| format!("`{name}`"))
                 .collect();
             let message = format!("definitions use each other in a circle: {}", chain.join(" uses "));
-            return self.fail(Diagnostic::error("recursive-layer", span, message));
+            return self.refuse("recursive-layer", span, message);
         }
         if self.active.len() >= MAX_DEPTH {
-            let message = format!("definitions nest deeper than {MAX_DEPTH} levels");
-            return self.fail(Diagnostic::error("too-deep", span, message));
+            return self.refuse("too-deep", span, format!("definitions nest deeper than {MAX_DEPTH} levels"));
         }
         if !has_room() {
             let message = format!(
@@ -242,13 +241,7 @@ impl Expander<'_> {
         let output = match result {
             Meaning::Tensor(value) => Some(*value),
             Meaning::Tuple(results) => results.last().map(|(_, value)| *value),
-            Meaning::Size(_)
-            | Meaning::Number(_)
-            | Meaning::Scalar(_)
-            | Meaning::Flag(_)
-            | Meaning::Text(_)
-            | Meaning::List(_)
-            | Meaning::Stage(_) => None,
+            _ => None,
         };
         match output {
             Some(output) => {

@@ -49,7 +49,7 @@ impl Expander<'_> {
             }
             if slots[index].is_some() {
                 let message = format!("`{}` is given twice", parameters[index].name.name);
-                return self.fail(Diagnostic::error("duplicate-argument", argument.span, message));
+                return self.refuse("duplicate-argument", argument.span, message);
             }
             slots[index] = Some(argument);
         }

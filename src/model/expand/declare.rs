@@ -57,13 +57,10 @@ impl Expander<'_> {
     pub(crate) fn dim(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<Dim> {
         let meaning = self.expression(scope, expr)?;
         let Some(dim) = meaning.as_dim() else {
-            let what = self.describe(&meaning);
-            return self.fail(
-                Diagnostic::error("not-a-size", expr.span, "a size is needed here").at(format!("this is {what}")),
-            );
+            return self.misfit("not-a-size", expr.span, "a size is needed here", &meaning);
         };
         if dim.is_overflow() {
-            return self.fail(Diagnostic::error("too-large", expr.span, "this size is too large, or divides by zero"));
+            return self.refuse("too-large", expr.span, "this size is too large, or divides by zero");
         }
         match self.facts.prove(Relation::Ge, &dim, &Dim::constant(1)) {
             Verdict::Proved => Ok(dim),
@@ -88,8 +85,7 @@ impl Expander<'_> {
     pub(crate) fn check_elements(&mut self, shape: &[Dim], span: Span) -> Outcome<()> {
         let count = Dim::product(shape);
         if count.is_overflow() || count.as_const().is_some_and(|count| count > MAX_ELEMENTS) {
-            let message = format!("a tensor of shape {} is too large", show(shape));
-            return self.fail(Diagnostic::error("too-large", span, message));
+            return self.refuse("too-large", span, format!("a tensor of shape {} is too large", show(shape)));
         }
         Ok(())
     }
@@ -266,13 +262,7 @@ impl Expander<'_> {
     pub(crate) fn expect_tensor(&mut self, given: &Given) -> Outcome<ValueId> {
         match &given.value {
             Meaning::Tensor(value) => Ok(*value),
-            other => {
-                let what = self.describe(other);
-                self.fail(
-                    Diagnostic::error("not-a-tensor", given.span, "a tensor is needed here")
-                        .at(format!("this is {what}")),
-                )
-            }
+            other => self.misfit("not-a-tensor", given.span, "a tensor is needed here", other),
         }
     }
 
@@ -288,20 +278,13 @@ impl Expander<'_> {
                 self.graph.scalar(Scalar { name, expr: expr.clone() }, span)
             }
             Meaning::Text(_) | Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_) => {
-                let what = self.describe(meaning);
-                return self.fail(
-                    Diagnostic::error("not-a-tensor", span, "a tensor is needed here").at(format!("this is {what}")),
-                );
+                return self.misfit("not-a-tensor", span, "a tensor is needed here", meaning);
             }
         };
         let found = self.graph.value(value).dtype;
         if found != dtype && (found == DType::Bool || dtype == DType::Bool) {
             let (wanted, found) = (type_name(dtype), type_name(found));
-            return self.fail(Diagnostic::error(
-                "type-mismatch",
-                span,
-                format!("this needs {wanted} elements, not {found}"),
-            ));
+            return self.refuse("type-mismatch", span, format!("this needs {wanted} elements, not {found}"));
         }
         let value = self.graph.cast(value, dtype, span);
         if self.graph.shape(value).is_empty() && !shape.is_empty() {
@@ -309,7 +292,7 @@ impl Expander<'_> {
         }
         if self.graph.shape(value).len() != shape.len() {
             let message = format!("this needs the shape {} and has {}", show(shape), show(self.graph.shape(value)));
-            return self.fail(Diagnostic::error("shape-mismatch", span, message));
+            return self.refuse("shape-mismatch", span, message);
         }
         self.prove_shape(shape, span, value, span)?;
         Ok(self.conform(value, shape, span))
@@ -336,7 +319,7 @@ impl Expander<'_> {
             );
         }
         if self.element(ty)? != DType::F32 {
-            return self.fail(Diagnostic::error("type-mismatch", ty.span, "parameters hold f32 elements"));
+            return self.refuse("type-mismatch", ty.span, "parameters hold f32 elements");
         }
         let shape = self.dims(scope, &ty.dims)?;
         self.check_elements(&shape, ty.span)?;
@@ -356,7 +339,7 @@ impl Expander<'_> {
                     let value = *value;
                     if self.graph.shape(value).len() != shape.len() {
                         let message = format!("shared weights `{path}` would need {} dims as well", shape.len());
-                        return self.fail(Diagnostic::error("shape-mismatch", name.span, message));
+                        return self.refuse("shape-mismatch", name.span, message);
                     }
                     self.prove_shape(&shape, ty.span, value, name.span)?;
                     value
@@ -389,7 +372,7 @@ impl Expander<'_> {
             self.check_batch_free(&shape, entry.name.span)?;
             let start = self.expression(scope, &entry.value)?;
             let Some(init) = start.as_number() else {
-                return self.fail(Diagnostic::error("not-static", entry.value.span, "a state starts as a number"));
+                return self.refuse("not-static", entry.value.span, "a state starts as a number");
             };
             self.claim(scope, &entry.name)?;
             let path = join(&scope.path, &entry.name.name);
@@ -456,13 +439,13 @@ impl Expander<'_> {
                     Some(index) => index,
                     None => {
                         let message = format!("`{name}` has no argument `{}`", key.name);
-                        return self.fail(Diagnostic::error("unknown-argument", key.span, message));
+                        return self.refuse("unknown-argument", key.span, message);
                     }
                 },
             };
             if index >= parameters.len() || given[index] {
                 let message = format!("`{name}` takes {} arguments, each once", parameters.len());
-                return self.fail(Diagnostic::error("too-many-arguments", argument.value.span, message));
+                return self.refuse("too-many-arguments", argument.value.span, message);
             }
             let value = self.expression(scope, &argument.value)?;
             values[index] = Some(self.init_number(&value, argument.value.span)?);
@@ -471,8 +454,7 @@ impl Expander<'_> {
         let mut numbers = Vec::with_capacity(values.len());
         for (value, (parameter, _)) in values.into_iter().zip(parameters) {
             let Some(value) = value else {
-                let message = format!("`{name}` needs `{parameter}`");
-                return self.fail(Diagnostic::error("missing-argument", expr.span, message));
+                return self.refuse("missing-argument", expr.span, format!("`{name}` needs `{parameter}`"));
             };
             numbers.push(value);
         }
@@ -488,21 +470,12 @@ impl Expander<'_> {
         let is_free = match meaning {
             Meaning::Size(_) => true,
             Meaning::Tensor(value) => self.depends_on_free_sizes_only(*value),
-            Meaning::Number(_)
-            | Meaning::Scalar(_)
-            | Meaning::Flag(_)
-            | Meaning::Text(_)
-            | Meaning::List(_)
-            | Meaning::Tuple(_)
-            | Meaning::Stage(_) => false,
+            _ => false,
         };
         if is_free {
             return Ok(f64::NAN);
         }
-        let what = self.describe(meaning);
-        self.fail(
-            Diagnostic::error("not-static", span, "an initialisation needs numbers").at(format!("this is {what}")),
-        )
+        self.misfit("not-static", span, "an initialisation needs numbers", meaning)
     }
 
     /// True for arithmetic on constants and sizes of which at least one is free.

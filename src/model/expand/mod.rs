@@ -106,7 +106,7 @@ pub(crate) fn used_model(expander: &mut Expander<'_>, used: &ModelUse<'_>) -> Ou
         _ => (used.model, &[]),
     };
     let ExprKind::Name(name) = &callee.kind else {
-        return expander.fail(Diagnostic::error("unknown-name", callee.span, "the name of a model is needed here"));
+        return expander.refuse("unknown-name", callee.span, "the name of a model is needed here");
     };
     let definition = find_model(expander, used.file, name, callee.span)?;
     let mut scope = Scope::new(used.file, String::new());

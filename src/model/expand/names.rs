@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::syntax::ast::{Definition, Expr, ExprKind, Stage, Statement, StatementKind, TensorType};
+use crate::syntax::ast::{Definition, Expr, Statement, StatementKind, TensorType};
 
 /// Every name that a definition's text reads.
 pub(crate) fn names_read(definition: &Definition) -> HashSet<&str> {
@@ -79,44 +79,7 @@ fn read_statements<'d>(body: &'d [Statement], read: &mut HashSet<&'d str>) {
     }
 }
 
-fn read_stages<'d>(stages: &'d [Stage], read: &mut HashSet<&'d str>) {
-    stages.iter().for_each(|stage| read_expr(&stage.value, read));
-}
-
 fn read_expr<'d>(expr: &'d Expr, read: &mut HashSet<&'d str>) {
-    match &expr.kind {
-        ExprKind::Name(name) => {
-            read.insert(name);
-        }
-        ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => {}
-        ExprKind::List(items) => items.iter().for_each(|item| read_expr(item, read)),
-        ExprKind::Call { callee, arguments } => {
-            read_expr(callee, read);
-            arguments.iter().for_each(|argument| read_expr(&argument.value, read));
-        }
-        ExprKind::Index { base, indices } => {
-            read_expr(base, read);
-            indices.iter().for_each(|index| read_expr(index, read));
-        }
-        ExprKind::Field { base, .. } => read_expr(base, read),
-        ExprKind::Unary(_, inner) | ExprKind::Reduce { body: inner, .. } => read_expr(inner, read),
-        ExprKind::Binary(_, left, right) | ExprKind::Guard { read: left, otherwise: right } => {
-            read_expr(left, read);
-            read_expr(right, read);
-        }
-        ExprKind::Conditional { then, condition, otherwise } => {
-            for part in [then, condition, otherwise] {
-                read_expr(part, read);
-            }
-        }
-        ExprKind::Pipeline { head, stages } => {
-            head.iter().for_each(|head| read_expr(head, read));
-            read_stages(stages, read);
-        }
-        ExprKind::Residual(stages) => read_stages(stages, read),
-        ExprKind::Repeat { count, body } => {
-            read_expr(count, read);
-            read_expr(body, read);
-        }
-    }
+    read.extend(expr.as_name());
+    expr.parts().into_iter().for_each(|part| read_expr(part, read));
 }

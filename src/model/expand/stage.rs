@@ -75,7 +75,7 @@ impl Expander<'_> {
             );
         };
         if let Stage::Template(definition) = &*stage {
-            let name = written_name(callee).unwrap_or(&definition.ast.name.name).to_owned();
+            let name = callee.as_name().unwrap_or(&definition.ast.name.name).to_owned();
             let given = self.given(scope, arguments)?;
             let made = self.instantiate(scope, definition.clone(), given, &name, span, Naming::Auto)?;
             return Ok(Meaning::Stage(made));
@@ -239,37 +239,14 @@ impl Expander<'_> {
                 let branch = if self.decided(scope, condition)? { then } else { otherwise };
                 self.stage(scope, branch, naming)
             }
-            ExprKind::Name(_)
-            | ExprKind::Field { .. }
-            | ExprKind::Number { .. }
-            | ExprKind::Text(_)
-            | ExprKind::Bool(_)
-            | ExprKind::Index { .. }
-            | ExprKind::Unary(..)
-            | ExprKind::Binary(..)
-            | ExprKind::Reduce { .. }
-            | ExprKind::Guard { .. } => {
+            _ => {
                 let meaning = self.expression(scope, expr)?;
                 let Meaning::Stage(stage) = meaning else {
-                    let what = self.describe(&meaning);
-                    return self.fail(
-                        Diagnostic::error("not-a-stage", expr.span, "nothing can flow through this")
-                            .at(format!("this is {what}")),
-                    );
+                    return self.misfit("not-a-stage", expr.span, "nothing can flow through this", &meaning);
                 };
-                match &*stage {
-                    Stage::Template(definition) => {
-                        let name = written_name(expr).unwrap_or(&definition.ast.name.name).to_owned();
-                        self.instantiate(scope, definition.clone(), Vec::new(), &name, expr.span, naming)
-                    }
-                    Stage::Function(_)
-                    | Stage::Builtin(_)
-                    | Stage::Layer(_)
-                    | Stage::Over { .. }
-                    | Stage::Sequence { .. }
-                    | Stage::Partial { .. }
-                    | Stage::Waypoint { .. } => Ok(stage),
-                }
+                let Stage::Template(definition) = &*stage else { return Ok(stage) };
+                let name = expr.as_name().unwrap_or(&definition.ast.name.name).to_owned();
+                self.instantiate(scope, definition.clone(), Vec::new(), &name, expr.span, naming)
             }
         }
     }
@@ -283,7 +260,7 @@ impl Expander<'_> {
         naming: Naming,
     ) -> Outcome<Rc<Stage>> {
         if self.is_stage_word(scope, callee) {
-            return match written_name(callee) {
+            return match callee.as_name() {
                 Some("chain") => self.chain(scope, arguments, span, naming),
                 word => {
                     let entry = OVER.iter().find(|(name, _)| Some(*name) == word);
@@ -294,14 +271,11 @@ impl Expander<'_> {
         }
         let target = self.expression(scope, callee)?;
         let Meaning::Stage(stage) = target else {
-            let what = self.describe(&target);
-            return self.fail(
-                Diagnostic::error("not-a-stage", span, "nothing can flow through this").at(format!("this is {what}")),
-            );
+            return self.misfit("not-a-stage", span, "nothing can flow through this", &target);
         };
         let given = self.given(scope, arguments)?;
         if let Stage::Template(definition) = &*stage {
-            let name = written_name(callee).unwrap_or(&definition.ast.name.name).to_owned();
+            let name = callee.as_name().unwrap_or(&definition.ast.name.name).to_owned();
             return self.instantiate(scope, definition.clone(), given, &name, span, naming);
         }
         if given.is_empty() {
@@ -448,18 +422,20 @@ impl Expander<'_> {
         let times = match meaning.as_number() {
             Some(times) if times.fract() == 0.0 && times >= 0.0 => times,
             _ => {
-                let what = self.describe(&meaning);
-                let message = "`repeat` needs a whole number, 0 or more, that is known here";
-                return self.fail(Diagnostic::error("not-static", count.span, message).at(format!("this is {what}")));
+                return self.misfit(
+                    "not-static",
+                    count.span,
+                    "`repeat` needs a whole number, 0 or more, that is known here",
+                    &meaning,
+                );
             }
         };
         if times > MAX_REPEAT as f64 {
-            let message = format!("`repeat` goes up to {MAX_REPEAT}");
-            return self.fail(Diagnostic::error("too-large", count.span, message));
+            return self.refuse("too-large", count.span, format!("`repeat` goes up to {MAX_REPEAT}"));
         }
         let written = match &body.kind {
-            ExprKind::Call { callee, .. } => written_name(callee),
-            _ => written_name(body),
+            ExprKind::Call { callee, .. } => callee.as_name(),
+            _ => body.as_name(),
         };
         let path = self.child_path(scope, written.unwrap_or("repeat"), naming, span)?;
         let members = self.within(scope, path.clone(), |this, scope| {
@@ -500,8 +476,7 @@ impl Expander<'_> {
                 );
             };
             if axes.contains(&axis) {
-                let message = format!("axis {axis} is named twice");
-                return self.fail(Diagnostic::error("not-an-axis", argument.value.span, message));
+                return self.refuse("not-an-axis", argument.value.span, format!("axis {axis} is named twice"));
             }
             axes.push(axis);
         }
@@ -539,12 +514,7 @@ impl Expander<'_> {
                 let path = match &**stage {
                     Stage::Layer(layer) => &layer.path,
                     Stage::Sequence { path, .. } => path,
-                    Stage::Function(_)
-                    | Stage::Builtin(_)
-                    | Stage::Template(_)
-                    | Stage::Over { .. }
-                    | Stage::Partial { .. }
-                    | Stage::Waypoint { .. } => return self.fail(unknown("this stage")),
+                    _ => return self.fail(unknown("this stage")),
                 };
                 let full = members.iter().fold(path.clone(), |path, member| join(&path, &member.name));
                 if let Some(value) = self.params.get(&full) {
@@ -571,7 +541,7 @@ impl Expander<'_> {
             }
             other => {
                 let what = self.describe(other);
-                self.fail(Diagnostic::error("unknown-member", span, format!("{what} has no members")))
+                self.refuse("unknown-member", span, format!("{what} has no members"))
             }
         }
     }
@@ -580,12 +550,4 @@ impl Expander<'_> {
 fn sorted(mut names: Vec<String>) -> Vec<String> {
     names.sort();
     names
-}
-
-/// The name that an expression is.
-fn written_name(expr: &Expr) -> Option<&str> {
-    match &expr.kind {
-        ExprKind::Name(name) => Some(name),
-        _ => None,
-    }
 }

@@ -42,7 +42,7 @@ impl Expander<'_> {
                     Ok(Meaning::Stage(Rc::new(Stage::Function(definition))))
                 }
                 DefinitionKind::Optimizer | DefinitionKind::Schedule => {
-                    self.fail(Diagnostic::error("not-a-value", span, format!("`{name}` belongs into a `train` block")))
+                    self.refuse("not-a-value", span, format!("`{name}` belongs into a `train` block"))
                 }
             };
         }
@@ -99,21 +99,12 @@ impl Expander<'_> {
                 Ok(Some(_)) => return Err(Reported),
                 Err(Reported) => {
                     failed = true;
-                    let leads_on = match &statement.kind {
-                        // What follows a broken precondition, or a branch that ended early, would fail as well.
-                        StatementKind::Require { .. } | StatementKind::If { .. } => false,
-                        StatementKind::Return { .. } => false,
-                        StatementKind::Input { .. }
-                        | StatementKind::Param { .. }
-                        | StatementKind::State(_)
-                        | StatementKind::Let { .. }
-                        | StatementKind::Bind { .. }
-                        | StatementKind::Equation { .. }
-                        | StatementKind::Update { .. }
-                        | StatementKind::Expression { .. }
-                        | StatementKind::Field { .. } => self.work <= MAX_WORK,
-                    };
-                    if !leads_on {
+                    // What follows a broken precondition, or a branch that ended early, would fail as well.
+                    let ends = matches!(
+                        statement.kind,
+                        StatementKind::Require { .. } | StatementKind::If { .. } | StatementKind::Return { .. }
+                    );
+                    if ends || self.work > MAX_WORK {
                         return Err(Reported);
                     }
                     poison(scope, &statement.kind);
@@ -176,14 +167,10 @@ impl Expander<'_> {
     fn bind(&mut self, scope: &mut Scope, target: &[Ident], value: &Expr) -> Outcome<()> {
         let [name] = target else {
             let span = target.first().map_or(value.span, |first| first.span);
-            return self.fail(Diagnostic::error(
-                "misplaced-key",
-                span,
-                "a dotted key belongs into a `data` or `train` block",
-            ));
+            return self.refuse("misplaced-key", span, "a dotted key belongs into a `data` or `train` block");
         };
         if name.name == "training" {
-            return self.fail(Diagnostic::error("duplicate-name", name.span, "`training` cannot be bound"));
+            return self.refuse("duplicate-name", name.span, "`training` cannot be bound");
         }
         let chosen = self.choose(scope, value)?;
         let meaning = if self.is_stage(scope, chosen) {
@@ -263,9 +250,7 @@ impl Expander<'_> {
             let meaning = self.expression(scope, value)?;
             if let Some(shape) = shape {
                 let Meaning::Tensor(tensor) = meaning else {
-                    let what = self.describe(&meaning);
-                    let diagnostic = Diagnostic::error("not-a-tensor", value.span, "a shape is declared for this");
-                    return self.fail(diagnostic.at(format!("this is {what}")));
+                    return self.misfit("not-a-tensor", value.span, "a shape is declared for this", &meaning);
                 };
                 self.bind_type(scope, shape, tensor, shape.span)?;
             }
@@ -275,14 +260,11 @@ impl Expander<'_> {
         for (index, value) in values.iter().enumerate() {
             let meaning = self.expression(scope, value)?;
             let Meaning::Tensor(tensor) = meaning else {
-                let what = self.describe(&meaning);
-                let diagnostic = Diagnostic::error("not-a-tensor", value.span, "several results must be tensors");
-                return self.fail(diagnostic.at(format!("this is {what}")));
+                return self.misfit("not-a-tensor", value.span, "several results must be tensors", &meaning);
             };
             let name = scope.returned[index].clone().unwrap_or_else(|| format!("output{index}"));
             if results.iter().any(|(other, _)| *other == name) {
-                let message = format!("two results are named `{name}`");
-                return self.fail(Diagnostic::error("duplicate-name", value.span, message));
+                return self.refuse("duplicate-name", value.span, format!("two results are named `{name}`"));
             }
             results.push((name, tensor));
         }
@@ -330,11 +312,7 @@ fn poison(scope: &mut Scope, statement: &StatementKind) {
             names.extend(target.iter().map(|name| name.name.as_str()));
             bound_names(value, &mut names);
         }
-        StatementKind::Return { .. }
-        | StatementKind::Require { .. }
-        | StatementKind::If { .. }
-        | StatementKind::Expression { .. }
-        | StatementKind::Field { .. } => {}
+        _ => {}
     }
     for name in names {
         if !scope.names.contains_key(name) {

@@ -313,4 +313,15 @@ impl<'p> Expander<'p> {
         self.diagnostics.push(diagnostic);
         Err(Reported)
     }
+
+    /// Reports an error that its message says in full.
+    pub(crate) fn refuse<T>(&mut self, code: &'static str, span: Span, message: impl Into<String>) -> Outcome<T> {
+        self.fail(Diagnostic::error(code, span, message))
+    }
+
+    /// Reports that something else is needed than what was found.
+    pub(crate) fn misfit<T>(&mut self, code: &'static str, span: Span, needed: &str, found: &Meaning) -> Outcome<T> {
+        let what = self.describe(found);
+        self.fail(Diagnostic::error(code, span, needed).at(format!("this is {what}")))
+    }
 }

@@ -110,8 +110,7 @@ impl Expander<'_> {
             Some(result) => Ok(result),
             None => {
                 let word = if op == UnaryOp::Neg { "-" } else { "not" };
-                let message = format!("`{word}` is not defined on {}", self.describe(value));
-                self.fail(Diagnostic::error("type-mismatch", span, message))
+                self.refuse("type-mismatch", span, format!("`{word}` is not defined on {}", self.describe(value)))
             }
         }
     }
@@ -129,8 +128,7 @@ impl Expander<'_> {
             Folded::NeedsTensor => self.tensors(op, a, b, span).map(Meaning::Tensor),
             Folded::Undefined => {
                 let (left, right) = (self.describe(a.0), self.describe(b.0));
-                let message = format!("`{}` is not defined on {left} and {right}", symbol(op));
-                self.fail(Diagnostic::error("type-mismatch", span, message))
+                self.refuse("type-mismatch", span, format!("`{}` is not defined on {left} and {right}", symbol(op)))
             }
         }
     }
@@ -172,7 +170,7 @@ impl Expander<'_> {
 
     fn sizes(&mut self, op: BinaryOp, a: &Dim, b: &Dim, span: Span) -> Outcome<Meaning> {
         if matches!(op, BinaryOp::Div | BinaryOp::Rem) && b.as_const() == Some(0) {
-            return self.fail(Diagnostic::error("bad-operand", span, "a size is divided by zero"));
+            return self.refuse("bad-operand", span, "a size is divided by zero");
         }
         let result = match op {
             BinaryOp::Add => a + b,
@@ -185,18 +183,18 @@ impl Expander<'_> {
                 Some(power) if let Some(base) = a.as_const() => {
                     return Ok(Meaning::Number((base as f64).powf(power as f64)));
                 }
-                _ => return self.fail(Diagnostic::error("bad-operand", span, "the power of a size must be a number")),
+                _ => return self.refuse("bad-operand", span, "the power of a size must be a number"),
             },
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => {
                 let (_, relation) = comparison(op).expect("these operators compare");
                 return self.decide(relation, a, b, span).map(Meaning::Flag);
             }
             BinaryOp::And | BinaryOp::Or => {
-                return self.fail(Diagnostic::error("type-mismatch", span, "sizes are not truth values"));
+                return self.refuse("type-mismatch", span, "sizes are not truth values");
             }
         };
         if result.is_overflow() {
-            return self.fail(Diagnostic::error("size-overflow", span, "this size is too large"));
+            return self.refuse("size-overflow", span, "this size is too large");
         }
         Ok(Meaning::Size(result))
     }
@@ -268,8 +266,7 @@ impl Expander<'_> {
             Meaning::Number(number) => Ok(self.graph.constant(*number, shape, dtype, span)),
             Meaning::Flag(flag) => Ok(self.graph.constant(scalar::truth(*flag), shape, dtype, span)),
             Meaning::Size(dim) if dtype == DType::I32 && dim.as_const().is_some_and(|n| i32::try_from(n).is_err()) => {
-                let message = format!("{dim} does not fit an integer of 32 bits");
-                self.fail(Diagnostic::error("size-overflow", span, message))
+                self.refuse("size-overflow", span, format!("{dim} does not fit an integer of 32 bits"))
             }
             Meaning::Size(dim) => Ok(match dim.as_const() {
                 Some(number) => self.graph.constant(number as f64, shape, dtype, span),
@@ -281,7 +278,7 @@ impl Expander<'_> {
             }
             Meaning::Text(_) | Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_) => {
                 let message = format!("expected a tensor or a number, found {}", self.describe(value));
-                self.fail(Diagnostic::error("type-mismatch", span, message))
+                self.refuse("type-mismatch", span, message)
             }
         }
     }
@@ -313,7 +310,7 @@ impl Expander<'_> {
         {
             let (left, right) = (self.describe(&Meaning::Tensor(a)), self.describe(&Meaning::Tensor(b)));
             let message = format!("`{}` needs truth values, found {left} and {right}", symbol(op));
-            return self.fail(Diagnostic::error("type-mismatch", span, message));
+            return self.refuse("type-mismatch", span, message);
         }
         let common = match (types, op) {
             ((DType::Bool, DType::Bool), BinaryOp::And | BinaryOp::Or | BinaryOp::Eq | BinaryOp::Ne) => DType::Bool,

@@ -133,7 +133,7 @@ impl Expander<'_> {
                 let id = self.expect_tensor(&x)?;
                 let shape = self.graph.shape(id);
                 let Some((first, rest)) = shape.split_first() else {
-                    return self.fail(Diagnostic::error("rank-mismatch", x.span, "a scalar cannot be flattened"));
+                    return self.refuse("rank-mismatch", x.span, "a scalar cannot be flattened");
                 };
                 let flat = vec![first.clone(), Dim::product(rest)];
                 if flat.as_slice() == shape {
@@ -219,8 +219,7 @@ impl Expander<'_> {
             }
         }
         if let Some(missing) = slots.iter().position(Option::is_none) {
-            let message = format!("`{name}` needs the argument `{}`", names[missing]);
-            return self.fail(Diagnostic::error("bad-argument", span, message));
+            return self.refuse("bad-argument", span, format!("`{name}` needs the argument `{}`", names[missing]));
         }
         Ok(slots.map(|slot| slot.expect("every slot was filled")))
     }
@@ -241,7 +240,7 @@ impl Expander<'_> {
                 Some(number) => Ok(Meaning::Number(scalar::unary(op, number))),
                 None => {
                     let message = format!("`{}` is not defined on {}", scalar::unary_name(op), self.describe(value));
-                    self.fail(Diagnostic::error("type-mismatch", x.span, message))
+                    self.refuse("type-mismatch", x.span, message)
                 }
             },
         }
@@ -292,25 +291,16 @@ impl Expander<'_> {
             value => match as_number(value) {
                 Some(number) if dtype == DType::F32 => Ok(Meaning::Number(number)),
                 Some(number) if number.abs() < 9e15 => Ok(Meaning::Size(Dim::constant(number.trunc() as i64))),
-                _ => {
-                    let message = format!("cannot convert {}", self.describe(value));
-                    self.fail(Diagnostic::error("type-mismatch", x.span, message))
-                }
+                _ => self.refuse("type-mismatch", x.span, format!("cannot convert {}", self.describe(value))),
             },
         }
     }
 
     /// A static size; whole numbers count.
     pub(crate) fn size_of(&mut self, x: &Given) -> Outcome<Dim> {
-        match &x.value {
-            Meaning::Size(dim) => Ok(dim.clone()),
-            Meaning::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
-                Ok(Dim::constant(*number as i64))
-            }
-            other => {
-                let message = format!("expected a size, found {}", self.describe(other));
-                self.fail(Diagnostic::error("type-mismatch", x.span, message))
-            }
+        match x.value.as_dim() {
+            Some(dim) => Ok(dim),
+            None => self.refuse("type-mismatch", x.span, format!("expected a size, found {}", self.describe(&x.value))),
         }
     }
 
@@ -323,7 +313,7 @@ impl Expander<'_> {
                 .collect(),
             other => {
                 let message = format!("expected a shape such as `[N, C]`, found {}", self.describe(other));
-                self.fail(Diagnostic::error("type-mismatch", x.span, message))
+                self.refuse("type-mismatch", x.span, message)
             }
         }
     }
@@ -334,10 +324,7 @@ impl Expander<'_> {
         let rank = rank as i64;
         match axis.as_const() {
             Some(axis) if (-rank..rank).contains(&axis) => Ok(axis.rem_euclid(rank) as usize),
-            _ => {
-                let message = format!("axis {axis} is not one of the {rank} axes");
-                self.fail(Diagnostic::error("bad-argument", x.span, message))
-            }
+            _ => self.refuse("bad-argument", x.span, format!("axis {axis} is not one of the {rank} axes")),
         }
     }
 
@@ -377,7 +364,7 @@ impl Expander<'_> {
             Meaning::List(items) if !items.is_empty() => Ok(items.clone()),
             other => {
                 let message = format!("expected a list of numbers, found {}", self.describe(other));
-                self.fail(Diagnostic::error("type-mismatch", x.span, message))
+                self.refuse("type-mismatch", x.span, message)
             }
         }
     }
@@ -421,7 +408,7 @@ impl Expander<'_> {
             ids.push((self.expect_tensor(part)?, part.span));
         }
         let Some(&(first, first_span)) = ids.first() else {
-            return self.fail(Diagnostic::error("bad-argument", span, "`concat` needs at least one tensor"));
+            return self.refuse("bad-argument", span, "`concat` needs at least one tensor");
         };
         let model = self.graph.shape(first).to_vec();
         let axis = match named.as_slice() {
@@ -430,8 +417,7 @@ impl Expander<'_> {
                 self.axis_of(argument, model.len())?
             }
             [argument, ..] => {
-                let message = "`concat` takes tensors and `axis`";
-                return self.fail(Diagnostic::error("bad-argument", argument.span, message));
+                return self.refuse("bad-argument", argument.span, "`concat` takes tensors and `axis`");
             }
         };
         let mut total = Dim::constant(0);

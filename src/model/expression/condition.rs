@@ -65,20 +65,7 @@ impl Expander<'_> {
                 None => self.flag(scope, expr),
             },
             ExprKind::Bool(value) => Ok(Some(*value)),
-            ExprKind::Number { .. }
-            | ExprKind::Text(_)
-            | ExprKind::Name(_)
-            | ExprKind::List(_)
-            | ExprKind::Call { .. }
-            | ExprKind::Index { .. }
-            | ExprKind::Field { .. }
-            | ExprKind::Unary(UnaryOp::Neg, _)
-            | ExprKind::Reduce { .. }
-            | ExprKind::Conditional { .. }
-            | ExprKind::Guard { .. }
-            | ExprKind::Pipeline { .. }
-            | ExprKind::Residual(_)
-            | ExprKind::Repeat { .. } => self.flag(scope, expr),
+            _ => self.flag(scope, expr),
         }
     }
 
@@ -129,7 +116,7 @@ impl Expander<'_> {
             Relation::Eq => Ok(equal),
             Relation::Ne => Ok(equal.map(|equal| !equal)),
             Relation::Ge | Relation::Gt | Relation::Le | Relation::Lt => {
-                self.fail(Diagnostic::error("not-static", left.span.to(right.span), "only `==` and `!=` compare these"))
+                self.refuse("not-static", left.span.to(right.span), "only `==` and `!=` compare these")
             }
         }
     }
@@ -366,35 +353,12 @@ fn assumed<'c>(all: impl IntoIterator<Item = &'c [Comparison]>) -> Facts {
 /// The plain names of an arithmetic or logical expression.
 fn collect_names(expr: &Expr, names: &mut BTreeSet<String>) {
     match &expr.kind {
-        ExprKind::Name(name) => {
-            names.insert(name.clone());
+        ExprKind::Name(name) => drop(names.insert(name.clone())),
+        ExprKind::Call { arguments, .. } => arguments.iter().for_each(|part| collect_names(&part.value, names)),
+        ExprKind::Unary(..) | ExprKind::Binary(..) | ExprKind::Conditional { .. } | ExprKind::List(_) => {
+            expr.parts().into_iter().for_each(|part| collect_names(part, names));
         }
-        ExprKind::Unary(_, inner) => collect_names(inner, names),
-        ExprKind::Binary(_, left, right) => {
-            collect_names(left, names);
-            collect_names(right, names);
-        }
-        ExprKind::Call { arguments, .. } => {
-            for argument in arguments {
-                collect_names(&argument.value, names);
-            }
-        }
-        ExprKind::Conditional { then, condition, otherwise } => {
-            for part in [then, condition, otherwise] {
-                collect_names(part, names);
-            }
-        }
-        ExprKind::List(items) => items.iter().for_each(|item| collect_names(item, names)),
-        ExprKind::Number { .. }
-        | ExprKind::Text(_)
-        | ExprKind::Bool(_)
-        | ExprKind::Index { .. }
-        | ExprKind::Field { .. }
-        | ExprKind::Reduce { .. }
-        | ExprKind::Guard { .. }
-        | ExprKind::Pipeline { .. }
-        | ExprKind::Residual(_)
-        | ExprKind::Repeat { .. } => {}
+        _ => {}
     }
 }
 
@@ -404,14 +368,7 @@ impl Meaning {
         match self {
             Meaning::Size(dim) => Some(dim.clone()),
             Meaning::Number(value) if value.fract() == 0.0 && value.abs() < 9e15 => Some(Dim::constant(*value as i64)),
-            Meaning::Number(_)
-            | Meaning::Tensor(_)
-            | Meaning::Scalar(_)
-            | Meaning::Flag(_)
-            | Meaning::Text(_)
-            | Meaning::List(_)
-            | Meaning::Tuple(_)
-            | Meaning::Stage(_) => None,
+            _ => None,
         }
     }
 
@@ -420,13 +377,7 @@ impl Meaning {
         match self {
             Meaning::Number(value) => Some(*value),
             Meaning::Size(dim) => dim.as_const().map(|value| value as f64),
-            Meaning::Tensor(_)
-            | Meaning::Scalar(_)
-            | Meaning::Flag(_)
-            | Meaning::Text(_)
-            | Meaning::List(_)
-            | Meaning::Tuple(_)
-            | Meaning::Stage(_) => None,
+            _ => None,
         }
     }
 }

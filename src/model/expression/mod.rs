@@ -58,7 +58,7 @@ impl Expander<'_> {
         };
         let whole = !text.contains(['.', 'e', 'E']);
         if whole && value.abs() > 9e15 {
-            return self.fail(Diagnostic::error("size-overflow", span, "this number is too large to be exact"));
+            return self.refuse("size-overflow", span, "this number is too large to be exact");
         }
         Ok(match suffix {
             None if whole => Meaning::Size(Dim::constant(value as i64)),
@@ -168,8 +168,7 @@ impl Expander<'_> {
                 Ok(self.graph.compare(Compare::Ne, value, zero, span))
             }
             other => {
-                let message = format!("expected a condition, found {}", self.describe(other));
-                self.fail(Diagnostic::error("type-mismatch", span, message))
+                self.refuse("type-mismatch", span, format!("expected a condition, found {}", self.describe(other)))
             }
         }
     }

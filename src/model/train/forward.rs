@@ -112,7 +112,7 @@ impl Expander<'_> {
             let scope = Scope::new(definition.file, String::new());
             let Meaning::Stage(stage) = self.resolve(&scope, &function.name, function.span)? else {
                 let message = format!("`{}` is no function of the model's output", function.name);
-                return self.fail(Diagnostic::error("bad-loss", function.span, message));
+                return self.refuse("bad-loss", function.span, message);
             };
             let read = self.nested(&definition, loss.span, |this| this.apply(&stage, vec![given], loss.span))?;
             let value = self.expect_tensor(&Given { name: None, value: read, span: loss.span })?;
@@ -247,7 +247,7 @@ impl Expander<'_> {
 
     fn loss(&mut self, item: &TrainItem, bound: &mut Bound) -> Outcome<ValueId> {
         let Some(expr) = item.get("loss") else {
-            return self.fail(Diagnostic::error("missing-key", item.model.span, "the `train` item says no `loss`"));
+            return self.refuse("missing-key", item.model.span, "the `train` item says no `loss`");
         };
         let mut scope = self.loss_scope(item, bound);
         let mut named = Vec::new();
@@ -439,30 +439,9 @@ fn model_inputs(definition: &Definition) -> Vec<(&Ident, &ast::TensorType)> {
 /// The names in an expression, in order of appearance.
 fn names_of(expr: &Expr, names: &mut Vec<String>) {
     match &expr.kind {
-        ExprKind::Name(name) => {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
+        ExprKind::Name(name) if !names.contains(name) => names.push(name.clone()),
         ExprKind::Call { arguments, .. } => arguments.iter().for_each(|argument| names_of(&argument.value, names)),
-        ExprKind::Unary(_, operand) => names_of(operand, names),
-        ExprKind::Binary(_, a, b) => [a, b].into_iter().for_each(|side| names_of(side, names)),
-        ExprKind::Index { base, indices } => {
-            names_of(base, names);
-            indices.iter().for_each(|index| names_of(index, names));
-        }
-        ExprKind::Reduce { body, .. } => names_of(body, names),
-        ExprKind::Conditional { then, condition, otherwise } => {
-            [then, condition, otherwise].into_iter().for_each(|part| names_of(part, names));
-        }
-        ExprKind::Guard { read, otherwise } => [read, otherwise].into_iter().for_each(|part| names_of(part, names)),
-        ExprKind::List(items) => items.iter().for_each(|item| names_of(item, names)),
-        ExprKind::Field { base, .. } => names_of(base, names),
-        ExprKind::Pipeline { head, stages } => {
-            head.iter().for_each(|head| names_of(head, names));
-            stages.iter().for_each(|stage| names_of(&stage.value, names));
-        }
-        ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) => {}
         ExprKind::Residual(_) | ExprKind::Repeat { .. } => {}
+        _ => expr.parts().into_iter().for_each(|part| names_of(part, names)),
     }
 }

@@ -33,14 +33,7 @@ pub(super) fn literal(expr: &Expr) -> Result<Literal, Diagnostic> {
             let stages = head.iter().map(AsRef::as_ref).chain(stages.iter().map(|stage| &stage.value));
             LiteralKind::Pipeline(stages.map(literal).collect::<Result<_, _>>()?)
         }
-        ExprKind::Unary(UnaryOp::Not, _)
-        | ExprKind::Index { .. }
-        | ExprKind::Field { .. }
-        | ExprKind::Reduce { .. }
-        | ExprKind::Conditional { .. }
-        | ExprKind::Guard { .. }
-        | ExprKind::Residual(_)
-        | ExprKind::Repeat { .. } => return Err(not_constant(expr)),
+        _ => return Err(not_constant(expr)),
     };
     Ok(Literal { span: expr.span, kind })
 }

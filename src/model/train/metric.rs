@@ -59,21 +59,10 @@ impl MetricUse {
     /// How many statements belong to the step; none for a metric without states.
     fn step_statements(&self) -> Option<usize> {
         let body = &self.definition.ast.body;
-        let has_state =
-            body.iter().any(|statement| contains(statement, &|kind| matches!(kind, StatementKind::State(_))));
-        let update = |statement: &Statement| contains(statement, &|kind| matches!(kind, StatementKind::Update { .. }));
+        let has_state = body.iter().any(|each| each.contains(&|kind| matches!(kind, StatementKind::State(_))));
+        let update = |each: &Statement| each.contains(&|kind| matches!(kind, StatementKind::Update { .. }));
         has_state.then(|| body.iter().rposition(update).map_or(0, |last| last + 1))
     }
-}
-
-fn contains(statement: &Statement, wanted: &dyn Fn(&StatementKind) -> bool) -> bool {
-    wanted(&statement.kind)
-        || match &statement.kind {
-            StatementKind::If { then, otherwise, .. } => {
-                then.iter().chain(otherwise).any(|statement| contains(statement, wanted))
-            }
-            _ => false,
-        }
 }
 
 /// The metrics of the item.
@@ -97,7 +86,7 @@ pub(super) fn metric_uses(expander: &mut Expander<'_>, item: &TrainItem) -> Outc
             Some(_) | None => return expander.unknown_item(item.file, word, expr.span, DefinitionKind::Metric),
         };
         if uses.iter().any(|other| other.name == name) {
-            return expander.fail(Diagnostic::error("duplicate-name", expr.span, format!("`{name}` is named twice")));
+            return expander.refuse("duplicate-name", expr.span, format!("`{name}` is named twice"));
         }
         uses.push(MetricUse { name, definition, arguments, span: expr.span });
     }
@@ -150,7 +139,7 @@ fn specs_from(
             && !constant(graph)
         {
             let message = format!("the sizes of `{}` are not known from the data item", metric.name);
-            return expander.fail(Diagnostic::error("undecided", metric.span, message));
+            return expander.refuse("undecided", metric.span, message);
         }
         specs.push(metric.spec(finish));
     }
@@ -181,7 +170,7 @@ impl Expander<'_> {
                 if !this.graph.shape(value).is_empty() {
                     let message =
                         format!("`{}` gives {}, not one number", metric.name, this.describe(&Meaning::Tensor(value)));
-                    return this.fail(Diagnostic::error("bad-metric", metric.span, message));
+                    return this.refuse("bad-metric", metric.span, message);
                 }
                 this.graph.outputs.push(Output { name: OutputName::Metric(metric.name.clone()), value });
                 return Ok(None);
@@ -198,10 +187,9 @@ impl Expander<'_> {
                 self.as_tensor(&meaning, DType::F32, &[], span)
             }
             Some(other) => {
-                let message = format!("a metric gives numbers, not {}", self.describe(&other));
-                self.fail(Diagnostic::error("bad-metric", span, message))
+                self.refuse("bad-metric", span, format!("a metric gives numbers, not {}", self.describe(&other)))
             }
-            None => self.fail(Diagnostic::error("missing-return", span, "the metric returns nothing")),
+            None => self.refuse("missing-return", span, "the metric returns nothing"),
         }
     }
 
@@ -262,7 +250,7 @@ impl Expander<'_> {
                     Some(name) => given.push(Given { name: Some(name.clone()), value, span }),
                     None => {
                         let message = format!("`{}` takes no further option", metric.definition.ast.name.name);
-                        return self.fail(Diagnostic::error("too-many-arguments", span, message));
+                        return self.refuse("too-many-arguments", span, message);
                     }
                 },
             }
@@ -295,7 +283,7 @@ impl Expander<'_> {
         let named = bound.outputs.iter().find(|(output, _)| output == name);
         match named.or(bound.outputs.first()) {
             Some((_, value)) => Ok(*value),
-            None => self.fail(Diagnostic::error("missing-argument", metric.span, "the model gives no output")),
+            None => self.refuse("missing-argument", metric.span, "the model gives no output"),
         }
     }
 

@@ -79,8 +79,7 @@ fn called(expr: &Expr) -> (&str, &[ast::Argument]) {
 impl Expander<'_> {
     fn optimize(&mut self, item: &TrainItem, gradients: &[(ParamId, ValueId)]) -> Outcome<()> {
         let Some(expr) = item.get("optimizer") else {
-            let message = "the `train` item says no `optimizer`";
-            return self.fail(Diagnostic::error("missing-key", item.model.span, message));
+            return self.refuse("missing-key", item.model.span, "the `train` item says no `optimizer`");
         };
         let (definition, given) = self.called_item(item, expr, DefinitionKind::Optimizer)?;
         let mut arguments = self.bind_arguments(&definition, given, expr.span)?;
@@ -127,11 +126,11 @@ impl Expander<'_> {
             }
             let name = &definition.ast.name.name;
             let message = format!("`{name}` has no argument `lr` for the schedule to act on");
-            return self.fail(Diagnostic::error("unknown-argument", expr.span, message));
+            return self.refuse("unknown-argument", expr.span, message);
         };
         let Some(base) = as_formula(rate) else {
             let message = format!("the learning rate is a number, not {}", self.describe(rate));
-            return self.fail(Diagnostic::error("type-mismatch", expr.span, message));
+            return self.refuse("type-mismatch", expr.span, message);
         };
         let (formula, stages) = match schedule {
             Some((factor, stages)) => (binary(Binary::Mul, base, factor), stages),
@@ -215,7 +214,7 @@ impl Expander<'_> {
         }
         let ends = stages.iter().zip(&parts).map(|(stage, (end, _))| (stage.span, end.clone())).collect();
         let Some((_, mut factor)) = parts.pop() else {
-            return self.fail(Diagnostic::error("bad-value", expr.span, "this is no schedule"));
+            return self.refuse("bad-value", expr.span, "this is no schedule");
         };
         for (end, value) in parts.into_iter().rev() {
             let before = ScalarExpr::Compare(Compare::Lt, Box::new(done.clone()), Box::new(end));
@@ -254,7 +253,7 @@ impl Expander<'_> {
             None => {
                 let found = result.map_or_else(|| "nothing".into(), |found| self.describe(&found));
                 let message = format!("a schedule gives a factor on the learning rate, not {found}");
-                self.fail(Diagnostic::error("type-mismatch", span, message))
+                self.refuse("type-mismatch", span, message)
             }
         }
     }
