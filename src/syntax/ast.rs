@@ -405,6 +405,11 @@ impl Expr {
         }
     }
 
+    /// What it calls and the arguments; all but a call counts as a call of itself without arguments.
+    pub fn as_call(&self) -> (&Expr, &[Argument]) {
+        if let ExprKind::Call { callee, arguments } = &self.kind { (callee, arguments) } else { (self, &[]) }
+    }
+
     /// The name that it is.
     pub fn as_name(&self) -> Option<&str> {
         if let ExprKind::Name(name) = &self.kind { Some(name) } else { None }

@@ -14,9 +14,10 @@ use std::thread;
 
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
+use crate::graph::scalar;
 use crate::model::expand::{Expanded, ModelUse, expand, expand_use};
 use crate::model::expander::Mode;
-use crate::model::expression::suffix_factor;
+use crate::model::expression::{comparison, suffix_factor};
 use crate::model::project::Project;
 use crate::model::train::{model_name, training};
 use crate::source::{FileId, Span, bytes_text};
@@ -203,22 +204,11 @@ impl Judge<'_> {
             }),
             ExprKind::Binary(op, left, right) => {
                 let (a, b) = (self.measure(left)?, self.measure(right)?);
-                let holds = match op {
-                    BinaryOp::Lt => a.value < b.value,
-                    BinaryOp::Le => a.value <= b.value,
-                    BinaryOp::Gt => a.value > b.value,
-                    BinaryOp::Ge => a.value >= b.value,
-                    BinaryOp::Eq => a.value == b.value,
-                    BinaryOp::Ne => a.value != b.value,
-                    BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem | BinaryOp::Pow => {
-                        return Err(not_a_condition(expr.span));
-                    }
-                    BinaryOp::And | BinaryOp::Or => unreachable!("handled above"),
-                };
+                let op = comparison(*op).ok_or_else(|| not_a_condition(expr.span))?;
                 let shown: Vec<String> = [a.shown, b.shown].into_iter().flatten().collect();
-                Ok(if holds { Ok(()) } else { Err(shown.join(", ")) })
+                Ok(if scalar::compare(op, a.value, b.value) { Ok(()) } else { Err(shown.join(", ")) })
             }
-            ExprKind::Call { callee, arguments } if matches!(&callee.kind, ExprKind::Name(name) if name == "loads") => {
+            ExprKind::Call { callee, arguments } if callee.as_name() == Some("loads") => {
                 self.loads(expr.span, arguments)
             }
             _ => Err(not_a_condition(expr.span)),
@@ -252,25 +242,18 @@ impl Judge<'_> {
                     BinaryOp::Div => a.value / b.value,
                     BinaryOp::Rem => a.value.rem_euclid(b.value),
                     BinaryOp::Pow => a.value.powf(b.value),
-                    BinaryOp::Lt
-                    | BinaryOp::Le
-                    | BinaryOp::Gt
-                    | BinaryOp::Ge
-                    | BinaryOp::Eq
-                    | BinaryOp::Ne
-                    | BinaryOp::And
-                    | BinaryOp::Or => {
+                    _ => {
                         return Err(Diagnostic::error("bad-assertion", expr.span, "a number is needed here"));
                     }
                 };
                 let shown: Vec<String> = [a.shown, b.shown].into_iter().flatten().collect();
                 Ok(Measure { value, shown: (!shown.is_empty()).then(|| shown.join(", ")) })
             }
-            ExprKind::Name(name) => self.quantity(name, &[], expr.span),
-            ExprKind::Call { callee, arguments } => match &callee.kind {
-                ExprKind::Name(name) => self.quantity(name, arguments, expr.span),
-                _ => Err(not_a_condition(expr.span)),
-            },
+            ExprKind::Name(_) | ExprKind::Call { .. } => {
+                let (callee, arguments) = expr.as_call();
+                let name = callee.as_name().ok_or_else(|| not_a_condition(expr.span))?;
+                self.quantity(name, arguments, expr.span)
+            }
             _ => Err(Diagnostic::error("bad-assertion", expr.span, "a number is needed here")),
         }
     }

@@ -359,7 +359,7 @@ impl Walk<'_, '_> {
             }
             (Op::Unary(Unary::Not), [x], _) => self.assume(*x, !holds, out),
             (Op::Compare(compare), [a, b], _) => {
-                let compare = if holds { *compare } else { opposite(*compare) };
+                let compare = if holds { *compare } else { compare.opposite() };
                 out.push((*a, compare, *b));
                 out.push((*b, mirrored(compare), *a));
             }
@@ -408,17 +408,6 @@ fn either(a: Option<Dim>, b: Option<Dim>, join: impl Fn(&Dim, &Dim) -> Dim) -> O
 fn with_zero(low: Option<Dim>, high: Option<Dim>) -> Bounds {
     let zero = Dim::constant(0);
     (low.map(|end| end.min(&zero)), high.map(|end| end.max(&zero)))
-}
-
-fn opposite(compare: Compare) -> Compare {
-    match compare {
-        Compare::Lt => Compare::Ge,
-        Compare::Le => Compare::Gt,
-        Compare::Gt => Compare::Le,
-        Compare::Ge => Compare::Lt,
-        Compare::Eq => Compare::Ne,
-        Compare::Ne => Compare::Eq,
-    }
 }
 
 fn mirrored(compare: Compare) -> Compare {

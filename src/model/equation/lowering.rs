@@ -6,7 +6,7 @@
 
 use super::node::{AffineIndex, Index, Node, NodeKind, Reduction, Subscript, Var, union};
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Relation, Verdict};
+use crate::dim::{Dim, Verdict};
 use crate::graph::print::shape_text;
 use crate::graph::{Affine, Binary, Compare, Contract, DType, Indirect, IndirectIndex, ValueId};
 use crate::model::expander::{Expander, Given, Meaning, Outcome, Stage};
@@ -350,7 +350,7 @@ impl Expander<'_> {
                 Subscript::Affine(affine, place) => {
                     let (low, high) = Self::bounds(vars, affine);
                     let needs_low = !self.facts.prove_ge(&low, &Dim::constant(0)).is_proved();
-                    let needs_high = !self.facts.prove(Relation::Gt, dim, &high).is_proved();
+                    let needs_high = !self.facts.prove(Compare::Gt, dim, &high).is_proved();
                     (self.lower_index(vars, affine, axes, *place)?, needs_low, needs_high)
                 }
                 Subscript::Value(node) => (self.lower(vars, node, axes)?, true, true),

@@ -471,5 +471,5 @@ fn explain_unbound(diagnostic: &mut Diagnostic, name: &str) {
 }
 
 fn is_uniform(callee: &Expr, arguments: &[ast::Argument]) -> bool {
-    arguments.is_empty() && matches!(&callee.kind, ExprKind::Name(name) if name == "uniform")
+    arguments.is_empty() && callee.as_name() == Some("uniform")
 }

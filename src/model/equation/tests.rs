@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Relation};
+use crate::dim::{Compare, Dim};
 use crate::graph::{self, DType, Feeds, Graph, Input, Op, Output, Tensor};
 use crate::model::expander::{Expander, Meaning, Mode, Scope};
 use crate::model::project::Project;
@@ -14,7 +14,7 @@ use crate::syntax::ast;
 fn expand(
     text: &str,
     inputs: &[(&str, DType, Vec<Dim>)],
-    facts: &[(Relation, Dim, Dim)],
+    facts: &[(Compare, Dim, Dim)],
 ) -> Result<Graph, Vec<Diagnostic>> {
     let (project, file, found) = Project::from_text("test.ansatz", &format!("layer L {{\n{text}\n}}\n"));
     assert!(found.is_empty(), "{found:?}");
@@ -71,7 +71,7 @@ fn run(text: &str, inputs: &[(&str, Tensor)]) -> (Graph, Tensor) {
     (graph, result)
 }
 
-fn code(text: &str, inputs: &[(&str, &[&str])], facts: &[(Relation, Dim, Dim)]) -> Diagnostic {
+fn code(text: &str, inputs: &[(&str, &[&str])], facts: &[(Compare, Dim, Dim)]) -> Diagnostic {
     let dim = |text: &&str| text.parse::<i64>().map_or_else(|_| Dim::var(text), Dim::constant);
     let declared: Vec<_> =
         inputs.iter().map(|(name, dims)| (*name, DType::F32, dims.iter().map(dim).collect())).collect();
@@ -256,7 +256,7 @@ fn unequal_sizes_are_refuted_with_both_places() {
     assert!(found.hints.iter().any(|hint| hint.contains("H = 1, W = 2")), "{found:?}");
     let found = code("y[n] = sum[k] a[n, k] * b[k]\nreturn y", &[("a", &["N", "K"]), ("b", &["L"])], &[]);
     assert_eq!(found.code, "shape-mismatch");
-    let equal = [(Relation::Eq, Dim::var("H"), Dim::var("W"))];
+    let equal = [(Compare::Eq, Dim::var("H"), Dim::var("W"))];
     let dims = |name: &str| vec![Dim::var("N"), Dim::var(name)];
     let inputs = [("x", DType::F32, dims("H")), ("y", DType::F32, dims("W"))];
     expand("return x + y", &inputs, &equal).expect("equal by requirement");
@@ -267,7 +267,7 @@ fn an_unknown_size_is_never_repeated() {
     let found = code(
         "return x + y",
         &[("x", &["N", "H"]), ("y", &["N", "K"])],
-        &[(Relation::Le, Dim::var("K"), Dim::constant(1))],
+        &[(Compare::Le, Dim::var("K"), Dim::constant(1))],
     );
     assert_eq!(found.code, "shape-mismatch");
 }
@@ -276,7 +276,7 @@ fn an_unknown_size_is_never_repeated() {
 fn reads_out_of_range_need_a_guard() {
     let found = code("y[i] = x[i + 1] : [H]\nreturn y", &[("x", &["H"])], &[]);
     assert_eq!(found.code, "index-out-of-range");
-    let facts = [(Relation::Ge, Dim::var("H"), Dim::constant(2))];
+    let facts = [(Compare::Ge, Dim::var("H"), Dim::constant(2))];
     expand("y[i] = x[i + 1] : [H - 1]\nreturn y", &[("x", DType::F32, vec![Dim::var("H")])], &facts).expect("in range");
     let found = code("y[i, u] = x[2*i + u] : [(H + 1)/2, 3]\nreturn y", &[("x", &["H"])], &[]);
     assert_eq!(found.code, "index-out-of-range");
@@ -297,7 +297,7 @@ fn a_comparison_of_sizes_must_be_decided() {
     let found = code("return x if N == 3 else 2 * x", &[("x", &["N"])], &[]);
     assert_eq!(found.code, "undecided");
     assert!(found.hints[0].contains("require N == 3"), "{found:?}");
-    let facts = [(Relation::Ge, Dim::var("N"), Dim::constant(4))];
+    let facts = [(Compare::Ge, Dim::var("N"), Dim::constant(4))];
     let graph =
         expand("return x if N == 3 else 2 * x", &[("x", DType::F32, vec![Dim::var("N")])], &facts).expect("decided");
     assert!(graph.values().any(|(_, value)| matches!(value.op, Op::Binary(_))));

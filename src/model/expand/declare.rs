@@ -5,7 +5,7 @@
 
 use super::stage::join;
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Relation, Verdict};
+use crate::dim::{Compare, Dim, Verdict};
 use crate::graph::{DType, Init, Input, Param, Scalar, State, StateKind, ValueId, Variable};
 use crate::model::expander::{Expander, Given, Inputs, Meaning, Outcome, Scope};
 use crate::source::Span;
@@ -62,7 +62,7 @@ impl Expander<'_> {
         if dim.is_overflow() {
             return self.refuse("too-large", expr.span, "this size is too large, or divides by zero");
         }
-        match self.facts.prove(Relation::Ge, &dim, &Dim::constant(1)) {
+        match self.facts.prove(Compare::Ge, &dim, &Dim::constant(1)) {
             Verdict::Proved => Ok(dim),
             verdict @ (Verdict::Refuted(_) | Verdict::Undecided) => {
                 let values = self.values_text(scope, expr);
@@ -407,18 +407,13 @@ impl Expander<'_> {
 
     /// `normal(0, 0.02)`, `zeros`, a number.
     fn init(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<Init> {
-        let (name, arguments): (&str, &[crate::syntax::ast::Argument]) = match &expr.kind {
-            ExprKind::Name(name) => (name, &[]),
-            ExprKind::Call { callee, arguments } => match &callee.kind {
-                ExprKind::Name(name) => (name, arguments),
-                _ => ("", &[]),
-            },
-            _ => {
-                let start = self.expression(scope, expr)?;
-                let value = self.init_number(&start, expr.span)?;
-                return Ok(Init::Constant(value));
-            }
-        };
+        if !matches!(expr.kind, ExprKind::Name(_) | ExprKind::Call { .. }) {
+            let start = self.expression(scope, expr)?;
+            let value = self.init_number(&start, expr.span)?;
+            return Ok(Init::Constant(value));
+        }
+        let (callee, arguments) = expr.as_call();
+        let name = callee.as_name().unwrap_or_default();
         let Some((parameters, build)) = initialiser(name) else {
             let diagnostic = Diagnostic::error("unknown-name", expr.span, format!("`{name}` is not an initialisation"));
             let known = INITIALISERS.iter().map(|entry| entry.0);

@@ -19,7 +19,7 @@ use crate::graph::{Graph, Output, ValueId, verify};
 use crate::model::expander::{Expander, Given, Inputs, LayerCall, Meaning, Mode, Outcome, Reported, Scope, with_room};
 use crate::model::project::{Definition, Project};
 use crate::source::{FileId, Span};
-use crate::syntax::ast::{self, DefinitionKind, Expr, ExprKind};
+use crate::syntax::ast::{self, DefinitionKind, Expr};
 pub(crate) use declare::{MAX_ELEMENTS, is_any, show};
 pub(crate) use names::{names_read, sizes_read};
 pub(crate) use total::low_name;
@@ -101,11 +101,8 @@ fn number(value: f64) -> Meaning {
 
 /// The definition and the arguments of a model as an item writes them.
 pub(crate) fn used_model(expander: &mut Expander<'_>, used: &ModelUse<'_>) -> Outcome<(Definition, Vec<Given>)> {
-    let (callee, arguments): (&Expr, &[ast::Argument]) = match &used.model.kind {
-        ExprKind::Call { callee, arguments } => (callee, arguments),
-        _ => (used.model, &[]),
-    };
-    let ExprKind::Name(name) = &callee.kind else {
+    let (callee, arguments) = used.model.as_call();
+    let Some(name) = callee.as_name() else {
         return expander.refuse("unknown-name", callee.span, "the name of a model is needed here");
     };
     let definition = find_model(expander, used.file, name, callee.span)?;

@@ -31,7 +31,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Facts, Relation};
+use crate::dim::{Compare, Dim, Facts};
 use crate::graph::{Graph, ScalarExpr, StateId, StateKind, ValueId, Variable};
 use crate::model::project::{Definition, Project};
 use crate::source::{FileId, Span};
@@ -66,7 +66,7 @@ pub struct LayerCall {
 }
 
 /// A comparison of two sizes.
-pub(crate) type Comparison = (Relation, Dim, Dim);
+pub(crate) type Comparison = (Compare, Dim, Dim);
 
 /// An error that is already in the list of diagnostics.
 #[derive(Clone, Copy, Debug)]

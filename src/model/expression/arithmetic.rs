@@ -8,7 +8,7 @@
 //! in arithmetic; I32 with F32 gives F32; `/` of two I32 tensors rounds down.
 
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Relation, Verdict};
+use crate::dim::{Dim, Verdict};
 use crate::graph::print::shape_text;
 use crate::graph::{Affine, Binary, Compare, Contract, DType, Scalar, ScalarExpr, Unary, ValueId, scalar};
 use crate::model::expander::{Expander, Meaning, Outcome};
@@ -16,14 +16,14 @@ use crate::source::Span;
 use crate::syntax::ast::{BinaryOp, UnaryOp};
 
 /// The comparison that an operator stands for.
-pub(crate) fn comparison(op: BinaryOp) -> Option<(Compare, Relation)> {
+pub(crate) fn comparison(op: BinaryOp) -> Option<Compare> {
     match op {
-        BinaryOp::Lt => Some((Compare::Lt, Relation::Lt)),
-        BinaryOp::Le => Some((Compare::Le, Relation::Le)),
-        BinaryOp::Gt => Some((Compare::Gt, Relation::Gt)),
-        BinaryOp::Ge => Some((Compare::Ge, Relation::Ge)),
-        BinaryOp::Eq => Some((Compare::Eq, Relation::Eq)),
-        BinaryOp::Ne => Some((Compare::Ne, Relation::Ne)),
+        BinaryOp::Lt => Some(Compare::Lt),
+        BinaryOp::Le => Some(Compare::Le),
+        BinaryOp::Gt => Some(Compare::Gt),
+        BinaryOp::Ge => Some(Compare::Ge),
+        BinaryOp::Eq => Some(Compare::Eq),
+        BinaryOp::Ne => Some(Compare::Ne),
         BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem | BinaryOp::Pow => None,
         BinaryOp::And | BinaryOp::Or => None,
     }
@@ -48,7 +48,7 @@ fn function(op: BinaryOp) -> Option<Binary> {
 pub(crate) fn symbol(op: BinaryOp) -> &'static str {
     match (function(op), comparison(op)) {
         (Some(function), _) => scalar::binary_symbol(function).unwrap_or("?"),
-        (None, Some((compare, _))) => scalar::compare_symbol(compare),
+        (None, Some(compare)) => scalar::compare_symbol(compare),
         (None, None) => "?",
     }
 }
@@ -186,7 +186,7 @@ impl Expander<'_> {
                 _ => return self.refuse("bad-operand", span, "the power of a size must be a number"),
             },
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => {
-                let (_, relation) = comparison(op).expect("these operators compare");
+                let relation = comparison(op).expect("these operators compare");
                 return self.decide(relation, a, b, span).map(Meaning::Flag);
             }
             BinaryOp::And | BinaryOp::Or => {
@@ -200,19 +200,11 @@ impl Expander<'_> {
     }
 
     /// A comparison of sizes that must have the same answer for every admitted assignment.
-    pub(crate) fn decide(&mut self, relation: Relation, a: &Dim, b: &Dim, span: Span) -> Outcome<bool> {
+    pub(crate) fn decide(&mut self, relation: Compare, a: &Dim, b: &Dim, span: Span) -> Outcome<bool> {
         if let Some(answer) = self.facts.always(relation, a, b) {
             return Ok(answer);
         }
-        let sign = match relation {
-            Relation::Eq => "==",
-            Relation::Ne => "!=",
-            Relation::Ge => ">=",
-            Relation::Gt => ">",
-            Relation::Le => "<=",
-            Relation::Lt => "<",
-        };
-        let claim = format!("{a} {sign} {b}");
+        let claim = format!("{a} {} {b}", scalar::compare_symbol(relation));
         let mut diagnostic =
             Diagnostic::error("undecided", span, format!("`{claim}` holds for some sizes and not for others"));
         if let Verdict::Undecided = self.facts.prove(relation, a, b) {
@@ -228,13 +220,13 @@ impl Expander<'_> {
             return Folded::Value(match (function(op), comparison(op)) {
                 (Some(Binary::And | Binary::Or), _) | (None, None) => return Folded::Undefined,
                 (Some(op), _) => Meaning::Number(scalar::binary(op, x, y)),
-                (None, Some((op, _))) => Meaning::Flag(scalar::compare(op, x, y)),
+                (None, Some(op)) => Meaning::Flag(scalar::compare(op, x, y)),
             });
         }
         let (Some(x), Some(y)) = (as_formula(a), as_formula(b)) else { return Folded::NeedsTensor };
         Folded::Value(Meaning::Scalar(match (function(op), comparison(op)) {
             (Some(op), _) => ScalarExpr::Binary(op, Box::new(x), Box::new(y)),
-            (None, Some((op, _))) => ScalarExpr::Compare(op, Box::new(x), Box::new(y)),
+            (None, Some(op)) => ScalarExpr::Compare(op, Box::new(x), Box::new(y)),
             (None, None) => return Folded::Undefined,
         }))
     }
@@ -320,7 +312,7 @@ impl Expander<'_> {
         let (a, b) = (self.graph.cast(a, common, span), self.graph.cast(b, common, span));
         Ok(match (function(op), comparison(op)) {
             (Some(op), _) => self.graph.binary(op, a, b, span),
-            (None, Some((op, _))) => self.graph.compare(op, a, b, span),
+            (None, Some(op)) => self.graph.compare(op, a, b, span),
             (None, None) => unreachable!("every operator is a function or a comparison"),
         })
     }

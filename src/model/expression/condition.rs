@@ -5,45 +5,16 @@
 
 use std::collections::BTreeSet;
 
+use super::arithmetic::{comparison, symbol};
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Facts, Relation, Verdict};
+use crate::dim::{Compare, Dim, Facts, Verdict};
+use crate::graph::scalar;
 use crate::model::expander::{Comparison, Expander, Inputs, Meaning, Outcome, Scope};
 use crate::source::Span;
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind, UnaryOp};
 
 /// Among how many earlier preconditions the one is searched that a new one contradicts.
 const MAX_PRECONDITIONS: usize = 64;
-
-/// The relation that a comparison operator states.
-pub(crate) fn relation(op: BinaryOp) -> Option<Relation> {
-    match op {
-        BinaryOp::Lt => Some(Relation::Lt),
-        BinaryOp::Le => Some(Relation::Le),
-        BinaryOp::Gt => Some(Relation::Gt),
-        BinaryOp::Ge => Some(Relation::Ge),
-        BinaryOp::Eq => Some(Relation::Eq),
-        BinaryOp::Ne => Some(Relation::Ne),
-        BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mul
-        | BinaryOp::Div
-        | BinaryOp::Rem
-        | BinaryOp::Pow
-        | BinaryOp::And
-        | BinaryOp::Or => None,
-    }
-}
-
-fn holds(relation: Relation, order: Option<std::cmp::Ordering>) -> bool {
-    match relation {
-        Relation::Eq => order.is_some_and(|order| order.is_eq()),
-        Relation::Ne => order.is_none_or(|order| order.is_ne()),
-        Relation::Ge => order.is_some_and(|order| order.is_ge()),
-        Relation::Gt => order.is_some_and(|order| order.is_gt()),
-        Relation::Le => order.is_some_and(|order| order.is_le()),
-        Relation::Lt => order.is_some_and(|order| order.is_lt()),
-    }
-}
 
 impl Expander<'_> {
     /// A static condition: `Some` where it is the same for every admitted size.
@@ -60,7 +31,7 @@ impl Expander<'_> {
                 Some(false) => self.truth(scope, right),
                 None => Ok(if self.truth(scope, right)? == Some(true) { Some(true) } else { None }),
             },
-            ExprKind::Binary(op, left, right) => match relation(*op) {
+            ExprKind::Binary(op, left, right) => match comparison(*op) {
                 Some(relation) => self.comparison(scope, relation, left, right),
                 None => self.flag(scope, expr),
             },
@@ -81,20 +52,14 @@ impl Expander<'_> {
         }
     }
 
-    fn comparison(
-        &mut self,
-        scope: &mut Scope,
-        relation: Relation,
-        left: &Expr,
-        right: &Expr,
-    ) -> Outcome<Option<bool>> {
+    fn comparison(&mut self, scope: &mut Scope, relation: Compare, left: &Expr, right: &Expr) -> Outcome<Option<bool>> {
         let a = self.expression(scope, left)?;
         let b = self.expression(scope, right)?;
         if let (Some(a), Some(b)) = (a.as_dim(), b.as_dim()) {
             return Ok(self.facts.always(relation, &a, &b));
         }
         if let (Some(a), Some(b)) = (a.as_number(), b.as_number()) {
-            return Ok(Some(holds(relation, a.partial_cmp(&b))));
+            return Ok(Some(scalar::compare(relation, a, b)));
         }
         let equal = match (&a, &b) {
             (Meaning::Flag(a), Meaning::Flag(b)) => Some(a == b),
@@ -113,9 +78,9 @@ impl Expander<'_> {
             }
         };
         match relation {
-            Relation::Eq => Ok(equal),
-            Relation::Ne => Ok(equal.map(|equal| !equal)),
-            Relation::Ge | Relation::Gt | Relation::Le | Relation::Lt => {
+            Compare::Eq => Ok(equal),
+            Compare::Ne => Ok(equal.map(|equal| !equal)),
+            Compare::Ge | Compare::Gt | Compare::Le | Compare::Lt => {
                 self.refuse("not-static", left.span.to(right.span), "only `==` and `!=` compare these")
             }
         }
@@ -128,7 +93,7 @@ impl Expander<'_> {
         let mut all = Some(true);
         for (a, b) in a.iter().zip(b) {
             match (a.as_dim(), b.as_dim()) {
-                (Some(a), Some(b)) => match self.facts.always(Relation::Eq, &a, &b) {
+                (Some(a), Some(b)) => match self.facts.always(Compare::Eq, &a, &b) {
                     Some(true) => {}
                     Some(false) => return Some(false),
                     None => all = None,
@@ -211,12 +176,12 @@ impl Expander<'_> {
     /// A comparison in terms of the model's sizes, `H >= 9`, with all numbers on the right.
     fn in_sizes(&mut self, scope: &mut Scope, condition: &Expr) -> Option<String> {
         let ExprKind::Binary(op, left, right) = &condition.kind else { return None };
-        relation(*op)?;
+        comparison(*op)?;
         let left = self.expression(scope, left).ok()?.as_dim()?;
         let right = self.expression(scope, right).ok()?.as_dim()?;
         let number = if right.as_const().is_some() { left.constant_term() } else { 0 };
         let number = Dim::constant(number);
-        Some(format!("{} {} {}", left - &number, super::arithmetic::symbol(*op), right - number))
+        Some(format!("{} {} {}", left - &number, symbol(*op), right - number))
     }
 
     /// A counterexample to a condition on sizes that is not decided.
@@ -232,7 +197,7 @@ impl Expander<'_> {
                 },
             };
         }
-        let Some(relation) = relation(*op) else { return Ok(Verdict::Undecided) };
+        let Some(relation) = comparison(*op) else { return Ok(Verdict::Undecided) };
         let a = self.expression(scope, left)?.as_dim();
         let b = self.expression(scope, right)?.as_dim();
         Ok(match (a, b) {
@@ -270,7 +235,7 @@ impl Expander<'_> {
         if *op == BinaryOp::And {
             return Ok(self.comparisons(scope, left, found)? && self.comparisons(scope, right, found)?);
         }
-        let Some(relation) = relation(*op) else { return Ok(false) };
+        let Some(relation) = comparison(*op) else { return Ok(false) };
         let a = self.expression(scope, left)?.as_dim();
         let b = self.expression(scope, right)?.as_dim();
         let (Some(a), Some(b)) = (a, b) else { return Ok(false) };
@@ -315,12 +280,7 @@ impl Expander<'_> {
                     Meaning::Number(value) => value.to_string(),
                     Meaning::Flag(value) => value.to_string(),
                     Meaning::Text(value) => format!("{value:?}"),
-                    Meaning::Tensor(_)
-                    | Meaning::Size(_)
-                    | Meaning::Scalar(_)
-                    | Meaning::List(_)
-                    | Meaning::Tuple(_)
-                    | Meaning::Stage(_) => return None,
+                    _ => return None,
                 },
             };
             (text != name).then(|| format!("{name} = {text}"))

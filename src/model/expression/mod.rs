@@ -14,7 +14,7 @@ use crate::graph::{Binary, Clock, Compare, DType, ScalarExpr, ValueId};
 use crate::model::expander::{Expander, Meaning, Outcome, Scope};
 use crate::source::Span;
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind, Suffix};
-pub(crate) use arithmetic::{as_formula, as_number, number_type};
+pub(crate) use arithmetic::{as_formula, as_number, comparison, number_type};
 pub(crate) use builtins::{BUILTINS, constant};
 
 impl Expander<'_> {

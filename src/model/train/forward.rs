@@ -126,12 +126,8 @@ impl Expander<'_> {
     /// The loss and how it reads the model's output, where the line is one call whose tensors are bare names: what flows
     /// in is then the output itself.
     fn reading(&self, item: &TrainItem, loss: &Expr, bound: &Bound) -> Option<(Definition, Ident)> {
-        let (callee, arguments): (&Expr, &[ast::Argument]) = match &loss.kind {
-            ExprKind::Call { callee, arguments } => (callee, arguments),
-            ExprKind::Name(_) => (loss, &[]),
-            _ => return None,
-        };
-        let ExprKind::Name(name) = &callee.kind else { return None };
+        let (callee, arguments) = loss.as_call();
+        let name = callee.as_name()?;
         let mentions_output = |argument: &ast::Argument| {
             let mut names = Vec::new();
             names_of(&argument.value, &mut names);
@@ -292,12 +288,8 @@ impl Expander<'_> {
 
     /// One call of a `loss` that lacks tensors: the model's output flows in first.
     fn loss_call(&mut self, scope: &mut Scope, expr: &Expr, bound: &Bound) -> Outcome<Option<Meaning>> {
-        let (callee, arguments): (&Expr, &[ast::Argument]) = match &expr.kind {
-            ExprKind::Call { callee, arguments } => (callee, arguments),
-            ExprKind::Name(_) => (expr, &[]),
-            _ => return Ok(None),
-        };
-        let ExprKind::Name(name) = &callee.kind else { return Ok(None) };
+        let (callee, arguments) = expr.as_call();
+        let Some(name) = callee.as_name() else { return Ok(None) };
         if scope.names.contains_key(name) {
             return Ok(None);
         }

@@ -69,10 +69,7 @@ impl MetricUse {
 pub(super) fn metric_uses(expander: &mut Expander<'_>, item: &TrainItem) -> Outcome<Vec<MetricUse>> {
     let mut uses: Vec<MetricUse> = Vec::new();
     for expr in item.get("metrics").map_or(&[][..], items) {
-        let arguments = match &expr.kind {
-            ExprKind::Call { arguments, .. } => arguments.clone(),
-            _ => Vec::new(),
-        };
+        let arguments = expr.as_call().1.to_vec();
         let word = model_name(expr);
         let name = match figure_name(expr) {
             Ok(name) if !word.is_empty() => name,

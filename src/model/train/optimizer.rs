@@ -70,10 +70,8 @@ fn binary(op: Binary, a: ScalarExpr, b: ScalarExpr) -> ScalarExpr {
 
 /// A call by name, or a name, with its arguments.
 fn called(expr: &Expr) -> (&str, &[ast::Argument]) {
-    match &expr.kind {
-        ExprKind::Call { callee, arguments } => (model_name(callee), arguments),
-        _ => (model_name(expr), &[]),
-    }
+    let (callee, arguments) = expr.as_call();
+    (model_name(callee), arguments)
 }
 
 impl Expander<'_> {

@@ -168,12 +168,8 @@ fn precision(expr: &Expr) -> Result<Precision, Diagnostic> {
 fn keep(expr: &Expr) -> Result<Keep, Diagnostic> {
     let mut keep = Keep { best: None, last: 1 };
     for part in items(expr) {
-        let (name, arguments) = match &part.kind {
-            ExprKind::Name(name) => (name.as_str(), &[][..]),
-            ExprKind::Call { callee, arguments } => (model_name(callee), arguments.as_slice()),
-            _ => ("", &[][..]),
-        };
-        match (name, arguments) {
+        let (callee, arguments) = part.as_call();
+        match (model_name(callee), arguments) {
             ("best", [figure]) => keep.best = Some(best(&figure.value)?),
             ("last", []) => {}
             ("last", [count]) => keep.last = whole(&count.value, 1)? as usize,

@@ -39,16 +39,30 @@ impl Verdict {
     }
 }
 
-/// A relation between two dims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A comparison of two dims, or of the elements of two tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs)]
-pub enum Relation {
+pub enum Compare {
+    Lt,
+    Le,
+    Gt,
+    Ge,
     Eq,
     Ne,
-    Ge,
-    Gt,
-    Le,
-    Lt,
+}
+
+impl Compare {
+    /// The comparison that holds of two whole numbers where this one does not.
+    pub fn opposite(self) -> Compare {
+        match self {
+            Compare::Lt => Compare::Ge,
+            Compare::Le => Compare::Gt,
+            Compare::Gt => Compare::Le,
+            Compare::Ge => Compare::Lt,
+            Compare::Eq => Compare::Ne,
+            Compare::Ne => Compare::Eq,
+        }
+    }
 }
 
 /// Assumptions about named sizes.
@@ -113,44 +127,36 @@ impl Facts {
     }
 
     /// Assumes a relation.
-    pub fn assume(&mut self, relation: Relation, a: &Dim, b: &Dim) {
+    pub fn assume(&mut self, relation: Compare, a: &Dim, b: &Dim) {
         let one = Dim::constant(1);
         match relation {
-            Relation::Eq => self.assume_eq(a, b),
-            Relation::Ne => self.assume_ne(a, b),
-            Relation::Ge => self.assume_ge(a, b),
-            Relation::Gt => self.assume_ge(a, &(b + one)),
-            Relation::Le => self.assume_ge(b, a),
-            Relation::Lt => self.assume_ge(b, &(a + one)),
+            Compare::Eq => self.assume_eq(a, b),
+            Compare::Ne => self.assume_ne(a, b),
+            Compare::Ge => self.assume_ge(a, b),
+            Compare::Gt => self.assume_ge(a, &(b + one)),
+            Compare::Le => self.assume_ge(b, a),
+            Compare::Lt => self.assume_ge(b, &(a + one)),
         }
     }
 
     /// Does the relation hold for every admitted assignment?
-    pub fn prove(&self, relation: Relation, a: &Dim, b: &Dim) -> Verdict {
+    pub fn prove(&self, relation: Compare, a: &Dim, b: &Dim) -> Verdict {
         let one = Dim::constant(1);
         match relation {
-            Relation::Eq => self.prove_eq(a, b),
-            Relation::Ne => self.prove_ne(a, b),
-            Relation::Ge => self.prove_ge(a, b),
-            Relation::Gt => self.prove_ge(a, &(b + one)),
-            Relation::Le => self.prove_ge(b, a),
-            Relation::Lt => self.prove_ge(b, &(a + one)),
+            Compare::Eq => self.prove_eq(a, b),
+            Compare::Ne => self.prove_ne(a, b),
+            Compare::Ge => self.prove_ge(a, b),
+            Compare::Gt => self.prove_ge(a, &(b + one)),
+            Compare::Le => self.prove_ge(b, a),
+            Compare::Lt => self.prove_ge(b, &(a + one)),
         }
     }
 
     /// `Some(true)` where the relation always holds, `Some(false)` where it never does.
-    pub fn always(&self, relation: Relation, a: &Dim, b: &Dim) -> Option<bool> {
-        let opposite = match relation {
-            Relation::Eq => Relation::Ne,
-            Relation::Ne => Relation::Eq,
-            Relation::Ge => Relation::Lt,
-            Relation::Gt => Relation::Le,
-            Relation::Le => Relation::Gt,
-            Relation::Lt => Relation::Ge,
-        };
+    pub fn always(&self, relation: Compare, a: &Dim, b: &Dim) -> Option<bool> {
         if self.prove(relation, a, b).is_proved() {
             Some(true)
-        } else if self.prove(opposite, a, b).is_proved() {
+        } else if self.prove(relation.opposite(), a, b).is_proved() {
             Some(false)
         } else {
             None

@@ -20,7 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use facts::{Facts, Relation, Verdict};
+pub use facts::{Compare, Facts, Verdict};
 use polynomial::{Atom, Polynomial};
 
 /// The numbers that bound sizes are.

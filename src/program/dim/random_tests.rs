@@ -4,9 +4,9 @@
 //! count as unproved. Invariant: no proof of a claim that an admitted assignment breaks.
 
 use super::tests::{NAMES, Tree};
-use super::{Facts, Relation};
+use super::{Compare, Facts};
 
-type Statement = (Relation, Tree, Tree);
+type Statement = (Compare, Tree, Tree);
 
 /// How many claims, and how many reads, are made.
 const CASES: u64 = 1_200;
@@ -96,13 +96,13 @@ impl Writer {
     fn fact(&mut self) -> Statement {
         let zero = number(0);
         match self.below(9) {
-            0 => (Relation::Eq, self.name(), self.small()),
-            1 => (Relation::Eq, self.name(), self.term()),
-            2 | 3 => (Relation::Ge, self.term(), self.small()),
-            4 => (Relation::Eq, rem(self.name(), number(2 + self.below(4))), zero),
-            5 if self.names > 1 => (Relation::Eq, rem(self.name(), self.name()), zero),
-            6 => (Relation::Le, self.part(), number(4 + self.below(8))),
-            _ => (Relation::Ge, self.term(), self.term()),
+            0 => (Compare::Eq, self.name(), self.small()),
+            1 => (Compare::Eq, self.name(), self.term()),
+            2 | 3 => (Compare::Ge, self.term(), self.small()),
+            4 => (Compare::Eq, rem(self.name(), number(2 + self.below(4))), zero),
+            5 if self.names > 1 => (Compare::Eq, rem(self.name(), self.name()), zero),
+            6 => (Compare::Le, self.part(), number(4 + self.below(8))),
+            _ => (Compare::Ge, self.term(), self.term()),
         }
     }
 
@@ -119,12 +119,12 @@ impl Writer {
             values.filter_map(|point| term.eval(point)).min().unwrap_or(0)
         };
         match self.below(8) {
-            0..3 => (Relation::Ge, term.clone(), number(least())),
-            3 => (Relation::Eq, term.clone(), number(least())),
-            4 => (Relation::Ge, div(self.name(), number(2 + self.below(3))), number(1)),
-            5 => (Relation::Eq, rem(term.clone(), number(2 + self.below(3))), number(0)),
-            6 => (Relation::Eq, term.clone(), self.term()),
-            _ => (Relation::Ge, term.clone(), self.term()),
+            0..3 => (Compare::Ge, term.clone(), number(least())),
+            3 => (Compare::Eq, term.clone(), number(least())),
+            4 => (Compare::Ge, div(self.name(), number(2 + self.below(3))), number(1)),
+            5 => (Compare::Eq, rem(term.clone(), number(2 + self.below(3))), number(0)),
+            6 => (Compare::Eq, term.clone(), self.term()),
+            _ => (Compare::Ge, term.clone(), self.term()),
         }
     }
 
@@ -149,7 +149,7 @@ impl Writer {
                 let (pad, dilation) = (number(self.below(3)), number(1 + self.below(2)));
                 let padded = add(size, mul(number(2), pad));
                 let window = add(mul(dilation.clone(), last(&kernel)), one());
-                facts.push((Relation::Ge, padded.clone(), window.clone()));
+                facts.push((Compare::Ge, padded.clone(), window.clone()));
                 let outer = add(div(sub(padded.clone(), window), stride.clone()), one());
                 (number(0), reach(&outer, &stride, &kernel, &dilation), padded)
             }
@@ -159,31 +159,31 @@ impl Writer {
             }
             3 => {
                 let outer = add(sub(size.clone(), kernel.clone()), one());
-                facts.push((Relation::Ge, size.clone(), kernel.clone()));
+                facts.push((Compare::Ge, size.clone(), kernel.clone()));
                 (sub(last(&size), reach(&outer, &one(), &kernel, &one())), last(&size), size)
             }
             4 | 5 => {
                 let (outer, shift) = (self.name(), number(self.below(2)));
                 let bound = add(mul(stride.clone(), outer.clone()), kernel.clone());
-                facts.push((if self.below(2) > 0 { Relation::Ge } else { Relation::Eq }, size.clone(), bound));
+                facts.push((if self.below(2) > 0 { Compare::Ge } else { Compare::Eq }, size.clone(), bound));
                 (sub(one(), shift.clone()), sub(reach(&outer, &stride, &kernel, &one()), shift), size)
             }
             6 | 7 => {
                 // The extent is a name that a fact ties to the dim.
                 let outer = self.name();
-                facts.push((Relation::Ge, size.clone(), kernel.clone()));
+                facts.push((Compare::Ge, size.clone(), kernel.clone()));
                 let places = match self.below(3) {
                     0 => add(div(sub(size.clone(), kernel.clone()), stride.clone()), one()),
                     1 => div(add(sub(size.clone(), kernel.clone()), stride.clone()), stride.clone()),
                     _ => div(size.clone(), stride.clone()),
                 };
-                let relation = if self.below(2) > 0 { Relation::Eq } else { Relation::Le };
+                let relation = if self.below(2) > 0 { Compare::Eq } else { Compare::Le };
                 facts.push((relation, outer.clone(), places));
                 (number(0), reach(&outer, &stride, &kernel, &one()), size)
             }
             8 => {
                 // Blocks of a dim that the stride divides, read at a part of each block or backwards.
-                facts.push((Relation::Eq, rem(size.clone(), stride.clone()), number(0)));
+                facts.push((Compare::Eq, rem(size.clone(), stride.clone()), number(0)));
                 let outer = div(size.clone(), stride.clone());
                 let whole = reach(&outer, &stride, &stride, &one());
                 match self.below(2) {
@@ -196,7 +196,7 @@ impl Writer {
                 (shift.clone(), add(reach(&outer, &stride, &kernel, &one()), shift), size)
             }
         };
-        [(Relation::Ge, low, number(0)), (Relation::Ge, last(&size), high)]
+        [(Compare::Ge, low, number(0)), (Compare::Ge, last(&size), high)]
     }
 }
 
@@ -215,12 +215,12 @@ fn points(names: usize, most: i64) -> impl Iterator<Item = [i64; 3]> {
 fn holds(statement: &Statement, point: [i64; 3]) -> Option<bool> {
     let (a, b) = (statement.1.eval(point)?, statement.2.eval(point)?);
     Some(match statement.0 {
-        Relation::Eq => a == b,
-        Relation::Ne => a != b,
-        Relation::Ge => a >= b,
-        Relation::Gt => a > b,
-        Relation::Le => a <= b,
-        Relation::Lt => a < b,
+        Compare::Eq => a == b,
+        Compare::Ne => a != b,
+        Compare::Ge => a >= b,
+        Compare::Gt => a > b,
+        Compare::Le => a <= b,
+        Compare::Lt => a < b,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Dim, Facts, Relation, Verdict};
+use super::{Compare, Dim, Facts, Verdict};
 
 fn v(name: &str) -> Dim {
     Dim::var(name)
@@ -79,9 +79,9 @@ fn questions_get_proofs_and_counterexamples() {
     let twice = c(2) * v("H").floor_div(&c(2));
     assert_eq!(facts.prove_eq(&twice, &v("H")).counterexample().as_deref(), Some("H = 33"));
     assert!(facts.prove_ge(&v("H"), &twice).is_proved());
-    assert_eq!(facts.always(Relation::Gt, &v("H"), &c(40)), None);
-    assert_eq!(facts.always(Relation::Lt, &v("H"), &c(40)), None);
-    assert_eq!(facts.always(Relation::Lt, &v("H"), &c(4)), Some(false));
+    assert_eq!(facts.always(Compare::Gt, &v("H"), &c(40)), None);
+    assert_eq!(facts.always(Compare::Lt, &v("H"), &c(40)), None);
+    assert_eq!(facts.always(Compare::Lt, &v("H"), &c(4)), Some(false));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_required_remainder_settles_the_division() {
     let width = v("C").floor_div(&heads) * &heads;
     let mut facts = Facts::new();
     assert!(matches!(facts.prove_eq(&width, &v("C")), Verdict::Refuted(_)));
-    facts.assume(Relation::Eq, &v("C").rem(&heads), &c(0));
+    facts.assume(Compare::Eq, &v("C").rem(&heads), &c(0));
     assert!(facts.prove_eq(&width, &v("C")).is_proved());
     let mut by_four = Facts::new();
     by_four.assume_divides(&c(4), &v("C"));
@@ -251,9 +251,9 @@ proptest! {
         let mut facts = Facts::new();
         facts.assume_ge(&v("A"), &bound.dim());
         for (relation, holds) in [
-            (Relation::Eq, (|x, y| x == y) as fn(i64, i64) -> bool),
-            (Relation::Ge, |x, y| x >= y),
-            (Relation::Ne, |x, y| x != y),
+            (Compare::Eq, (|x, y| x == y) as fn(i64, i64) -> bool),
+            (Compare::Ge, |x, y| x >= y),
+            (Compare::Ne, |x, y| x != y),
         ] {
             match facts.prove(relation, &a, &b) {
                 Verdict::Proved => {

@@ -16,10 +16,11 @@ pub mod verify;
 
 use std::fmt;
 
+pub use crate::dim::Compare;
 use crate::dim::Dim;
 use crate::source::Span;
 pub use evaluate::{Evaluation, Feeds, Tensor, evaluate};
-pub use op::{Access, Affine, Binary, Compare, Contract, Indirect, IndirectIndex, Op, Unary};
+pub use op::{Access, Affine, Binary, Contract, Indirect, IndirectIndex, Op, Unary};
 pub use scalar::ClockReading;
 pub use verify::verify;
 

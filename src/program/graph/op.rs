@@ -4,7 +4,7 @@
 //! a match over [`Op`] lists every variant.
 
 use super::{DType, InputId, ParamId, ScalarId, StateId};
-use crate::dim::Dim;
+use crate::dim::{Compare, Dim};
 
 /// A core operation. "Same shape" means equal dims; nothing broadcasts implicitly:
 /// a broadcast is a one-operand [`Contract`].
@@ -151,18 +151,6 @@ impl Binary {
             Binary::And | Binary::Or => TRUTH,
         }
     }
-}
-
-/// Elementwise comparisons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs)]
-pub enum Compare {
-    Lt,
-    Le,
-    Gt,
-    Ge,
-    Eq,
-    Ne,
 }
 
 /// A sum over an iteration domain of a product of reads at affine indices, written at an affine index:
