@@ -13,7 +13,7 @@ mod term;
 use std::collections::{HashMap, HashSet};
 
 use crate::dim::Dim;
-use crate::graph::print::{dim_text, index_names, shape_text, type_text};
+use crate::graph::print::{index_names, shape_text, type_text};
 use crate::graph::{Access, Affine, Contract, DType, Graph, IndirectIndex, Op, Output, Value, ValueId, Variable};
 use crate::source::SourceMap;
 
@@ -291,7 +291,7 @@ impl Printer<'_> {
             .map(|(affine, letter)| format!("{} == {letter}", term::affine(affine, &places).text))
             .collect();
         for index in indices_without_range(self.graph, value, contract) {
-            tests.push(format!("{}[{}] >= 0", self.ranges[&dim_text(&domain[index])], places[index].text));
+            tests.push(format!("{}[{}] >= 0", self.ranges[&domain[index].to_string()], places[index].text));
         }
         if !tests.is_empty() {
             body = format!("({body} if {} else 0)", tests.join(" and "));
@@ -311,7 +311,7 @@ impl Printer<'_> {
                 }));
             }
             for index in needed {
-                let extent = dim_text(&contract.domain[index]);
+                let extent = contract.domain[index].to_string();
                 if !self.ranges.contains_key(&extent) {
                     let name = self.fresh(&format!("range_{extent}"));
                     self.lines.push(format!("{name} = range({extent})"));

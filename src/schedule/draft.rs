@@ -97,18 +97,7 @@ fn item(form: &Form, roots: &mut BTreeSet<Id>, id: Id) -> Item {
         FormOp::Reduce(_) => Item::Nest(reduction(form, roots, id)),
         FormOp::Scatter { .. } => Item::Nest(scatter(form, roots, id)),
         FormOp::Product(product) => Item::Product(product_item(form, roots, id, product)),
-        FormOp::Source(_)
-        | FormOp::Const(_)
-        | FormOp::Index { .. }
-        | FormOp::Random { .. }
-        | FormOp::Unary(_)
-        | FormOp::Binary(_)
-        | FormOp::Compare(_)
-        | FormOp::Select
-        | FormOp::Cast
-        | FormOp::Reshape
-        | FormOp::View(_)
-        | FormOp::Gather(_) => Item::Nest(elementwise(form, roots, id, Dest::Value(id))),
+        _ => Item::Nest(elementwise(form, roots, id, Dest::Value(id))),
     }
 }
 

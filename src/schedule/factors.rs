@@ -74,12 +74,7 @@ fn agree(form: &Form, factors: &mut Factors, id: Id) -> bool {
                 changed |= agree_lists(factors, &own, &theirs);
             }
         }
-        FormOp::Source(_)
-        | FormOp::Const(_)
-        | FormOp::Index { .. }
-        | FormOp::Random { .. }
-        | FormOp::Scatter { .. }
-        | FormOp::Product(_) => {}
+        _ => {}
     }
     changed
 }

@@ -33,25 +33,7 @@ pub(super) fn call_of(op: &NodeOp) -> Option<Call> {
             Unary::Erf => Some(Call::Vector(VectorFunction::Erf)),
             Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Floor | Unary::Not => None,
         },
-        NodeOp::Binary(
-            Binary::Add
-            | Binary::Sub
-            | Binary::Mul
-            | Binary::Div
-            | Binary::Rem
-            | Binary::Max
-            | Binary::Min
-            | Binary::And
-            | Binary::Or,
-            ..,
-        ) => None,
-        NodeOp::Const(_)
-        | NodeOp::Index(_)
-        | NodeOp::Load(_)
-        | NodeOp::Reduced { .. }
-        | NodeOp::Compare(..)
-        | NodeOp::Select(..)
-        | NodeOp::Cast(_) => None,
+        _ => None,
     }
 }
 

@@ -148,23 +148,10 @@ impl Expander<'_> {
                 BinaryOp::Ne => Folded::Value(Meaning::Flag(x != y)),
                 _ => Folded::Undefined,
             },
-            (Meaning::Tensor(_), _) | (_, Meaning::Tensor(_)) => {
-                let other = if matches!(a, Meaning::Tensor(_)) { b } else { a };
-                match other {
-                    Meaning::Tensor(_)
-                    | Meaning::Size(_)
-                    | Meaning::Number(_)
-                    | Meaning::Scalar(_)
-                    | Meaning::Flag(_) => Folded::NeedsTensor,
-                    Meaning::Text(_) | Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_) => Folded::Undefined,
-                }
-            }
-            (
-                Meaning::Size(_) | Meaning::Number(_) | Meaning::Scalar(_) | Meaning::Flag(_),
-                Meaning::Size(_) | Meaning::Number(_) | Meaning::Scalar(_) | Meaning::Flag(_),
-            ) => self.numbers(op, a, b),
             (Meaning::Text(_) | Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_), _)
             | (_, Meaning::Text(_) | Meaning::List(_) | Meaning::Tuple(_) | Meaning::Stage(_)) => Folded::Undefined,
+            (Meaning::Tensor(_), _) | (_, Meaning::Tensor(_)) => Folded::NeedsTensor,
+            (_, _) => self.numbers(op, a, b),
         })
     }
 

@@ -111,13 +111,7 @@ impl Project {
         };
         let loaded = self.loaded(home);
         let item = &loaded.tree.items[*loaded.data.get(name)?];
-        match &item.kind {
-            ast::ItemKind::Data(data) => Some((home, data)),
-            ast::ItemKind::Use(_)
-            | ast::ItemKind::Definition(_)
-            | ast::ItemKind::Train(_)
-            | ast::ItemKind::Assert(_) => None,
-        }
+        if let ast::ItemKind::Data(data) = &item.kind { Some((home, data)) } else { None }
     }
 
     /// True where the import of `name` into `file` failed, which has been reported.
@@ -277,10 +271,7 @@ impl<'r> Loader<'r> {
             .iter()
             .filter_map(|item| match &item.kind {
                 ast::ItemKind::Use(import) => Some(import.clone()),
-                ast::ItemKind::Definition(_)
-                | ast::ItemKind::Data(_)
-                | ast::ItemKind::Train(_)
-                | ast::ItemKind::Assert(_) => None,
+                _ => None,
             })
             .collect();
         for import in imports {

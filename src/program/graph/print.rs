@@ -63,12 +63,7 @@ pub fn type_text(dtype: DType, shape: &[Dim]) -> String {
 
 /// `[N, 10]`.
 pub fn shape_text(shape: &[Dim]) -> String {
-    format!("[{}]", shape.iter().map(dim_text).collect::<Vec<_>>().join(", "))
-}
-
-/// A dim as the model file would write it.
-pub fn dim_text(dim: &Dim) -> String {
-    dim.to_string()
+    format!("[{}]", shape.iter().map(Dim::to_string).collect::<Vec<_>>().join(", "))
 }
 
 /// The right side of a value's line.
@@ -82,7 +77,7 @@ pub fn op_text(graph: &Graph, id: ValueId) -> String {
         Op::State(id) => format!("state {}", graph.states[id.0 as usize].name),
         Op::Scalar(id) => format!("scalar {}", graph.scalars[id.0 as usize].name),
         Op::Const(number) => format!("const {number}"),
-        Op::Size(dim) => format!("size {}", dim_text(dim)),
+        Op::Size(dim) => format!("size {dim}"),
         Op::Index { axis } => format!("index axis {axis}"),
         Op::Random { stream } => format!("random stream {stream}"),
         Op::Unary(op) => format!("{} {list}", format!("{op:?}").to_lowercase()),
@@ -117,7 +112,7 @@ fn contract_text(contract: &Contract, output: &str, args: &[String]) -> String {
 }
 
 fn ranges(domain: &[Dim], names: &[String]) -> String {
-    let ranges = domain.iter().zip(names).map(|(dim, name)| format!("{name} < {}", dim_text(dim)));
+    let ranges = domain.iter().zip(names).map(|(dim, name)| format!("{name} < {dim}"));
     let list = ranges.collect::<Vec<_>>().join(", ");
     if list.is_empty() { list } else { format!(" for {list}") }
 }

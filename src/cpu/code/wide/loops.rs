@@ -229,15 +229,7 @@ impl<'a> Function<'a> {
         match self.code.ops[id] {
             Op::Const(bits) => Operand::Broadcast(self.assembler.words(&[bits])),
             Op::Uniform(number) => Operand::Broadcast(Place::Table(UNIFORMS + 4 * number)),
-            Op::Stream(_)
-            | Op::StreamWhere(..)
-            | Op::Lane
-            | Op::Pair(..)
-            | Op::Single(..)
-            | Op::MulAdd(..)
-            | Op::Compare(..)
-            | Op::Choose(..)
-            | Op::ChooseBy(..) => unreachable!("operands precede their users"),
+            _ => unreachable!("operands precede their users"),
         }
     }
 

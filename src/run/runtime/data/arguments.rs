@@ -26,11 +26,7 @@ impl<'a, 'p> Arguments<'a, 'p> {
         let (name, arguments): (&str, &[(Option<String>, Literal)]) = match &literal.kind {
             LiteralKind::Call { name, arguments } => (name, arguments),
             LiteralKind::Name(name) => (name, &[]),
-            LiteralKind::Number(_)
-            | LiteralKind::Text(_)
-            | LiteralKind::Bool(_)
-            | LiteralKind::List(_)
-            | LiteralKind::Pipeline(_) => {
+            _ => {
                 problems.push(Diagnostic::error(
                     "data-value",
                     literal.span,

@@ -210,17 +210,10 @@ pub(super) fn augment(picture: &mut Picture, stages: &[Stage], stream: &mut Stre
 /// Brings a sample that is not augmented to the size of those that are.
 pub(super) fn fit_size(picture: &mut Picture, stages: &[Stage]) {
     for stage in stages {
-        match *stage {
-            Stage::Crop { height, width, .. } => {
-                let top = (picture.height as isize - height as isize).div_euclid(2);
-                let left = (picture.width as isize - width as isize).div_euclid(2);
-                picture.crop(height, width, top, left);
-            }
-            Stage::Flip { .. }
-            | Stage::Rotate { .. }
-            | Stage::Zoom { .. }
-            | Stage::Erase { .. }
-            | Stage::Noise { .. } => {}
+        if let Stage::Crop { height, width, .. } = *stage {
+            let top = (picture.height as isize - height as isize).div_euclid(2);
+            let left = (picture.width as isize - width as isize).div_euclid(2);
+            picture.crop(height, width, top, left);
         }
     }
 }

@@ -77,13 +77,7 @@ impl Stage {
         match self {
             Stage::Fill(Fill::Mean | Fill::Median) | Stage::ClipDeviations(..) | Stage::MinMax(_) => true,
             Stage::Normalize(mean, std) => [mean, std].iter().any(|figure| matches!(figure, Figure::Measured(_))),
-            Stage::Fill(Fill::Constant(_))
-            | Stage::Clip(..)
-            | Stage::Scale(_)
-            | Stage::Shift(_)
-            | Stage::Log1p
-            | Stage::OneHot
-            | Stage::Cast(_) => false,
+            _ => false,
         }
     }
 }
@@ -249,14 +243,7 @@ fn admit(stage: &Stage, field: &Field, info: &mut FieldInfo, last: bool) -> Resu
                 }
             }
         }
-        Stage::Fill(_)
-        | Stage::Clip(..)
-        | Stage::ClipDeviations(..)
-        | Stage::Scale(_)
-        | Stage::Shift(_)
-        | Stage::Log1p
-        | Stage::Normalize(..)
-        | Stage::MinMax(_) => match info.dtype {
+        _ => match info.dtype {
             DType::F32 => Ok(()),
             DType::I32 | DType::Bool => {
                 Err(format!("`{}` holds whole numbers; this stage needs floats: put `cast(f32)` before it", field.name))
