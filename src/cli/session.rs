@@ -105,7 +105,6 @@ pub(super) struct Session {
     pub path: PathBuf,
     /// The `train` item.
     pub training: Resolved,
-    /// The data.
     pub dataset: Dataset,
 }
 

@@ -26,7 +26,6 @@ pub(super) struct Ordered {
     pub copied: BTreeSet<usize>,
 }
 
-/// Orders the items.
 pub(super) fn order(form: &Form, items: Vec<Item>) -> Ordered {
     let overwritten = overwritten(form);
     let mut copied: BTreeSet<usize> = BTreeSet::new();

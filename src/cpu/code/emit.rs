@@ -117,7 +117,6 @@ impl<'a> Emitter<'a> {
         self.b.ins().vconst(ty, constant)
     }
 
-    /// A number of a type and width.
     pub fn number(&mut self, value: f64, dtype: DType, width: Width) -> Value {
         let bits = match dtype {
             DType::F32 => (value as f32).to_bits(),

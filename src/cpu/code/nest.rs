@@ -59,7 +59,6 @@ pub(super) struct NestEmitter<'a, 'f> {
     pub e: Emitter<'f>,
     /// For its buffers.
     pub program: &'a Program,
-    /// The nest.
     pub plan: &'a NestPlan,
     /// The phase at hand.
     pub phase: usize,
@@ -254,7 +253,6 @@ impl<'a, 'f> NestEmitter<'a, 'f> {
         self.slots_base = self.e.b.ins().isub(self.scratch, bytes);
     }
 
-    /// The address of a point in a slot.
     pub(super) fn slot_address(&mut self, slot: usize, point: &Point) -> (Value, i32) {
         let moved = self.e.scaled(point.start, 4);
         let address = self.e.b.ins().iadd(self.slots_base, moved);

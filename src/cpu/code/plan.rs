@@ -35,7 +35,6 @@ pub(super) struct NestPlan {
     pub grain: usize,
     /// A rough cost: node evaluations.
     pub work: usize,
-    /// Bytes of scratch.
     pub scratch_bytes: usize,
     /// Where the table of strip functions lies in scratch.
     pub table: usize,

@@ -5,7 +5,6 @@
 
 use crate::kernel::Nest;
 
-/// The simpler nest.
 pub(super) fn simplify(nest: &Nest) -> Nest {
     let mut nest = nest.clone();
     drop_single_loops(&mut nest);

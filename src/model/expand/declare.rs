@@ -26,7 +26,6 @@ pub(crate) fn is_any(ty: &TensorType) -> bool {
 }
 
 impl Expander<'_> {
-    /// The element type of a tensor type.
     pub(crate) fn element(&mut self, ty: &TensorType) -> Outcome<DType> {
         let Some(element) = &ty.element else { return Ok(DType::F32) };
         match element.name.as_str() {
@@ -164,7 +163,7 @@ impl Expander<'_> {
         let dtype = self.element(ty)?;
         let found = self.graph.value(value).dtype;
         if found != dtype {
-            let (wanted, found) = (type_name(dtype), type_name(found));
+            let (wanted, found) = (dtype.name(), found.name());
             return self.fail(
                 Diagnostic::error("type-mismatch", site, format!("this needs {wanted} elements, not {found}"))
                     .label(ty.span, "declared here"),
@@ -283,7 +282,7 @@ impl Expander<'_> {
         };
         let found = self.graph.value(value).dtype;
         if found != dtype && (found == DType::Bool || dtype == DType::Bool) {
-            let (wanted, found) = (type_name(dtype), type_name(found));
+            let (wanted, found) = (dtype.name(), found.name());
             return self.refuse("type-mismatch", span, format!("this needs {wanted} elements, not {found}"));
         }
         let value = self.graph.cast(value, dtype, span);
@@ -508,15 +507,6 @@ fn duplicate(name: &Ident, scope: &Scope) -> Diagnostic {
     match scope.spans.get(&name.name) {
         Some(first) => diagnostic.label(*first, "first binding"),
         None => diagnostic,
-    }
-}
-
-/// The name of an element type in the language.
-pub(crate) fn type_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::I32 => "i32",
-        DType::Bool => "bool",
     }
 }
 

@@ -88,7 +88,6 @@ pub(crate) enum Meaning {
     Scalar(ScalarExpr),
     /// A static truth value.
     Flag(bool),
-    /// A text.
     Text(String),
     /// A list, or a shape.
     List(Vec<Meaning>),
@@ -133,7 +132,6 @@ pub(crate) enum Stage {
     Partial {
         /// What is called.
         callee: Rc<Stage>,
-        /// The arguments.
         arguments: Vec<Given>,
         /// Where it is written.
         span: Span,
@@ -152,7 +150,6 @@ pub(crate) enum Stage {
 pub(crate) struct Given {
     /// `stride =`.
     pub name: Option<ast::Ident>,
-    /// Its value.
     pub value: Meaning,
     /// Where it is written.
     pub span: Span,
@@ -161,7 +158,6 @@ pub(crate) struct Given {
 /// A layer with its arguments. Its weights are found by their dotted names, so a second use shares them.
 #[derive(Debug)]
 pub(crate) struct LayerInstance {
-    /// The definition.
     pub definition: Definition,
     /// The dotted path of its weights.
     pub path: String,

@@ -13,9 +13,7 @@ use crate::syntax::ast;
 /// A definition and the file whose names it sees.
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
-    /// The definition.
     pub ast: Arc<ast::Definition>,
-    /// Its file.
     pub file: FileId,
 }
 

@@ -35,7 +35,6 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// The field of this name.
     pub fn field(&self, name: &str) -> Option<ValueId> {
         self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value)
     }
@@ -65,7 +64,6 @@ impl MetricUse {
     }
 }
 
-/// The metrics of the item.
 pub(super) fn metric_uses(expander: &mut Expander<'_>, item: &TrainItem) -> Outcome<Vec<MetricUse>> {
     let mut uses: Vec<MetricUse> = Vec::new();
     for expr in item.get("metrics").map_or(&[][..], items) {

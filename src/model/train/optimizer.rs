@@ -29,7 +29,6 @@ const LR: &str = "lr";
 
 /// The learning rate of a `train` item.
 pub(super) struct Rate {
-    /// The formula.
     pub formula: ScalarExpr,
     /// Where the optimizer is named.
     pub span: Span,

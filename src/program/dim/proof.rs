@@ -36,8 +36,10 @@ pub(super) struct Case {
 /// How the values of a name are split.
 enum Split {
     /// By the remainder of a division by `period`, from `low` on.
-    Residues { period: i64, low: i64 },
-    /// By the value.
+    Residues {
+        period: i64,
+        low: i64,
+    },
     Values(Interval),
 }
 

@@ -53,12 +53,7 @@ pub fn target_name(graph: &Graph, target: Variable) -> &str {
 
 /// `f32[N, 10]`.
 pub fn type_text(dtype: DType, shape: &[Dim]) -> String {
-    let name = match dtype {
-        DType::F32 => "f32",
-        DType::I32 => "i32",
-        DType::Bool => "bool",
-    };
-    format!("{name}{}", shape_text(shape))
+    format!("{}{}", dtype.name(), shape_text(shape))
 }
 
 /// `[N, 10]`.

@@ -145,7 +145,6 @@ impl Tile for Four {
 
 /// What a row of tiles is transformed as.
 pub trait Side {
-    /// Elements of a tile.
     fn elements<T: Tile>() -> usize;
     /// Their points.
     unsafe fn points<V: Lanes, T: Tile>(elements: &Row<V>) -> Row<V>;

@@ -70,7 +70,6 @@ pub(super) struct Facts<'a> {
     pub outer_lanes: bool,
     /// Per node: does it differ along the lanes?
     pub varying: &'a [bool],
-    /// The type of a buffer.
     pub dtype: &'a dyn Fn(BufferId) -> DType,
 }
 

@@ -9,7 +9,6 @@ use crate::kernel::{
     Lanes, Linear, Location, Nest, Node, NodeId, NodeOp, Phase, Program, Reduction, ReductionKind, Store,
 };
 
-/// Checks a nest.
 pub(super) fn check(program: &Program, nest: &Nest) -> Checked {
     ensure(nest.parallel <= nest.outer.len(), || "parallel loops are outer loops".into())?;
     let inner = nest.phases.iter().flat_map(|phase| &phase.inner);

@@ -65,7 +65,6 @@ impl<'a, 'p> Arguments<'a, 'p> {
             .collect()
     }
 
-    /// A number.
     pub(super) fn number(&mut self, name: &'a str, position: Option<usize>) -> Option<f64> {
         let literal = self.take(name, position)?;
         number(literal, self.problems)
@@ -77,7 +76,6 @@ impl<'a, 'p> Arguments<'a, 'p> {
         count(literal, self.problems)
     }
 
-    /// A text.
     pub(super) fn text(&mut self, name: &'a str, position: Option<usize>) -> Option<&'a str> {
         let literal = self.take(name, position)?;
         text(literal, self.problems)
@@ -163,7 +161,6 @@ impl<'a, 'p> Arguments<'a, 'p> {
     }
 }
 
-/// A number.
 pub(super) fn number(literal: &Literal, problems: &mut Vec<Diagnostic>) -> Option<f64> {
     match literal.kind {
         LiteralKind::Number(value) if value.is_finite() => Some(value),
@@ -181,7 +178,6 @@ pub(super) fn count(literal: &Literal, problems: &mut Vec<Diagnostic>) -> Option
     }
 }
 
-/// A text.
 pub(super) fn text<'a>(literal: &'a Literal, problems: &mut Vec<Diagnostic>) -> Option<&'a str> {
     match &literal.kind {
         LiteralKind::Text(value) => Some(value),

@@ -21,7 +21,6 @@ pub(super) enum Element {
 /// A declared field.
 #[derive(Clone, Debug)]
 pub(super) struct Field {
-    /// Its name.
     pub name: String,
     /// The type of its elements.
     pub element: Element,

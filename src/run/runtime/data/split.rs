@@ -43,7 +43,6 @@ pub(super) struct SplitRule {
     pub dealing: Dealing,
     /// Held out.
     pub valid: Share,
-    /// For the test.
     pub test: Share,
 }
 

@@ -106,7 +106,6 @@ pub(super) struct Column {
     pub sizes: Option<Vec<usize>>,
     /// Values per record.
     pub elements: usize,
-    /// The values.
     pub values: Values,
     /// Where the first missing value stands (`row 3, column "age"`), where the reader knows better than by record.
     pub missing_place: Option<String>,
@@ -152,7 +151,6 @@ pub enum Columns {
 /// What one source gives: a column per field, in the order of the fields.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    /// The columns.
     pub columns: Vec<Column>,
     /// How many records each column has.
     pub records: usize,
@@ -182,7 +180,6 @@ impl Places {
         Self { list: (0..files.len()).map(|file| !(file as u32)).collect(), files }
     }
 
-    /// The place of a record.
     pub(super) fn get(&self, record: usize) -> Place<'_> {
         let place = self.list[record];
         match self.files.get(!place as usize) {

@@ -29,9 +29,7 @@ use crate::settings::{Literal, LiteralKind, PathRefusal};
 pub(super) enum Role {
     /// `source`.
     Train,
-    /// `valid`.
     Valid,
-    /// `test`.
     Test,
     /// New data, to predict on.
     Input,
