@@ -4,7 +4,6 @@
 //! `ANSATZ_CPU` chooses a lower level.
 #![allow(unsafe_code)]
 
-use ansatz::contraction::Plan;
 use ansatz::contraction::product::ProductPlan;
 use ansatz::kernel::{BufferId, Product, ProductLoop};
 use ansatz::machine::float_mode::Guard;

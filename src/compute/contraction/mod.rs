@@ -13,28 +13,87 @@ pub mod thin;
 pub mod tuning;
 pub mod winograd;
 
-use std::fmt;
 use std::ops::Range;
 
-/// A primitive kernel made ready to run.
-pub type Contraction = Box<dyn Plan>;
+use crate::kernel::{BufferId, Winograd};
+use crate::machine::Level;
+use product::ProductPlan;
+use winograd::{FilterPlan, WinogradPlan};
 
-/// How a primitive kernel runs: in independent parts.
-pub trait Plan: fmt::Debug + Send + Sync {
+/// A primitive kernel made ready to run.
+#[derive(Debug)]
+pub enum Contraction {
+    /// A product as it is.
+    Product(Box<ProductPlan>),
+    /// A product by minimal filtering.
+    Winograd {
+        /// How.
+        plan: Box<WinogradPlan>,
+        /// Nominal work.
+        multiply_adds: usize,
+    },
+    /// The transform of the taps of a product by minimal filtering.
+    Filter(FilterPlan),
+}
+
+/// Byte offsets of A, B and C, and of the filter, if there is one.
+fn places(winograd: &Winograd, place: &dyn Fn(BufferId) -> usize) -> ([usize; 3], usize) {
+    let Winograd { product, filter, .. } = winograd;
+    ([product.a.0, product.b.0, product.c.0].map(place), filter.map_or(0, place))
+}
+
+impl Contraction {
+    /// The plan of a product by minimal filtering whose buffers start at the byte offsets that `place` gives.
+    pub fn winograd(winograd: &Winograd, place: &dyn Fn(BufferId) -> usize, level: Level) -> Contraction {
+        let product = &winograd.product;
+        let multiply_adds = product.loops().map(|each| each.extent).product();
+        let (bytes, filter) = places(winograd, place);
+        let plan = Box::new(WinogradPlan::new(winograd, bytes, filter, level));
+        Contraction::Winograd { plan, multiply_adds }
+    }
+
+    /// The plan of the transform of its taps.
+    pub fn filter(winograd: &Winograd, place: &dyn Fn(BufferId) -> usize, level: Level) -> Contraction {
+        let (bytes, filter) = places(winograd, place);
+        Contraction::Filter(FilterPlan::new(winograd, bytes, filter, level))
+    }
+
     /// The number of independent parts; depends on sizes and strides alone.
-    fn parts(&self) -> usize;
+    pub fn parts(&self) -> usize {
+        match self {
+            Contraction::Product(plan) => plan.parts(),
+            Contraction::Winograd { plan, .. } => plan.parts(),
+            Contraction::Filter(plan) => plan.parts(),
+        }
+    }
 
     /// Bytes of scratch that a thread needs, to be aligned to 64.
-    fn scratch_bytes(&self) -> usize;
+    pub fn scratch_bytes(&self) -> usize {
+        match self {
+            Contraction::Product(plan) => plan.scratch_bytes(),
+            Contraction::Winograd { plan, .. } => plan.scratch_bytes(),
+            Contraction::Filter(_) => 0,
+        }
+    }
 
-    /// Nominal work: the multiply-adds of the direct sum, or the elements that are written where nothing is summed.
-    fn multiply_adds(&self) -> usize;
+    /// Nominal work: the multiply-adds of the direct sum.
+    pub fn multiply_adds(&self) -> usize {
+        match self {
+            Contraction::Product(plan) => plan.multiply_adds(),
+            Contraction::Winograd { multiply_adds, .. } => *multiply_adds,
+            Contraction::Filter(plan) => plan.elements(),
+        }
+    }
 
     /// Runs the parts of a range, in order.
     ///
     /// # Safety
-    /// The plan's level is available. Every element that the kernel names, at the plan's places, is valid; what is written
-    /// overlaps nothing that is read, and nobody else touches the elements that these parts write. `scratch` is valid for
-    /// [`Plan::scratch_bytes`], aligned to 64 bytes and used by this call alone. `parts.end` is at most [`Plan::parts`].
-    unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>);
+    /// As for [`ProductPlan::run`].
+    pub unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+        match self {
+            Contraction::Product(plan) => plan.run(base, scratch, parts),
+            Contraction::Winograd { plan, .. } => plan.run(base, scratch, parts),
+            Contraction::Filter(plan) => plan.run(base, parts),
+        }
+    }
 }

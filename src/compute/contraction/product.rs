@@ -12,7 +12,6 @@
 //! of A stay in L1, the block of B in L2.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::Plan;
 pub use super::place::Place;
 pub use super::shape::Cut;
 use super::shape::{Operands, Orientation, Shape, choose, operands, shape};
@@ -56,7 +55,7 @@ fn firsts(product: &kernel::Product, [a, b, c]: [Place; 3]) -> [Place; 3] {
 }
 
 impl ProductPlan {
-    /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`Plan::run`].
+    /// A plan for `product` whose buffers start at the given byte offsets from the base pointer of [`ProductPlan::run`].
     pub fn new(product: &kernel::Product, a_byte: usize, b_byte: usize, c_byte: usize, level: Level) -> ProductPlan {
         let places = [a_byte, b_byte, c_byte].map(Place::in_arena);
         ProductPlan::sliced(product, places, 0, level, choose(product, 0, level))
@@ -87,7 +86,37 @@ impl ProductPlan {
         ProductPlan { level, orientation, operands, shape, a, b, c, accumulate: product.accumulate, thin: None }
     }
 
-    /// As [`Plan::run`] of a plan by tiles, with the given product's operands at these places.
+    /// The number of independent parts; depends on sizes and strides alone.
+    pub fn parts(&self) -> usize {
+        let tiled = || self.batch_count() * self.shape.row_blocks * self.shape.column_blocks.count();
+        self.thin.as_ref().map_or_else(tiled, ThinPlan::parts)
+    }
+
+    /// Bytes of scratch that a thread needs, to be aligned to 64.
+    pub fn scratch_bytes(&self) -> usize {
+        if self.thin.is_some() { 0 } else { self.scratch_layout().bytes }
+    }
+
+    /// Nominal work: multiply-adds of the whole product.
+    pub fn multiply_adds(&self) -> usize {
+        self.batch_count() * self.operands.m[0].extent() * self.operands.n[0].extent() * self.operands.k[0].extent()
+    }
+
+    /// Runs the parts of a range, in order.
+    ///
+    /// # Safety
+    /// The plan's level is available. Every element that the product names, at the plan's places, is valid; C overlaps neither A nor B, and nobody else touches the elements of C of these parts. `scratch` is
+    /// valid for [`ProductPlan::scratch_bytes`], aligned to 64 bytes and used by this call alone.
+    /// `parts.end` is at most [`ProductPlan::parts`].
+    pub unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+        if let Some(thin) = &self.thin {
+            return thin.run(self.level, [base, scratch], parts);
+        }
+        let [a, b, c] = [self.a, self.b, self.c].map(|place| place.pointer(base, scratch));
+        self.run_at(Pointers { a, b, c }, scratch, parts);
+    }
+
+    /// As [`ProductPlan::run`] of a plan by tiles, with the given product's operands at these places.
     ///
     /// # Safety
     /// As there.
@@ -132,29 +161,6 @@ impl ProductPlan {
             b_runs: area(shape.k_block + 1, size_of::<Run>()),
             bytes,
         }
-    }
-}
-
-impl Plan for ProductPlan {
-    fn parts(&self) -> usize {
-        let tiled = || self.batch_count() * self.shape.row_blocks * self.shape.column_blocks.count();
-        self.thin.as_ref().map_or_else(tiled, ThinPlan::parts)
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        if self.thin.is_some() { 0 } else { self.scratch_layout().bytes }
-    }
-
-    fn multiply_adds(&self) -> usize {
-        self.batch_count() * self.operands.m[0].extent() * self.operands.n[0].extent() * self.operands.k[0].extent()
-    }
-
-    unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
-        if let Some(thin) = &self.thin {
-            return thin.run(self.level, [base, scratch], parts);
-        }
-        let [a, b, c] = [self.a, self.b, self.c].map(|place| place.pointer(base, scratch));
-        self.run_at(Pointers { a, b, c }, scratch, parts);
     }
 }
 

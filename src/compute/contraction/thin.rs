@@ -157,7 +157,7 @@ impl ThinPlan {
     /// Runs parts in order.
     ///
     /// # Safety
-    /// As for `Plan::run`, with the base and the thread's scratch; of the scratch, no bytes of its own are needed.
+    /// As for `ProductPlan::run`, with the base and the thread's scratch; of the scratch, no bytes of its own are needed.
     pub unsafe fn run(&self, level: Level, memory: [*mut u8; 2], parts: Range<usize>) {
         let run = at_level!(level, fn(plan: &ThinPlan, memory: [*mut u8; 2], parts: Range<usize>), V => {
             run_parts::<V>(plan, memory, parts)

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::Plan;
 use super::place::Place;
 use super::product::ProductPlan;
 use super::shape::{Cut, Orientation, choose, cuts};
@@ -199,7 +198,7 @@ impl Field {
     }
 
     fn make_room(&mut self, plans: &[ProductPlan], threads: usize) {
-        let bytes = plans.iter().map(Plan::scratch_bytes).max().unwrap_or(0);
+        let bytes = plans.iter().map(ProductPlan::scratch_bytes).max().unwrap_or(0);
         self.scratch = (0..threads).map(|_| vec![0.0; bytes / size_of::<f32>() + 2 * LINE]).collect();
     }
 

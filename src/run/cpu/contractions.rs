@@ -3,8 +3,8 @@
 //! Input: a program, a level and the cuts of products. Output: plans in the order of kernels. Invariant: both halves see
 //! the same plans for the same cuts, so part counts in code are those that run.
 
+use crate::contraction::Contraction;
 use crate::contraction::product::{Cut, Place, ProductPlan};
-use crate::contraction::{Contraction, winograd};
 use crate::kernel::{BufferId, KernelKind, Product, Program};
 use crate::machine::Level;
 
@@ -16,11 +16,11 @@ pub fn contractions(program: &Program, level: Level, mut cut: impl FnMut(&Produc
             let kept = kept_loops(program, position, product);
             let places = [product.a, product.b, product.c].map(|(buffer, _)| place(program, buffer));
             let plan = ProductPlan::sliced(product, places, kept, level, cut(product, kept));
-            Some(Box::new(plan) as Contraction)
+            Some(Contraction::Product(Box::new(plan)))
         }
         // Only nests and products are in groups and touch the threads' own memory.
-        KernelKind::Winograd(kernel) => Some(winograd::product(kernel, &offset, level)),
-        KernelKind::Filter(kernel) => Some(winograd::filter(kernel, &offset, level)),
+        KernelKind::Winograd(winograd) => Some(Contraction::winograd(winograd, &offset, level)),
+        KernelKind::Filter(winograd) => Some(Contraction::filter(winograd, &offset, level)),
         KernelKind::Nest(_) | KernelKind::Zero(_) | KernelKind::Copy { .. } => None,
     };
     program.kernels.iter().enumerate().filter_map(plan).collect()

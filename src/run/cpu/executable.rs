@@ -67,7 +67,7 @@ impl Executable {
         }
         let mut cuts = code.cuts.iter();
         let contractions = contractions(program, level, |_, _| *cuts.next().expect("as many as there are products"));
-        let scratch = contractions.iter().map(|plan| plan.scratch_bytes()).max().unwrap_or(0);
+        let scratch = contractions.iter().map(Contraction::scratch_bytes).max().unwrap_or(0);
         let no_memory = |error: std::io::Error| DeviceError(error.to_string());
         let mut memory = MmapMut::map_anon(code.bytes.len()).map_err(no_memory)?;
         memory.copy_from_slice(&code.bytes);

@@ -4,16 +4,15 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::transform::{Tile, taps_to_points};
-use super::{Job, dispatch, filter_byte, offsets, places};
-use crate::contraction::Plan;
-use crate::kernel::{self, BufferId, winograd::SHORT};
+use super::{Job, dispatch, offsets, places};
+use crate::kernel::{self, winograd::SHORT};
 use crate::machine::Level;
 use crate::primitives::tile::Tiles;
 use std::ops::Range;
 
 /// The transform of a [`kernel::Winograd`]'s taps, ready to run.
 #[derive(Debug)]
-pub(super) struct FilterPlan {
+pub struct FilterPlan {
     level: Level,
     tile: usize,
     taps_byte: isize,
@@ -26,35 +25,40 @@ pub(super) struct FilterPlan {
 }
 
 impl FilterPlan {
-    pub(super) fn new(winograd: &kernel::Winograd, place: &dyn Fn(BufferId) -> usize, level: Level) -> Self {
+    /// A plan for a product whose buffers, and the filter's, start at the given byte offsets.
+    ///
+    /// # Panics
+    /// If the product is no correlation: a bug of `schedule`.
+    pub fn new(winograd: &kernel::Winograd, bytes: [usize; 3], filter_byte: usize, level: Level) -> Self {
         let geometry = winograd.geometry();
-        let [_, taps_byte, _] = places(winograd, &geometry, place);
+        let [_, taps_byte, _] = places(&geometry, bytes);
         Self {
             level,
             tile: winograd.tile,
             taps_byte,
-            filter_byte: filter_byte(winograd, place),
+            filter_byte,
             rows: offsets(&geometry.rows, |dim| dim.tap),
             summed: offsets(&geometry.summed, |dim| dim.tap),
             strides: geometry.windows.map(|window| window.tap as isize),
         }
     }
-}
 
-impl Plan for FilterPlan {
-    fn parts(&self) -> usize {
+    /// The number of independent parts.
+    pub fn parts(&self) -> usize {
         self.rows.len()
     }
 
-    fn scratch_bytes(&self) -> usize {
-        0
-    }
-
-    fn multiply_adds(&self) -> usize {
+    /// Nominal work: elements written.
+    pub fn elements(&self) -> usize {
         (self.tile + SHORT - 1).pow(2) * self.rows.len() * self.summed.len()
     }
 
-    unsafe fn run(&self, base: *mut u8, _: *mut u8, parts: Range<usize>) {
+    /// Runs the parts of a range, in order.
+    ///
+    /// # Safety
+    /// The plan's level is available, the taps are readable and the filter writable at their offsets from `base`, and
+    /// nobody else touches the rows of these parts.
+    pub unsafe fn run(&self, base: *mut u8, parts: Range<usize>) {
         for row in parts {
             dispatch(self.level, self.tile, FilterRow { plan: self, base, row });
         }

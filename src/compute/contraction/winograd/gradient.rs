@@ -5,11 +5,10 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::transform::{Band, Data, LongTaps, Row, Side, Staging, Tile, rows_to_tile_points, to_outputs};
-use super::{Areas, Job, dispatch, inner_product, multiply_adds, offsets, places};
-use crate::contraction::Plan;
+use super::{Areas, Job, dispatch, inner_product, offsets, places};
 use crate::contraction::product::ProductPlan;
+use crate::kernel;
 use crate::kernel::winograd::{Geometry, SHORT, Window};
-use crate::kernel::{self, BufferId};
 use crate::machine::Level;
 use crate::primitives::tile::Tiles;
 use std::ops::Range;
@@ -25,10 +24,9 @@ const FEWEST_PARTS: usize = 4;
 
 /// A correlation of short outputs, ready to run.
 #[derive(Debug)]
-pub(super) struct GradientPlan {
+pub struct GradientPlan {
     level: Level,
     tile: usize,
-    multiply_adds: usize,
     accumulate: bool,
     data_byte: isize,
     taps_byte: isize,
@@ -79,13 +77,8 @@ struct Layout {
 }
 
 impl GradientPlan {
-    pub(super) fn new(
-        winograd: &kernel::Winograd,
-        geometry: &Geometry,
-        place: &dyn Fn(BufferId) -> usize,
-        level: Level,
-    ) -> Self {
-        let [data_byte, taps_byte, output_byte] = places(winograd, geometry, place);
+    pub(super) fn new(winograd: &kernel::Winograd, geometry: &Geometry, bytes: [usize; 3], level: Level) -> Self {
+        let [data_byte, taps_byte, output_byte] = places(geometry, bytes);
         let tile = winograd.tile;
         let [tiles_down, tiles_across] = [0, 1].map(|window| geometry.long(window).div_ceil(tile));
         let images = [offsets(&geometry.summed, |dim| dim.data), offsets(&geometry.summed, |dim| dim.tap)];
@@ -114,7 +107,6 @@ impl GradientPlan {
         Self {
             level,
             tile,
-            multiply_adds: multiply_adds(&winograd.product),
             accumulate: winograd.product.accumulate,
             data_byte,
             taps_byte,
@@ -144,6 +136,11 @@ impl GradientPlan {
         [self.rows[0].len() / self.sides[0], self.columns[0].len() / self.sides[1]]
     }
 
+    pub(super) fn parts(&self) -> usize {
+        let [rows, columns] = self.blocks();
+        self.batch[0].len() * rows * columns
+    }
+
     fn layout(&self) -> Layout {
         let points = (self.tile + SHORT - 1).pow(2);
         let mut areas = Areas::default();
@@ -156,23 +153,12 @@ impl GradientPlan {
             bytes: areas.bytes,
         }
     }
-}
 
-impl Plan for GradientPlan {
-    fn parts(&self) -> usize {
-        let [rows, columns] = self.blocks();
-        self.batch[0].len() * rows * columns
-    }
-
-    fn scratch_bytes(&self) -> usize {
+    pub(super) fn scratch_bytes(&self) -> usize {
         self.layout().bytes
     }
 
-    fn multiply_adds(&self) -> usize {
-        self.multiply_adds
-    }
-
-    unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+    pub(super) unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
         for part in parts {
             dispatch(self.level, self.tile, Part { plan: self, base, scratch, part });
         }

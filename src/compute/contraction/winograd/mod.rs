@@ -12,40 +12,65 @@ mod gradient;
 mod transform;
 mod windows;
 
-use super::Contraction;
+pub use filter::FilterPlan;
+pub use gradient::GradientPlan;
+pub use windows::WindowsPlan;
+
 use super::product::{Place, ProductPlan};
-use crate::kernel::winograd::{Dim, Geometry, Kind};
-use crate::kernel::{self, BufferId, Product, ProductLoop};
+use crate::kernel::winograd::{Dim, Kind};
+use crate::kernel::{self, Product, ProductLoop};
 use crate::machine::{Level, at_level};
 use crate::primitives::pack;
 use crate::primitives::tile::Tiles;
-use filter::FilterPlan;
-use gradient::GradientPlan;
-use windows::WindowsPlan;
 
-/// A plan for a product whose buffers, and the filter's, start at the byte offsets that `place` gives.
-///
-/// # Panics
-/// If the product is no correlation, or of three taps without a filter: bugs of `schedule`.
-pub fn product(winograd: &kernel::Winograd, place: &dyn Fn(BufferId) -> usize, level: Level) -> Contraction {
-    let geometry = winograd.geometry();
-    match geometry.kind {
-        Kind::Taps => Box::new(WindowsPlan::new(winograd, &geometry, place, level)),
-        Kind::Outputs => Box::new(GradientPlan::new(winograd, &geometry, place, level)),
+/// A [`kernel::Winograd`] made ready to run.
+#[derive(Debug)]
+pub enum WinogradPlan {
+    /// Three taps.
+    Windows(WindowsPlan),
+    /// Three outputs.
+    Gradient(GradientPlan),
+}
+
+impl WinogradPlan {
+    /// A plan for a product whose buffers, and the filter's, start at the given byte offsets.
+    ///
+    /// # Panics
+    /// If the product is no correlation, or of three taps without a filter: bugs of `schedule`.
+    pub fn new(winograd: &kernel::Winograd, bytes: [usize; 3], filter_byte: usize, level: Level) -> Self {
+        let geometry = winograd.geometry();
+        match geometry.kind {
+            Kind::Taps => Self::Windows(WindowsPlan::new(winograd, &geometry, bytes, filter_byte, level)),
+            Kind::Outputs => Self::Gradient(GradientPlan::new(winograd, &geometry, bytes, level)),
+        }
     }
-}
 
-/// A plan for the transform of the taps of such a product.
-///
-/// # Panics
-/// As for [`product`].
-pub fn filter(winograd: &kernel::Winograd, place: &dyn Fn(BufferId) -> usize, level: Level) -> Contraction {
-    Box::new(FilterPlan::new(winograd, place, level))
-}
+    /// The number of independent parts.
+    pub fn parts(&self) -> usize {
+        match self {
+            Self::Windows(plan) => plan.parts(),
+            Self::Gradient(plan) => plan.parts(),
+        }
+    }
 
-/// Multiply-adds of the direct sum.
-fn multiply_adds(product: &Product) -> usize {
-    product.loops().map(|each| each.extent).product()
+    /// Bytes of scratch that a thread needs, to be aligned to 64.
+    pub fn scratch_bytes(&self) -> usize {
+        match self {
+            Self::Windows(plan) => plan.scratch_bytes(),
+            Self::Gradient(plan) => plan.scratch_bytes(),
+        }
+    }
+
+    /// Runs the parts of a range, in order.
+    ///
+    /// # Safety
+    /// As for [`ProductPlan::run`].
+    pub unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: std::ops::Range<usize>) {
+        match self {
+            Self::Windows(plan) => plan.run(base, scratch, parts),
+            Self::Gradient(plan) => plan.run(base, scratch, parts),
+        }
+    }
 }
 
 /// The offsets of all points of some loops, in row-major order, in one tensor.
@@ -57,24 +82,16 @@ fn offsets(dims: &[Dim], stride: fn(&Dim) -> i64) -> Vec<isize> {
 }
 
 /// The byte offsets of data, taps and output.
-fn places(winograd: &kernel::Winograd, geometry: &Geometry, place: &dyn Fn(BufferId) -> usize) -> [isize; 3] {
-    let Product { a, b, c, .. } = &winograd.product;
+fn places(geometry: &kernel::winograd::Geometry, [a, b, c]: [usize; 3]) -> [isize; 3] {
     let (data, taps) = if geometry.data_is_a { (a, b) } else { (b, a) };
-    let byte = |(buffer, _): &(BufferId, _), element: i64| {
-        place(*buffer) as isize + element as isize * size_of::<f32>() as isize
-    };
-    [byte(data, geometry.starts[0]), byte(taps, geometry.starts[1]), byte(c, geometry.starts[2])]
-}
-
-/// The byte offset of the transformed taps.
-fn filter_byte(winograd: &kernel::Winograd, place: &dyn Fn(BufferId) -> usize) -> usize {
-    winograd.filter.map_or(0, place)
+    let place = |byte: usize, element: i64| byte as isize + element as isize * size_of::<f32>() as isize;
+    [place(data, geometry.starts[0]), place(taps, geometry.starts[1]), place(c, geometry.starts[2])]
 }
 
 /// A product point by point within scratch: `(extent, a, b, c)` for points, m, n and k.
 fn inner_product(loops: [(usize, [i64; 3]); 4], accumulate: bool, level: Level) -> ProductPlan {
     let [batch, m, n, k] = loops.map(|(extent, [a, b, c])| vec![ProductLoop { extent, a, b, c }]);
-    let start = |buffer| (BufferId(buffer), 0);
+    let start = |buffer| (kernel::BufferId(buffer), 0);
     let product = Product { batch, m, n, k, a: start(0), b: start(1), c: start(2), accumulate, bands: Vec::new() };
     ProductPlan::tiled(&product, [Place::in_arena(0); 3], 0, level)
 }

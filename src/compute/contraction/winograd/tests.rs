@@ -136,17 +136,16 @@ impl Case {
     /// The arena after the parts have run as `divide` says.
     fn run(&self, level: Level, divide: impl Fn(usize) -> Vec<std::ops::Range<usize>>) -> Vec<f32> {
         let mut arena = self.arena.clone();
-        let starts = self.starts.map(|start| start * 4);
-        let place = |buffer: BufferId| starts[buffer.0 as usize];
-        let filter_plan = super::filter(&self.winograd, &place, level);
-        let plan = super::product(&self.winograd, &place, level);
+        let [a, b, c, filter] = self.starts.map(|start| start * 4);
+        let filter_plan = FilterPlan::new(&self.winograd, [a, b, c], filter, level);
+        let plan = WinogradPlan::new(&self.winograd, [a, b, c], filter, level);
         let mut scratch = vec![f32::NAN; plan.scratch_bytes() / 4 + 16];
         let aligned = scratch.as_ptr().align_offset(64);
         let base: *mut u8 = arena.as_mut_ptr().cast();
         // SAFETY: the arena holds every element that the loops name, the scratch is aligned and large enough.
         unsafe {
-            if let Kind::Taps = self.winograd.geometry().kind {
-                filter_plan.run(base, std::ptr::null_mut(), 0..filter_plan.parts());
+            if matches!(plan, WinogradPlan::Windows(_)) {
+                filter_plan.run(base, 0..filter_plan.parts());
             }
             for range in divide(plan.parts()) {
                 scratch.fill(f32::NAN);

@@ -5,11 +5,10 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::transform::{Band, Data, Row, Staging, Tile, rows_to_tile_points, to_outputs, undeal};
-use super::{Areas, Job, dispatch, filter_byte, inner_product, multiply_adds, offsets, places};
-use crate::contraction::Plan;
+use super::{Areas, Job, dispatch, inner_product, offsets, places};
 use crate::contraction::product::ProductPlan;
+use crate::kernel;
 use crate::kernel::winograd::{Geometry, SHORT, Window};
-use crate::kernel::{self, BufferId};
 use crate::machine::Level;
 use crate::primitives::tile::Tiles;
 use std::ops::Range;
@@ -21,10 +20,9 @@ const MAX_ROWS: usize = 128;
 
 /// A correlation of short taps, ready to run.
 #[derive(Debug)]
-pub(super) struct WindowsPlan {
+pub struct WindowsPlan {
     level: Level,
     tile: usize,
-    multiply_adds: usize,
     accumulate: bool,
     data_byte: isize,
     filter_byte: usize,
@@ -59,10 +57,11 @@ impl WindowsPlan {
     pub(super) fn new(
         winograd: &kernel::Winograd,
         geometry: &Geometry,
-        place: &dyn Fn(BufferId) -> usize,
+        bytes: [usize; 3],
+        filter_byte: usize,
         level: Level,
     ) -> Self {
-        let [data_byte, _, output_byte] = places(winograd, geometry, place);
+        let [data_byte, _, output_byte] = places(geometry, bytes);
         let tile = winograd.tile;
         let [tiles_down, tiles_across] = [0, 1].map(|window| geometry.long(window).div_ceil(tile));
         let block = (BLOCK_TILES / tiles_across).max(1);
@@ -86,10 +85,9 @@ impl WindowsPlan {
         Self {
             level,
             tile,
-            multiply_adds: multiply_adds(&winograd.product),
             accumulate: winograd.product.accumulate,
             data_byte,
-            filter_byte: filter_byte(winograd, place),
+            filter_byte,
             output_byte,
             windows: geometry.windows,
             images: [offsets(&geometry.columns, |dim| dim.data), offsets(&geometry.columns, |dim| dim.output)],
@@ -102,6 +100,10 @@ impl WindowsPlan {
             height,
             product,
         }
+    }
+
+    pub(super) fn parts(&self) -> usize {
+        self.tile_blocks() * (self.rows.len() / self.height)
     }
 
     fn tile_rows(&self) -> usize {
@@ -124,27 +126,17 @@ impl WindowsPlan {
         }
     }
 
-    /// The image and the first row of the tiles of a row of tiles.
-    fn place(&self, tile_row: usize) -> (usize, usize) {
-        (tile_row / self.tiles_down, tile_row % self.tiles_down * self.tile)
-    }
-}
-
-impl Plan for WindowsPlan {
-    fn parts(&self) -> usize {
-        self.tile_blocks() * (self.rows.len() / self.height)
-    }
-
-    fn scratch_bytes(&self) -> usize {
+    pub(super) fn scratch_bytes(&self) -> usize {
         self.layout().bytes
     }
 
-    fn multiply_adds(&self) -> usize {
-        self.multiply_adds
+    pub(super) unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
+        dispatch(self.level, self.tile, Parts { plan: self, base, scratch, first: parts.start, end: parts.end });
     }
 
-    unsafe fn run(&self, base: *mut u8, scratch: *mut u8, parts: Range<usize>) {
-        dispatch(self.level, self.tile, Parts { plan: self, base, scratch, first: parts.start, end: parts.end });
+    /// The image and the first row of the tiles of a row of tiles.
+    fn place(&self, tile_row: usize) -> (usize, usize) {
+        (tile_row / self.tiles_down, tile_row % self.tiles_down * self.tile)
     }
 }
 
