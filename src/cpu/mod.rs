@@ -6,6 +6,7 @@
 //! [`Lowering`] has the numbers that `schedule` asks for, and the forms of kernels that the CPU alone wants;
 //! [`code`] makes plain bytes from a program and knows no machine but the level that it was asked for; [`run`] loads such
 //! bytes and executes them, and needs no code generator.
+
 pub mod code;
 mod lower;
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cpu::code;
-use crate::cpu::run::Executable;
+use crate::cpu::run::{Compile, Cpu, Executable, found_in};
+use crate::device::Device;
 use crate::kernel::{Product, ProductLoop};
 
 /// A chain of kernels, large and small, where each reads what the one before wrote.
@@ -175,4 +176,21 @@ fn every_level_is_made_on_every_machine_and_what_cannot_run_is_refused() {
         let older = crate::cpu::run::Code { form: "0.0.9 system-v".to_string(), ..code };
         assert!(load(&older).is_some_and(|words| words.contains("of 0.0.9 system-v, not of")), "{level}");
     }
+}
+
+#[test]
+fn a_device_takes_no_code_of_another_level_and_none_that_is_not_there() {
+    let case = chain(100);
+    let options = Options { level: Level::Portable, profile: false, tuning: Default::default() };
+    let codes = vec![code::compile(&case.program, &options).expect("it compiles")];
+    let refused = |level: Level, compile: Compile| {
+        // SAFETY: the code is the program's, whatever its level.
+        let mut device = unsafe { Cpu::new(level, 1, compile) }.expect("memory");
+        device.load(&case.program).err().map(|error| error.to_string())
+    };
+    assert_eq!(refused(Level::Portable, found_in(codes.clone(), Level::Portable)), None);
+    let words = refused(Level::Avx2, found_in(codes.clone(), Level::Avx2)).expect("no such code");
+    assert!(words.contains("no machine code for avx2"), "{words}");
+    let words = refused(Level::Avx2, found_in(codes, Level::Portable)).expect("another level");
+    assert!(words.contains("for portable, not for avx2"), "{words}");
 }
