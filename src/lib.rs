@@ -3,6 +3,10 @@
 //! The crate is a pipeline; each module is a stage and imports only earlier ones. `docs/architecture.md` gives their order,
 //! and what each takes, gives and holds; [`pipeline`] is the whole as one function per purpose.
 
+// With the macros that print.
+#[macro_use]
+pub extern crate ansatz_console as console;
+
 pub mod cli;
 pub mod cpu;
 pub mod grad;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use ansatz::artifact::{Artifact, Purpose};
+use ansatz::artifact::{Artifact, Purpose, wanted};
 use ansatz::cpu::Lowering;
 use ansatz::cpu::code::{self, Options};
 use ansatz::machine::{self, Level};
 use ansatz::model;
 use ansatz::pipeline;
 use ansatz::runtime::checkpoint;
-use ansatz::runtime::data::{self, Dataset, Plan, Split};
+use ansatz::runtime::data::{self, Dataset, Plan};
 use ansatz::runtime::train;
 use ansatz::runtime::trainer::{Extent, Trainer};
 use ansatz::workspace;
@@ -26,10 +26,8 @@ fn artifact(path: &Path, settings: &[(String, String)]) -> Vec<u8> {
     assert!(found.is_empty(), "{found:#?}");
     let training = model::training(&project, file, settings).unwrap_or_else(|found| panic!("{found:#?}"));
     let dataset = data::open(&training.settings.data, training.settings.seed).expect("the data is there");
-    let short = dataset.train.len() % training.settings.batch;
-    let wanted = [(Purpose::Train, training.settings.batch), (Purpose::Train, short)];
-    let wanted = if short == 0 { &wanted[..1] } else { &wanted };
-    let made = pipeline::artifact(&training, &dataset.fields, wanted, false, &Lowering::default());
+    let wanted = wanted::to_train([dataset.train.len(), 0, 0], training.settings.batch);
+    let made = pipeline::artifact(&training, &dataset.fields, &wanted, false, &Lowering::default());
     made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound")
 }
 
@@ -146,11 +144,8 @@ fn an_artifact_that_is_read_back_resumes_evaluates_and_predicts_to_the_same_bits
     let resolved = model::training(&project, file, &[]).unwrap_or_else(|found| panic!("{found:#?}"));
     let settings = &resolved.settings;
     let dataset = data::open(&settings.data, settings.seed).expect("the data is there");
-    let rows = |split: &Split| [settings.batch, split.len() % settings.batch];
-    let mut wanted: Vec<(Purpose, usize)> = rows(&dataset.train).map(|rows| (Purpose::Train, rows)).to_vec();
-    wanted.extend(rows(&dataset.test).map(|rows| (Purpose::Evaluate, rows)));
-    wanted.push((Purpose::Predict, Trainer::prediction_rows(settings)));
-    wanted.retain(|(_, rows)| *rows > 0);
+    let mut wanted = wanted::to_train(dataset.samples(), settings.batch);
+    wanted.extend(wanted::to_predict(settings.batch));
     let made = pipeline::artifact(&resolved, &dataset.fields, &wanted, false, &Lowering::default());
     let made = made.unwrap_or_else(|found| panic!("{found:#?}"));
     let bytes = made.to_bytes().expect("all sizes are bound");

@@ -57,6 +57,6 @@ fn a_line_through_points_at_every_stage() {
     insta::assert_snapshot!("step", graph::print::print(&step, &project.sources));
 
     let program = schedule::plan(&step, &Persistent::of(&step), &Lowering::default());
-    insta::assert_snapshot!("plan", schedule::report(&program, &project.sources).to_string());
+    insta::assert_snapshot!("plan", kernel::report::report(&program, &project.sources).to_string());
     insta::assert_snapshot!("kernels", kernel::print::print(&program));
 }

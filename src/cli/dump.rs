@@ -2,9 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
+use super::compiled::ModelFile;
 use super::outline::Outline;
-use super::session::ModelFile;
 use super::{Failure, open};
+use crate::kernel::report;
 use crate::kernel::{Persistent, Program};
 use crate::{cpu, graph, model, pipeline, schedule, syntax};
 
@@ -62,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let program = schedule::plan(&step, &Persistent::of(&step), &cpu::Lowering::default());
     let level = crate::machine::detect();
     let text = match arguments.stage {
-        Stage::Schedule => schedule::report(&program, sources).to_string(),
+        Stage::Schedule => report::report(&program, sources).to_string(),
         Stage::Kernel => crate::kernel::print::print(&program),
         Stage::Clif => machine(&program, |kernel| cpu::code::dump_clif(&program, kernel, level))?,
         Stage::Asm => machine(&program, |kernel| cpu::code::dump_asm(&program, kernel, level))?,

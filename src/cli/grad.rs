@@ -2,9 +2,9 @@
 
 use clap::Args;
 
+use super::compiled::ModelFile;
 use super::open;
 use super::outline::Outline;
-use super::session::ModelFile;
 use crate::graph::OutputName;
 use crate::{model, passes, pipeline};
 

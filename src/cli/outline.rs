@@ -3,7 +3,7 @@
 //! Input: a path and settings of the command line. Output: an [`Outline`]. Invariant: no file of the data is opened; only
 //! the number of samples is unknown.
 
-use super::session::{self, ModelFile};
+use super::compiled::{self, ModelFile};
 use super::{Failure, open};
 use crate::cpu::Lowering;
 use crate::kernel::{Persistent, Program};
@@ -25,7 +25,7 @@ pub(super) struct Outline {
 impl Outline {
     /// Reads the file and its `train` item.
     pub(super) fn open(model: &ModelFile) -> Result<Self, Failure> {
-        let training = session::training(&model.file, &model.set)?;
+        let training = compiled::training(&model.file, &model.set)?;
         let fields = open::unwrap(data::fields(&training.settings.data), &training.project.sources)?;
         Ok(Self { training, fields })
     }

@@ -2,11 +2,14 @@
 
 use clap::Args;
 
+use super::Failure;
+use super::compiled::ModelFile;
 use super::outline::Outline;
-use super::session::{Machine, ModelFile};
-use super::{Failure, roofline};
+use crate::console::options::Machine;
+use crate::console::roofline;
+use crate::kernel::report;
+use crate::machine::Level;
 use crate::machine::limits::Limits;
-use crate::schedule;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -25,9 +28,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let outline = Outline::open(&arguments.model)?;
     let program = outline.program(arguments.inference)?;
-    let report = schedule::report(&program, outline.sources());
+    let report = report::report(&program, outline.sources());
     if arguments.roofline {
-        let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
+        let limits = Limits::measure(arguments.machine.level(&Level::ALL)?, arguments.machine.threads());
         print!("{}", roofline::table(&report, &limits));
     } else {
         print!("{report}");

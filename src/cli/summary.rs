@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::session;
-use super::{Failure, open, progress};
+use super::{Failure, open};
+use crate::console::progress;
+use crate::console::session;
 use crate::dim::Dim;
 use crate::graph::print::shape_text;
 use crate::model::summary::{Summary, summarize};

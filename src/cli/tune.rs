@@ -3,13 +3,16 @@
 use clap::Args;
 use indicatif::ProgressBar;
 
+use super::Failure;
+use super::compiled::ModelFile;
 use super::outline::Outline;
-use super::session::{Machine, ModelFile};
 use super::tuning::Cache;
-use super::{Failure, progress};
+use crate::console::options::Machine;
+use crate::console::progress;
 use crate::contraction::tuning;
 use crate::cpu;
 use crate::kernel::{Product, Program};
+use crate::machine::Level;
 use crate::machine::pool::Pool;
 
 #[derive(Debug, Args)]
@@ -25,7 +28,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let outline = Outline::open(&arguments.model)?;
-    let (level, threads) = (arguments.machine.level()?, arguments.machine.threads());
+    let (level, threads) = (arguments.machine.level(&Level::ALL)?, arguments.machine.threads());
     let cache = Cache::of_user()
         .ok_or_else(|| Failure::Problem("no folder for measurements: set ANSATZ_CACHE to one".to_string()))?;
     let mut known = cache.load(level, threads);

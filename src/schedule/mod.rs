@@ -30,7 +30,6 @@ mod merge;
 mod order;
 mod pieces;
 mod precedence;
-mod report;
 mod roots;
 mod target;
 
@@ -39,7 +38,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use report::{KernelReport, Report, report};
 pub use target::{Backend, Costs, Products, Target, Unrolled};
 
 use crate::dim;

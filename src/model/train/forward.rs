@@ -8,6 +8,7 @@
 use super::item::{self, TrainItem};
 use super::metric::{Bound, MetricUse, metric_uses};
 use super::{Demands, Forward, Resolved};
+use crate::artifact::Reading;
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::{DType, Graph, IndirectIndex, Input, Op, Output, OutputName, ValueId, verify};
@@ -59,18 +60,12 @@ fn expanded<T: Send>(
 /// What a trained model predicts.
 #[derive(Clone, Debug)]
 pub struct Predicted {
-    /// Inputs are the fields that the model takes; outputs are the model's, and [`Predicted::reading`] if there is one.
+    /// Inputs are the fields that the model takes; outputs are the model's, and what is predicted if the loss says how.
     pub graph: Graph,
     /// What it asks of the data.
     pub demands: Demands,
-    /// The fields that the model takes.
-    pub fields: Vec<String>,
-    /// The model's output that flows into the loss.
-    pub output: Option<OutputName>,
-    /// The output of the graph that holds what is predicted, where the loss says how to read the model's.
-    pub reading: Option<OutputName>,
-    /// The first field that the loss names: what the model learned to predict.
-    pub target: Option<String>,
+    /// How its outputs are read.
+    pub reading: Reading,
 }
 
 /// Expands the model for inference on `fields`, without loss and metrics; fields that it does not take are left aside.
@@ -79,13 +74,13 @@ pub struct Predicted {
 /// # Errors
 /// As [`forward`], but for what is wrong with loss and metrics.
 pub fn prediction(training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Result<Predicted, Vec<Diagnostic>> {
-    let (graph, demands, predicted) =
+    let (graph, demands, reading) =
         expanded(training, Mode::Eval, |expander| expander.predicted(training, batch, fields))?;
-    Ok(Predicted { graph, demands, ..predicted })
+    Ok(Predicted { graph, demands, reading })
 }
 
 impl Expander<'_> {
-    fn predicted(&mut self, training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Outcome<Predicted> {
+    fn predicted(&mut self, training: &Resolved, batch: usize, fields: &[FieldInfo]) -> Outcome<Reading> {
         let item = &training.item;
         let (definition, _) = used_model(self, &ModelUse { file: item.file, model: &item.model })?;
         let taken: Vec<String> = model_inputs(&definition).iter().map(|(name, _)| name.name.clone()).collect();
@@ -97,12 +92,10 @@ impl Expander<'_> {
         let declared = |name: &&String| training.settings.data.fields.iter().any(|field| field.name == **name);
         let output = named.iter().find_map(|name| bound.outputs.iter().find(|(output, _)| output == name));
         let output = output.or(bound.outputs.first()).cloned();
-        let mut predicted = Predicted {
-            graph: Graph::default(),
-            demands: Vec::new(),
+        let mut reading = Reading {
             fields: taken,
             output: output.as_ref().map(|(name, _)| name.as_str().into()),
-            reading: None,
+            predicted: None,
             target: named.iter().find(declared).cloned(),
         };
         if let (Some(loss), Some((name, value))) = (item.get("loss"), output)
@@ -118,9 +111,9 @@ impl Expander<'_> {
             let value = self.expect_tensor(&Given { name: None, value: read, span: loss.span })?;
             let name = OutputName::Predicted(name);
             self.graph.outputs.push(Output { name: name.clone(), value });
-            predicted.reading = Some(name);
+            reading.predicted = Some(name);
         }
-        Ok(predicted)
+        Ok(reading)
     }
 
     /// The loss and how it reads the model's output, where the line is one call whose tensors are bare names: what flows

@@ -3,12 +3,14 @@
 //! Input: made by `pipeline`. Output: read by `runtime`, which needs no model file and no compiler beside it; written to
 //! bytes and read back. Invariant: what is read back gives the same bits as what was written. It knows no machine.
 
+pub mod wanted;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::diagnostics::Refusal as NoArtifact;
-use crate::graph::{Graph, Param, Scalar, ScalarExpr, State, ValueId};
+use crate::graph::{Graph, OutputName, Param, Scalar, ScalarExpr, State, ValueId};
 use crate::kernel::{Buffer, Persistent, Program, Role};
 use crate::settings::{FieldInfo, FieldRange, Training};
 use crate::source::SourceMap;
@@ -74,6 +76,19 @@ pub struct Watched {
     pub graph: Graph,
     /// The loss, then the values that updates write.
     pub roots: Vec<ValueId>,
+}
+
+/// How the outputs of a model are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The fields that the model takes.
+    pub fields: Vec<String>,
+    /// The model's output that flows into the loss.
+    pub output: Option<OutputName>,
+    /// The output of the step that holds what is predicted, where the loss says how to read the model's.
+    pub predicted: Option<OutputName>,
+    /// The first field that the loss names: what the model learned to predict.
+    pub target: Option<String>,
 }
 
 impl Step {

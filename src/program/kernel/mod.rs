@@ -14,6 +14,7 @@ pub mod interpret;
 pub mod linear;
 pub mod persistent;
 pub mod print;
+pub mod report;
 pub mod verify;
 pub mod winograd;
 

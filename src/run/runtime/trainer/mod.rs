@@ -14,7 +14,7 @@ use super::data::{Batch, Rows};
 use super::figures::{Figures, Metric};
 use super::places::{all_finite, not_finite, places};
 use super::{init, memory};
-use crate::artifact::{Artifact, Purpose, Step};
+use crate::artifact::{Artifact, Purpose, Step, wanted};
 use crate::device::{Device, Loaded, StepInput};
 pub use crate::diagnostics::Refusal as TrainerError;
 use crate::dim::bound;
@@ -61,9 +61,6 @@ pub struct Prediction {
     /// Its values, row-major.
     pub values: Vec<f32>,
 }
-
-/// Samples of a prediction: enough to fill a product's tiles, few enough that one alone costs little.
-const PREDICTION_ROWS: usize = 16;
 
 /// The way out where finite weights give what is not a number.
 pub const NOT_A_NUMBER: &str = "a logarithm or root of a negative number, or a division by zero, needs its argument kept \
@@ -338,7 +335,7 @@ impl Trainer {
 
     /// How many samples a prediction takes at once.
     pub fn prediction_rows(training: &Training) -> usize {
-        training.batch.min(PREDICTION_ROWS)
+        wanted::prediction_rows(training.batch)
     }
 
     /// The model's outputs for at most [`Trainer::prediction_rows`] samples. Fewer are filled up with copies of the last

@@ -1,24 +1,24 @@
 //! `ansatz resume`: go on with an interrupted run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::interrupt::Interrupt;
-use super::session::{Machine, Measures, Session};
-use super::{Failure, train};
+use crate::host::Host;
+use crate::interrupt::Interrupt;
+use crate::options::Machine;
 use crate::runtime::folder::{Found, RunFolder};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Record, StepLog};
 use crate::runtime::trainer::Trainer;
+use crate::session::{Measures, Session};
+use crate::{Failure, train};
 
+/// Options of `resume`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The run folder
     run: PathBuf,
-    /// Where the model file is, if it is not where it was
-    #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
     /// Go on although the data are not what the run began with
     #[arg(long)]
     changed_data: bool,
@@ -32,19 +32,23 @@ pub(super) struct Arguments {
     machine: Machine,
 }
 
-pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+/// Goes on with a run. The model is where the command says, or where `model` does.
+///
+/// # Errors
+/// As [`train::run`], and another model or data than the run's.
+pub fn run(host: &dyn Host, model: Option<&Path>, arguments: &Arguments) -> crate::Outcome {
     let interrupt = Interrupt::watch().map_err(Failure::of("signals cannot be watched"))?;
     let path = &arguments.run;
     let mut command = Record::command(path)
         .map_err(|error| Failure::Problem(format!("{} is not the folder of a run: {error}", path.display())))?;
-    let model = arguments.model.clone().or_else(|| command.find_model(path)).ok_or_else(|| {
+    let model = model.map(Path::to_path_buf).or_else(|| command.find_model(path)).ok_or_else(|| {
         let words = format!("{} is not there; say where it is with `--model FILE`", command.model.display());
         Failure::Problem(words)
     })?;
     let folder = RunFolder::of_run(path)?;
     let found = newest(&folder)?;
     let recorded = found.as_ref().and_then(|found| found.note.recipe.as_ref());
-    let session = Session::open(&model, &command.overrides)?;
+    let session = Session::open(host, &model, &command.overrides)?;
     let mut trainer = session.trainer(&arguments.machine.at_level_of(recorded), Measures::default())?;
     let recipe = session.recipe(&trainer, command.no_shuffle)?;
     match found {
@@ -68,7 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let log = arguments.log.as_deref().map(|path| StepLog::go_on(path, step)).transpose()?;
     let mut record = Record::open(folder, step)?;
     let options = train::Options { recipe, log, log_gradients: false, stop_after: arguments.stop_after };
-    train::go(&session, &mut trainer, &mut record, &command, options, &interrupt)
+    train::go(host, &session, &mut trainer, &mut record, &command, options, &interrupt)
 }
 
 /// The newest checkpoint that is whole; none where none was saved yet.
@@ -83,7 +87,7 @@ fn newest(folder: &RunFolder) -> Result<Option<Found>, Failure> {
 }
 
 /// Brings the trainer to a checkpoint, if that is of the same run.
-fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: bool) -> super::Outcome {
+fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: bool) -> crate::Outcome {
     let Found { path, tensors, note } = found;
     let before = note.recipe.unwrap_or_default();
     let changes = before.changes_of_model(recipe);
@@ -115,14 +119,14 @@ fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: b
 }
 
 /// A run that was killed before its first save begins again.
-fn begin(trainer: &mut Trainer, command: &Command) -> super::Outcome {
+fn begin(trainer: &mut Trainer, command: &Command) -> crate::Outcome {
     let Some(init) = &command.init else { return Ok(()) };
     trainer.load_weights(&init.path)?;
     if trainer.content() == init.content {
         return Ok(());
     }
     Err(Failure::Problem(format!(
-        "{} is not what the run began from, and no checkpoint was saved; start again with `ansatz train`",
+        "{} is not what the run began from, and no checkpoint was saved; start again with `train`",
         init.path.display()
     )))
 }

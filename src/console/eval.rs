@@ -1,26 +1,27 @@
 //! `ansatz eval`: loss and metrics of trained weights, and which classes they mistake for which.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::answers::Answers;
-use super::confusion::{Class, Confusion};
-use super::session::{self, Machine, Session};
-use super::trained::Trained;
-use super::{Failure, progress};
+use crate::answers::Answers;
+use crate::confusion::{Class, Confusion};
+use crate::host::Host;
+use crate::options::Machine;
 use crate::runtime::data::{Plan, Rows, Split};
 use crate::runtime::figures::{Figures, Metric};
 use crate::runtime::train;
 use crate::runtime::trainer::{NOT_A_NUMBER, Trainer};
+use crate::session::{self, Session};
 use crate::settings::SplitName;
+use crate::trained::Trained;
+use crate::{Failure, progress};
 
+/// Options of `eval`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The model file
-    file: PathBuf,
+pub struct Arguments {
     /// The weights
     #[arg(long, value_name = "SAFETENSORS")]
     weights: PathBuf,
@@ -37,12 +38,16 @@ pub(super) struct Arguments {
     machine: Machine,
 }
 
-pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+/// Measures trained weights.
+///
+/// # Errors
+/// What is wrong with the model file, its data or the weights.
+pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcome {
     let trained = Trained::read(&arguments.weights)?;
-    let session = trained.session(&arguments.file, &arguments.set)?;
+    let session = trained.session(host, file, &arguments.set)?;
     let (name, split) = choose(&session, arguments.split.as_deref())?;
     let mut trainer = trained.give(session.evaluator(split, &arguments.machine)?)?;
-    let figures = train::evaluate(&mut trainer, split, session.training.settings.batch)?;
+    let figures = train::evaluate(&mut trainer, split, session.settings().batch)?;
     if !figures.loss.is_finite() {
         return Err(Failure::Problem(format!("the loss is not finite, though the weights are; {NOT_A_NUMBER}")));
     }
@@ -95,7 +100,7 @@ fn confusion(session: &Session, trainer: &mut Trainer, split: &Arc<Split>) -> Re
     let Some(field) = session.dataset.fields.iter().position(|field| field.name == target.name) else {
         return Ok(None);
     };
-    let size = Trainer::prediction_rows(&session.training.settings);
+    let size = Trainer::prediction_rows(session.settings());
     let mut confusion = None;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
@@ -127,7 +132,7 @@ fn largest(values: &[f32]) -> usize {
 }
 
 /// The split named, or the last one that the data has, with its name.
-pub(super) fn choose<'s>(session: &'s Session, name: Option<&str>) -> Result<(SplitName, &'s Arc<Split>), Failure> {
+pub(crate) fn choose<'s>(session: &'s Session, name: Option<&str>) -> Result<(SplitName, &'s Arc<Split>), Failure> {
     let dataset = &session.dataset;
     let name = match name {
         None => train::final_split(dataset).map_or(SplitName::Train, |(name, _)| name),

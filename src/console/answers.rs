@@ -3,17 +3,17 @@
 //! Input: outputs of a batch. Output: [`Cell`]s by name for a sample. Invariant: what stands for a class or a probability
 //! follows from the data item and from what the loss `predicts`, never from a name.
 
-use super::rows::Cell;
-use super::session::Session;
-use super::{Failure, open};
+use crate::Failure;
+use crate::findings;
 use crate::graph::{DType, OutputName};
-use crate::model;
+use crate::rows::Cell;
 use crate::runtime::data::{self, Preparation};
 use crate::runtime::trainer::Prediction;
+use crate::session::Session;
 use crate::settings::FieldInfo;
 
 /// How the outputs of a session's model are read.
-pub(super) struct Answers {
+pub struct Answers {
     target: Option<Target>,
     output: Option<OutputName>,
     reading: Option<OutputName>,
@@ -40,17 +40,17 @@ enum AnswerKind {
 
 impl Answers {
     /// Of the model and loss of a session.
-    pub(super) fn of(session: &Session) -> Result<Self, Failure> {
-        let (training, sources) = (&session.training, session.sources());
-        let fields = open::unwrap(data::fields(&training.settings.data), sources)?;
-        let predicted = open::unwrap(model::prediction(training, training.settings.batch, &fields), sources)?;
-        let target = predicted.target.and_then(|name| {
-            let declared = training.settings.data.fields.iter().find(|field| field.name == name)?;
+    pub fn of(session: &Session) -> Result<Self, Failure> {
+        let spec = &session.settings().data;
+        let fields = findings::unwrap(data::fields(spec), session.sources())?;
+        let reading = session.network.reading()?;
+        let target = reading.target.and_then(|name| {
+            let declared = spec.fields.iter().find(|field| field.name == name)?;
             let classes = (declared.element == "class").then(|| declared.sizes.first().copied()).flatten();
             Some(Target { info: fields.iter().find(|info| info.name == name)?.clone(), classes })
         });
         let preparation = session.dataset.preparation.clone();
-        Ok(Self { target, output: predicted.output, reading: predicted.reading, preparation })
+        Ok(Self { target, output: reading.output, reading: reading.predicted, preparation })
     }
 
     /// What an output of these sizes a sample is about.
@@ -68,7 +68,7 @@ impl Answers {
     }
 
     /// The outputs of one sample of `rows`, as the model gives them.
-    pub(super) fn raw(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<(String, Cell)> {
+    pub fn raw(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<(String, Cell)> {
         let own = outputs
             .iter()
             .filter(|output| matches!(output.name, OutputName::Named(_)) && output.sizes.first() == Some(&rows));
@@ -83,7 +83,7 @@ impl Answers {
     ///
     /// # Errors
     /// An output that is not finite.
-    pub(super) fn read(
+    pub fn read(
         &self,
         outputs: &[Prediction],
         row: usize,
@@ -131,7 +131,7 @@ impl Answers {
     }
 
     /// How many classes an output of this shape tells apart, if it does.
-    pub(super) fn classes(&self, outputs: &[Prediction]) -> Option<usize> {
+    pub fn classes(&self, outputs: &[Prediction]) -> Option<usize> {
         let output = outputs.iter().find(|output| Some(&output.name) == self.output.as_ref())?;
         match self.kind(output.sizes.get(1..)?) {
             AnswerKind::Classes(count) => Some(count),
@@ -141,7 +141,7 @@ impl Answers {
     }
 
     /// The classes that the model gives the places of one sample.
-    pub(super) fn chosen(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<usize> {
+    pub fn chosen(&self, outputs: &[Prediction], row: usize, rows: usize) -> Vec<usize> {
         let Some((output, values)) = self.values(outputs, row, rows) else { return Vec::new() };
         match self.kind(&output.sizes[1..]) {
             AnswerKind::Classes(count) => values.chunks_exact(count).map(|values| descending(values)[0]).collect(),
@@ -151,12 +151,12 @@ impl Answers {
     }
 
     /// The field that holds the true classes.
-    pub(super) fn target(&self) -> Option<&FieldInfo> {
+    pub fn target(&self) -> Option<&FieldInfo> {
         self.target.as_ref().map(|target| &target.info)
     }
 
     /// The words or numbers of the first classes.
-    pub(super) fn words(&self, count: usize) -> Vec<String> {
+    pub fn words(&self, count: usize) -> Vec<String> {
         let field = self.target.as_ref().map_or("", |target| target.info.name.as_str());
         (0..count).map(|class| self.preparation.class(field, class)).collect()
     }

@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Failure;
-use super::session::{Session, data_failure};
-use crate::model;
+use crate::Failure;
+use crate::host::Host;
 use crate::runtime::checkpoint::{self, Note, Tensor};
 use crate::runtime::data::{self, DataError, Preparation};
 use crate::runtime::trainer::Trainer;
+use crate::session::{Session, data_failure};
 use crate::settings::Training;
 
 /// See the module's text.
-pub(super) struct Trained {
+pub struct Trained {
     path: PathBuf,
     tensors: BTreeMap<String, Tensor<'static>>,
     note: Note,
@@ -24,7 +24,7 @@ pub(super) struct Trained {
 
 impl Trained {
     /// Reads the file.
-    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+    pub fn read(path: &Path) -> Result<Self, Failure> {
         let (tensors, note) = checkpoint::load(path)?;
         Ok(Self { path: path.to_path_buf(), tensors, note })
     }
@@ -50,8 +50,8 @@ impl Trained {
     }
 
     /// The model file on its own data, prepared as in the run.
-    pub(super) fn session(&self, file: &Path, given: &[(String, String)]) -> Result<Session, Failure> {
-        let session = Session::prepared(file, &self.settings(given), self.note.preparation.as_ref())?;
+    pub fn session(&self, host: &dyn Host, file: &Path, given: &[(String, String)]) -> Result<Session, Failure> {
+        let session = Session::prepared(host, file, &self.settings(given), self.note.preparation.as_ref())?;
         let known = self.note.preparation.as_ref();
         if known.is_some_and(|known| known.division != session.dataset.preparation.division) {
             eprintln!(
@@ -63,19 +63,21 @@ impl Trained {
     }
 
     /// The model file on new data; the item's own files are read only if the weights come without a preparation.
-    pub(super) fn session_on(&self, file: &Path, given: &[(String, String)], input: &Path) -> Result<Session, Failure> {
-        Session::with_data(file, &self.settings(given), |training| {
-            let failure = data_failure(training);
+    pub fn session_on(
+        &self,
+        host: &dyn Host,
+        file: &Path,
+        given: &[(String, String)],
+        input: &Path,
+    ) -> Result<Session, Failure> {
+        Session::with_data(host, file, &self.settings(given), |network| {
+            let training = network.settings();
+            let failure = data_failure(network.sources());
             let known = match &self.note.preparation {
                 Some(known) => known.clone(),
-                None => self.preparation_of(&training.settings).map_err(&failure)?,
+                None => self.preparation_of(training).map_err(&failure)?,
             };
-            let fields = data::fields(&training.settings.data).map_err(|found| failure(DataError::Spec(found)))?;
-            let predicted = super::open::unwrap(
-                model::prediction(training, training.settings.batch, &fields),
-                &training.project.sources,
-            )?;
-            let input = data::open_input(&training.settings.data, &known, input, &predicted.fields);
+            let input = data::open_input(&training.data, &known, input, &network.reading()?.fields);
             let input = input.map_err(|error| match error {
                 DataError::File { error, .. } => Failure::Problem(error.to_string()),
                 DataError::Spec(_) => failure(error),
@@ -102,7 +104,7 @@ impl Trained {
     }
 
     /// Gives a trainer these weights.
-    pub(super) fn give(self, mut trainer: Trainer) -> Result<Trainer, Failure> {
+    pub fn give(self, mut trainer: Trainer) -> Result<Trainer, Failure> {
         trainer.take_weights(&self.path, self.tensors)?;
         Ok(trainer)
     }

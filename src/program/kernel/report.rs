@@ -40,6 +40,7 @@ pub struct BufferReport {
     pub role: Role,
     /// Byte offset in the arena, or among the tensors of a slice (`local:…`).
     pub offset: usize,
+    /// How large it is.
     pub bytes: usize,
     /// First and last kernel that touches it; none where no kernel does.
     pub life: Option<(usize, usize)>,

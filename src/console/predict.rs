@@ -1,22 +1,23 @@
 //! `ansatz predict`: what trained weights say of samples.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::answers::Answers;
-use super::rows::{Cell, Format, Rows};
-use super::session::{self, Machine, Session};
-use super::trained::Trained;
-use super::{Failure, eval};
+use crate::answers::Answers;
+use crate::host::Host;
+use crate::options::Machine;
+use crate::rows::{Cell, Format, Rows};
 use crate::runtime::data::{Place, Plan, Split};
 use crate::runtime::trainer::Trainer;
+use crate::session::{self, Session};
+use crate::trained::Trained;
+use crate::{Failure, eval};
 
+/// Options of `predict`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The model file
-    file: PathBuf,
+pub struct Arguments {
     /// The weights
     #[arg(long, value_name = "SAFETENSORS")]
     weights: PathBuf,
@@ -46,14 +47,18 @@ pub(super) struct Arguments {
     machine: Machine,
 }
 
-pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+/// Writes what trained weights say of samples.
+///
+/// # Errors
+/// What is wrong with the model file, the samples or the weights.
+pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcome {
     if arguments.top == 0 {
         return Err(Failure::Problem("`--top 0` names no class".into()));
     }
     let trained = Trained::read(&arguments.weights)?;
     let session = match &arguments.input {
-        None => trained.session(&arguments.file, &arguments.set)?,
-        Some(input) => trained.session_on(&arguments.file, &arguments.set, input)?,
+        None => trained.session(host, file, &arguments.set)?,
+        Some(input) => trained.session_on(host, file, &arguments.set, input)?,
     };
     let split = match &arguments.input {
         None => eval::choose(&session, arguments.split.as_deref())?.1,
@@ -83,10 +88,10 @@ fn write<W: Write>(
     session: &Session,
     split: &std::sync::Arc<Split>,
     rows: &mut Rows<W>,
-) -> super::Outcome {
+) -> crate::Outcome {
     let answers = Answers::of(session)?;
     let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;
-    let size = Trainer::prediction_rows(&session.training.settings);
+    let size = Trainer::prediction_rows(session.settings());
     let mut sample = 0;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {

@@ -6,11 +6,11 @@
 
 use std::fmt::Write;
 
+use crate::kernel::report::{KernelReport, Report};
 use crate::machine::limits::{Bound, Limits};
-use crate::schedule::{KernelReport, Report};
 
 /// Milliseconds that a kernel takes at least, and why.
-pub(super) fn least(limits: &Limits, kernel: &KernelReport) -> (f64, &'static str) {
+pub fn least(limits: &Limits, kernel: &KernelReport) -> (f64, &'static str) {
     let (seconds, bound) = limits.least_seconds(kernel.flops, kernel.bytes);
     let words = match bound {
         Bound::Arithmetic => "arithmetic",
@@ -20,14 +20,14 @@ pub(super) fn least(limits: &Limits, kernel: &KernelReport) -> (f64, &'static st
 }
 
 /// One line with the machine's limits.
-pub(super) fn machine(limits: &Limits) -> String {
+pub fn machine(limits: &Limits) -> String {
     let within = |(bytes, rate): &(usize, f64)| format!("{:.1} GB/s within {} MiB", rate / 1e9, bytes >> 20);
     let memory: Vec<String> = limits.bandwidths.iter().map(within).collect();
     format!("this machine: {:.1} Gflop/s, {}", limits.flops / 1e9, memory.join(", "))
 }
 
 /// A line for each kernel in order, and their sum.
-pub(super) fn table(report: &Report, limits: &Limits) -> String {
+pub fn table(report: &Report, limits: &Limits) -> String {
     let mut text = format!("{}\n\n", machine(limits));
     let _ = writeln!(text, "{:>9}  {:<10}  {:>10}  {:>9}  kernel", "least ms", "limit", "Mflop", "MB");
     let (mut sum, mut arithmetic) = (0.0, 0.0);

@@ -10,7 +10,7 @@ use crate::runtime::train::Event;
 use crate::runtime::trainer::Extent;
 
 /// A bar over so many things on a terminal, nothing elsewhere.
-pub(super) fn bar(length: u64, template: &str) -> Option<ProgressBar> {
+pub fn bar(length: u64, template: &str) -> Option<ProgressBar> {
     std::io::stderr().is_terminal().then(|| {
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(8));
         bar.with_style(ProgressStyle::with_template(template).expect("the template is constant"))
@@ -18,7 +18,7 @@ pub(super) fn bar(length: u64, template: &str) -> Option<ProgressBar> {
 }
 
 /// Shows the events of a training on standard error, and the epochs on standard output.
-pub(super) struct Progress {
+pub struct Progress {
     bar: Option<ProgressBar>,
     extent: Extent,
     began: Instant,
@@ -35,7 +35,7 @@ const LONG_SEARCH: u64 = 100;
 
 impl Progress {
     /// Progress from `done` steps to the end.
-    pub(super) fn new(extent: Extent, done: u64) -> Self {
+    pub fn new(extent: Extent, done: u64) -> Self {
         let bar = bar(extent.total_steps, "{bar:24} {pos}/{len}  {msg}  {eta} left");
         if let Some(bar) = &bar {
             bar.set_position(done);
@@ -46,11 +46,11 @@ impl Progress {
     }
 
     /// Shows one event.
-    pub(super) fn show(&mut self, event: &Event<'_>) {
+    pub fn show(&mut self, event: &Event<'_>) {
         match event {
             Event::Step { step, report, samples } => {
                 if self.samples == 0 {
-                    let seconds = super::seconds_since_start();
+                    let seconds = crate::failure::seconds_since_start();
                     self.say(&format!("first step after {seconds:.2} s"));
                 }
                 self.samples += *samples as u64;
@@ -99,7 +99,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub(super) fn finish(&self) {
+    pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -107,7 +107,7 @@ impl Progress {
 }
 
 /// `loss 0.1234  accuracy 0.9712`; metrics of many values are left to `eval`.
-pub(super) fn figures(figures: &Figures) -> String {
+pub fn figures(figures: &Figures) -> String {
     let mut text = format!("loss {:.4}", figures.loss);
     for metric in &figures.metrics {
         if let Some(value) = metric.single() {
@@ -122,7 +122,7 @@ fn round(value: f64) -> String {
 }
 
 /// `1234`, `56.7 k`, `8.90 M`.
-pub(super) fn count(value: f64) -> String {
+pub fn count(value: f64) -> String {
     match value {
         v if v >= 1e9 => format!("{:.2} G", v / 1e9),
         v if v >= 1e6 => format!("{:.2} M", v / 1e6),

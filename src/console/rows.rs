@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// A value of a row.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Cell {
+pub enum Cell {
     /// A count or the number of a class.
     Whole(u64),
     /// A float.
@@ -23,7 +23,7 @@ pub(super) enum Cell {
 
 impl Cell {
     /// One value by itself, several as a list.
-    pub(super) fn of(mut values: Vec<Cell>) -> Self {
+    pub fn of(mut values: Vec<Cell>) -> Self {
         if values.len() == 1 { values.remove(0) } else { Cell::List(values) }
     }
 
@@ -69,7 +69,7 @@ impl Serialize for Row<'_> {
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
+pub enum Format {
     /// A JSON object a line
     Jsonl,
     /// A text table with a header; several values of one name become NAME.0, NAME.1, …
@@ -79,7 +79,7 @@ pub(super) enum Format {
 }
 
 /// Rows on their way out.
-pub(super) struct Rows<W: Write> {
+pub struct Rows<W: Write> {
     format: Format,
     out: W,
     /// The arrays of an archive so far.
@@ -89,12 +89,12 @@ pub(super) struct Rows<W: Write> {
 
 impl<W: Write> Rows<W> {
     /// Rows in this format.
-    pub(super) fn new(format: Format, out: W) -> Self {
+    pub fn new(format: Format, out: W) -> Self {
         Self { format, out, columns: Vec::new(), count: 0 }
     }
 
     /// Writes a row.
-    pub(super) fn add(&mut self, row: Vec<(String, Cell)>) -> io::Result<()> {
+    pub fn add(&mut self, row: Vec<(String, Cell)>) -> io::Result<()> {
         match self.format {
             Format::Jsonl => {
                 serde_json::to_writer(&mut self.out, &Row(&row))?;
@@ -122,7 +122,7 @@ impl<W: Write> Rows<W> {
     }
 
     /// Writes what is left.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<()> {
         if self.format == Format::Npz {
             let arrays: Vec<(String, Vec<u8>)> =
                 self.columns.iter().map(|(name, column)| (format!("{name}.npy"), array(column))).collect();

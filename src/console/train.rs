@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::interrupt::Interrupt;
-use super::session::{self, Machine, Measures, Session};
-use super::{Failure, open, roofline};
+use crate::findings::{self, quoted};
+use crate::host::Host;
+use crate::interrupt::Interrupt;
+use crate::kernel::report;
 use crate::machine::limits::Limits;
+use crate::options::Machine;
 use crate::runtime::checkpoint::Note;
 use crate::runtime::folder::RunFolder;
 use crate::runtime::keep;
@@ -15,12 +17,12 @@ use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Init, Record, StepLog};
 use crate::runtime::train::{self, Ending, Loop, LoopError, Weights};
 use crate::runtime::trainer::{NOT_A_NUMBER, Origin, Trainer};
-use crate::schedule;
+use crate::session::{self, Measures, Session};
+use crate::{Failure, roofline};
 
+/// Options of `train`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The model file
-    file: PathBuf,
+pub struct Arguments {
     /// Override a setting, such as `train.batch=64` or `optimizer.lr=0.01`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
     set: Vec<(String, String)>,
@@ -58,12 +60,16 @@ pub(super) struct Arguments {
     machine: Machine,
 }
 
-pub(super) fn run(arguments: &Arguments) -> super::Outcome {
+/// Trains the network of a model file.
+///
+/// # Errors
+/// What is wrong with the file, its data or the run's folder; a signal.
+pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcome {
     let interrupt = Interrupt::watch().map_err(Failure::of("signals cannot be watched"))?;
     let overrides = overrides(arguments);
-    let session = Session::open(&arguments.file, &overrides)?;
-    open::report(&keep::findings(&session.training.settings, Some(&session.dataset)), session.sources())?;
-    session.warn()?;
+    let session = Session::open(host, file, &overrides)?;
+    findings::report(&keep::findings(session.settings(), Some(&session.dataset)), session.sources())?;
+    session.network.warn(&session.dataset)?;
     let measures = Measures { gradient_norms: arguments.log_grads, profile: arguments.profile };
     let mut trainer = session.trainer(&arguments.machine, measures)?;
     let mut init = None;
@@ -76,17 +82,17 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let folder = match &arguments.run {
         Some(folder) => RunFolder::for_new_run(folder)?,
         None => {
-            let stem = arguments.file.file_stem().unwrap_or_default().to_string_lossy();
+            let stem = file.file_stem().unwrap_or_default().to_string_lossy();
             RunFolder::fresh(Path::new("runs"), &stem)?
         }
     };
-    let command = Command::new(&arguments.file, &folder.path, overrides, arguments.no_shuffle, init)?;
+    let command = Command::new(file, &folder.path, overrides, arguments.no_shuffle, init)?;
     let log = arguments.log.as_deref().map(StepLog::create).transpose()?;
     let mut record = Record::create(folder, &command)?;
     let options = Options { recipe, log, log_gradients: arguments.log_grads, stop_after: arguments.stop_after };
-    go(&session, &mut trainer, &mut record, &command, options, &interrupt)?;
+    go(host, &session, &mut trainer, &mut record, &command, options, &interrupt)?;
     if arguments.profile {
-        let limits = Limits::measure(arguments.machine.level()?, arguments.machine.threads());
+        let limits = Limits::measure(arguments.machine.level(session.network.levels())?, arguments.machine.threads());
         print!("{}", profile(&session, &trainer, &limits));
     }
     Ok(())
@@ -95,7 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
 /// Milliseconds a full step for each kernel, the slowest first, with its arithmetic, its share of what the machine
 /// can do, and its place in the model; then the kernels' part of the step.
 fn profile(session: &Session, trainer: &Trainer, limits: &Limits) -> String {
-    let report = schedule::report(trainer.program(), session.sources());
+    let report = report::report(trainer.program(), session.sources());
     let nanoseconds = trainer.profile();
     let total = nanoseconds.iter().sum::<u64>().max(1) as f64;
     let (steps, seconds) = trainer.full_steps();
@@ -144,7 +150,7 @@ fn overrides(arguments: &Arguments) -> Vec<(String, String)> {
 }
 
 /// What `train` and `resume` tell the loop.
-pub(super) struct Options {
+pub struct Options {
     /// What the run is made from.
     pub recipe: Recipe,
     /// A line a step.
@@ -156,18 +162,19 @@ pub(super) struct Options {
 }
 
 /// Trains to the end or to an interruption, and says where things are.
-pub(super) fn go(
+pub(crate) fn go(
+    host: &dyn Host,
     session: &Session,
     trainer: &mut Trainer,
     record: &mut Record,
     command: &Command,
     options: Options,
     interrupt: &Interrupt,
-) -> super::Outcome {
+) -> crate::Outcome {
     let folder = record.folder.path.clone();
     let mut progress = session.progress(trainer);
     let mut settings = Loop {
-        training: &session.training.settings,
+        training: session.settings(),
         dataset: &session.dataset,
         note: Note {
             recipe: Some(options.recipe),
@@ -187,38 +194,27 @@ pub(super) fn go(
     progress.finish();
     interrupt.end();
     match ending {
-        Ok(Ending::Complete(weights)) => finish(session, trainer, &folder, &weights),
+        Ok(Ending::Complete(weights)) => finish(host, session, trainer, &folder, &weights),
         Ok(Ending::Stopped) => {
             println!("stopped after step {}; everything is saved", trainer.position().step);
-            println!("go on with: ansatz resume {}", folder.display());
+            println!("go on with: {} {}", host.call_resume(), quoted(&folder));
             interrupt.code().map_or(Ok(()), |code| Err(Failure::Signal(code)))
         }
         Err(LoopError::Diverged { step, what, origin }) => {
-            Err(diverged(session, &folder, &format!("{what} is not finite at step {step}"), origin.as_ref()))
+            Err(diverged(host, session, &folder, &format!("{what} is not finite at step {step}"), origin.as_ref()))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
-    match text.chars().all(is_plain) && !text.starts_with('-') {
-        true => text,
-        false if text.starts_with('-') => format!("'./{}'", text.replace('\'', "'\\''")),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
-}
-
 /// What is not finite and why, what may help, and from where to go on.
-fn diverged(session: &Session, folder: &Path, what: &str, origin: Option<&Origin>) -> Failure {
+fn diverged(host: &dyn Host, session: &Session, folder: &Path, what: &str, origin: Option<&Origin>) -> Failure {
     let last = folder.join("last.safetensors");
     let way = match last.exists() {
         true => format!(
-            "{0} is from before and finite: `ansatz train {1} --init {0}` starts from its weights",
+            "{0} is from before and finite: `{1} --init {0}` starts from its weights",
             quoted(&last),
-            quoted(&session.path)
+            host.call("train", &session.path)
         ),
         false => "nothing was saved before".to_string(),
     };
@@ -231,7 +227,13 @@ fn diverged(session: &Session, folder: &Path, what: &str, origin: Option<&Origin
     Failure::Problem(format!("{what}\n  {reason}\n  {way}"))
 }
 
-fn finish(session: &Session, trainer: &mut Trainer, folder: &Path, weights: &Weights) -> super::Outcome {
+fn finish(
+    host: &dyn Host,
+    session: &Session,
+    trainer: &mut Trainer,
+    folder: &Path,
+    weights: &Weights,
+) -> crate::Outcome {
     match weights {
         Weights::Last => {}
         Weights::Best { figure, value, step } => {
@@ -242,11 +244,11 @@ fn finish(session: &Session, trainer: &mut Trainer, folder: &Path, weights: &Wei
         }
     }
     if let Some((name, split)) = train::final_split(&session.dataset) {
-        let figures = train::evaluate(trainer, split, session.training.settings.batch)?;
-        println!("{name}: {}", super::progress::figures(&figures));
+        let figures = train::evaluate(trainer, split, session.settings().batch)?;
+        println!("{name}: {}", crate::progress::figures(&figures));
     }
     let weights = folder.join("weights.safetensors");
     println!("weights: {}   curve: {}", weights.display(), folder.join("loss.svg").display());
-    println!("next: ansatz eval {} --weights {}", quoted(&session.path), quoted(&weights));
+    println!("next: {} --weights {}", host.call("eval", &session.path), quoted(&weights));
     Ok(())
 }

@@ -6,14 +6,14 @@
 use serde::Serialize;
 
 /// Counts by true class, then by chosen class.
-pub(super) struct Confusion {
+pub struct Confusion {
     words: Vec<String>,
     counts: Vec<u64>,
 }
 
 /// The figures of one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Class {
+pub struct Class {
     /// Its word or number.
     pub class: String,
     /// Of what is taken for it, the share that is.
@@ -31,13 +31,13 @@ const MATRIX: usize = 24;
 
 impl Confusion {
     /// No counts.
-    pub(super) fn new(words: Vec<String>) -> Self {
+    pub fn new(words: Vec<String>) -> Self {
         let counts = vec![0; words.len() * words.len()];
         Self { words, counts }
     }
 
     /// Counts one sample.
-    pub(super) fn add(&mut self, truth: usize, chosen: usize) {
+    pub fn add(&mut self, truth: usize, chosen: usize) {
         let side = self.words.len();
         if truth < side && chosen < side {
             self.counts[truth * side + chosen] += 1;
@@ -45,12 +45,12 @@ impl Confusion {
     }
 
     /// Rows of true classes.
-    pub(super) fn rows(&self) -> Vec<&[u64]> {
+    pub fn rows(&self) -> Vec<&[u64]> {
         self.counts.chunks(self.words.len().max(1)).collect()
     }
 
     /// The figures of each class.
-    pub(super) fn classes(&self) -> Vec<Class> {
+    pub fn classes(&self) -> Vec<Class> {
         let side = self.words.len();
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         let class = |(which, word): (usize, &String)| {
@@ -69,7 +69,7 @@ impl Confusion {
     }
 
     /// The matrix, where it is small, and the table.
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let wide = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
         let head = wide(&mut self.words.iter().map(|word| word.chars().count())).max(5);
         let mut text = String::new();

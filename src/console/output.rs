@@ -11,17 +11,17 @@ use std::sync::OnceLock;
 static LOST: OnceLock<String> = OnceLock::new();
 
 /// Writes to standard output.
-pub(super) fn say(words: Arguments<'_>) {
+pub fn say(words: Arguments<'_>) {
     note(io::stdout().lock().write_fmt(words));
 }
 
 /// Writes to standard error; where that fails, nothing is left to tell it to.
-pub(super) fn tell(words: Arguments<'_>) {
+pub fn tell(words: Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(words);
 }
 
 /// Hands over what standard output holds back; why it has not taken everything, if so.
-pub(super) fn finish() -> Option<&'static str> {
+pub fn finish() -> Option<&'static str> {
     note(io::stdout().flush());
     LOST.get().map(String::as_str)
 }

@@ -17,7 +17,7 @@ const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, signal_hook::consts::SIGHUP];
 const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
 
 /// What signals do to this process.
-pub(super) struct Interrupt {
+pub struct Interrupt {
     /// The last signal while a run was under way, or 0.
     number: Arc<AtomicUsize>,
     /// Nothing would be lost by ending at once.
@@ -26,7 +26,7 @@ pub(super) struct Interrupt {
 
 impl Interrupt {
     /// Watches for signals. Until [`Interrupt::begin`] one ends the process at once, with its exit code.
-    pub(super) fn watch() -> io::Result<Self> {
+    pub fn watch() -> io::Result<Self> {
         let interrupt = Self { number: Arc::new(AtomicUsize::new(0)), idle: Arc::new(AtomicBool::new(true)) };
         for signal in SIGNALS.into_iter().filter(|signal| !is_ignored(*signal)) {
             // The first registered acts first.
@@ -37,22 +37,22 @@ impl Interrupt {
     }
 
     /// From here on signals are noted, and the run ends at its next step.
-    pub(super) fn begin(&self) {
+    pub fn begin(&self) {
         self.idle.store(false, Ordering::Relaxed);
     }
 
     /// Everything is saved; from here on a signal ends the process at once.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         self.idle.store(true, Ordering::Relaxed);
     }
 
     /// Not zero after a signal.
-    pub(super) fn flag(&self) -> &AtomicUsize {
+    pub fn flag(&self) -> &AtomicUsize {
         &self.number
     }
 
     /// The exit code of the signal that came, if one came.
-    pub(super) fn code(&self) -> Option<u8> {
+    pub fn code(&self) -> Option<u8> {
         let number = self.number.load(Ordering::Relaxed);
         (number != 0).then(|| code(number))
     }

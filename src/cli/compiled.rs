@@ -1,0 +1,110 @@
+//! Networks that are compiled when they are asked for.
+//!
+//! Input: a model file and settings. Output: a [`Network`] for the commands that run one. Invariant: no file of the data is
+//! opened here.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::tuning::Cache;
+use super::{Failure, open};
+use crate::artifact::{Artifact, Purpose, Reading, Watched};
+use crate::console::findings::quoted;
+use crate::console::session::pair;
+use crate::console::{Host, Network};
+use crate::cpu::Lowering;
+use crate::cpu::code::{self, Options};
+use crate::device::Device;
+use crate::kernel::Persistent;
+use crate::machine::Level;
+use crate::model::{self, Resolved};
+use crate::pipeline;
+use crate::runtime::data::{self, Dataset};
+use crate::settings::{FieldInfo, Training};
+use crate::source::SourceMap;
+
+/// A model file with settings in place of its own.
+#[derive(Debug, Args)]
+pub(super) struct ModelFile {
+    /// The model file
+    pub file: PathBuf,
+    /// Override a setting, such as `train.batch=64`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+/// The `train` item of a file, with these settings.
+pub(super) fn training(path: &Path, overrides: &[(String, String)]) -> Result<Resolved, Failure> {
+    let (mut project, file) = open::project(path)?;
+    project.add_settings(overrides);
+    open::unwrap(model::training(&project, file, overrides), &project.sources)
+}
+
+/// The `ansatz` command.
+pub(super) struct Compiler;
+
+impl Host for Compiler {
+    fn call(&self, command: &str, model: &Path) -> String {
+        format!("ansatz {command} {}", quoted(model))
+    }
+
+    fn call_resume(&self) -> String {
+        "ansatz resume".to_string()
+    }
+
+    fn open(&self, model: &Path, settings: &[(String, String)]) -> Result<Box<dyn Network>, Failure> {
+        Ok(Box::new(Compiled { training: training(model, settings)? }))
+    }
+}
+
+/// A checked `train` item.
+struct Compiled {
+    training: Resolved,
+}
+
+impl Network for Compiled {
+    fn settings(&self) -> &Training {
+        &self.training.settings
+    }
+
+    fn sources(&self) -> &SourceMap {
+        &self.training.project.sources
+    }
+
+    fn warn(&self, dataset: &Dataset) -> super::Outcome {
+        let warnings = model::warnings(&self.training, &dataset.fields, Some(dataset.train.len()));
+        open::report(&warnings, self.sources())
+    }
+
+    fn artifact(
+        &self,
+        fields: &[FieldInfo],
+        steps: &[(Purpose, usize)],
+        gradient_norms: bool,
+    ) -> Result<Artifact, Failure> {
+        let made = pipeline::artifact(&self.training, fields, steps, gradient_norms, &Lowering::default());
+        open::unwrap(made, self.sources())
+    }
+
+    fn device(&self, level: Level, threads: usize, profile: bool) -> Result<Box<dyn Device>, Failure> {
+        let tuning = Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default();
+        let device = code::device(Options { level, profile, tuning }, threads)?;
+        Ok(Box::new(device))
+    }
+
+    fn levels(&self) -> &[Level] {
+        &Level::ALL
+    }
+
+    fn reading(&self) -> Result<Reading, Failure> {
+        let fields = open::unwrap(data::fields(&self.settings().data), self.sources())?;
+        let predicted = model::prediction(&self.training, self.settings().batch, &fields);
+        Ok(open::unwrap(predicted, self.sources())?.reading)
+    }
+
+    fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched> {
+        let fields = data::fields(&self.settings().data).ok()?;
+        pipeline::watched(&self.training, &fields, rows, persistent, &Lowering::default()).ok()
+    }
+}

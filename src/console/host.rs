@@ -1,0 +1,74 @@
+//! Who gives the networks that commands run.
+//!
+//! Input: a model file's path and settings. Output: a [`Network`]. Invariant: what a network gives is the compiler's own
+//! work, made now or carried along.
+
+use std::path::Path;
+
+use crate::artifact::{Artifact, Purpose, Reading, Watched};
+use crate::device::Device;
+use crate::kernel::Persistent;
+use crate::machine::Level;
+use crate::runtime::data::Dataset;
+use crate::settings::{FieldInfo, Training};
+use crate::source::SourceMap;
+use crate::{Failure, Outcome};
+
+/// The program that the user has called.
+pub trait Host {
+    /// How the user calls a command of this program on a model file: `ansatz eval net.ansatz`.
+    fn call(&self, command: &str, model: &Path) -> String;
+
+    /// How the user goes on with a run: `ansatz resume`.
+    fn call_resume(&self) -> String;
+
+    /// The `train` item of a model file with these settings in place of its own.
+    ///
+    /// # Errors
+    /// What is wrong with the file or the settings, printed or in words.
+    fn open(&self, model: &Path, settings: &[(String, String)]) -> Result<Box<dyn Network>, Failure>;
+}
+
+/// The `train` item of a model file, ready for data.
+pub trait Network {
+    /// Its settings, its data item among them.
+    fn settings(&self) -> &Training;
+
+    /// The texts of the file and all it uses.
+    fn sources(&self) -> &SourceMap;
+
+    /// Prints what is suspicious about a run on these data.
+    ///
+    /// # Errors
+    /// A finding that is an error.
+    fn warn(&self, dataset: &Dataset) -> Outcome;
+
+    /// Its steps for data with these fields; with `gradient_norms` training steps measure those too.
+    ///
+    /// # Errors
+    /// Findings of the model for these sizes, or a step that is not at hand.
+    fn artifact(
+        &self,
+        fields: &[FieldInfo],
+        steps: &[(Purpose, usize)],
+        gradient_norms: bool,
+    ) -> Result<Artifact, Failure>;
+
+    /// A device for its steps; with `profile` it measures each kernel.
+    ///
+    /// # Errors
+    /// A level or a measurement for which no code is at hand; no memory.
+    fn device(&self, level: Level, threads: usize, profile: bool) -> Result<Box<dyn Device>, Failure>;
+
+    /// The instruction sets that there is code for.
+    fn levels(&self) -> &[Level];
+
+    /// How its outputs are read.
+    ///
+    /// # Errors
+    /// Findings of the model.
+    fn reading(&self) -> Result<Reading, Failure>;
+
+    /// The training step for so many samples, opened up to see what is not finite; none where it is not at hand.
+    fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched>;
+}
