@@ -30,5 +30,6 @@ mod slices;
 mod stages;
 mod strangers;
 mod support;
+mod survival;
 mod train;
 mod ui;

@@ -105,6 +105,13 @@ pub struct Tensor<'a> {
     pub bytes: Cow<'a, [u8]>,
 }
 
+impl Tensor<'_> {
+    /// The same without a copy of its elements.
+    pub fn lent(&self) -> Tensor<'_> {
+        Tensor { sizes: self.sizes.clone(), integer: self.integer, bytes: Cow::Borrowed(&self.bytes) }
+    }
+}
+
 /// Writes tensors and what is to be known of them.
 ///
 /// # Errors

@@ -15,5 +15,6 @@ pub mod memory;
 mod places;
 pub mod recipe;
 pub mod record;
+pub mod saver;
 pub mod train;
 pub mod trainer;

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -103,8 +104,8 @@ const REDRAW: Duration = Duration::from_secs(5);
 /// The open run folder.
 #[derive(Debug)]
 pub struct Record {
-    /// The folder.
-    pub folder: RunFolder,
+    /// The folder; shared with whoever writes into it beside the loop.
+    pub folder: Arc<RunFolder>,
     curve: Curve,
     drawn: Option<Instant>,
 }
@@ -117,7 +118,7 @@ impl Record {
     pub fn create(folder: RunFolder, command: &Command) -> Result<Self, Refusal> {
         write_command(&folder, command)?;
         write(&folder, "metrics.jsonl", "")?;
-        Ok(Self { folder, curve: Curve::default(), drawn: None })
+        Ok(Self { folder: folder.into(), curve: Curve::default(), drawn: None })
     }
 
     /// Opens the folder of an earlier run, keeping the epochs up to `step`.
@@ -131,7 +132,7 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read.map_err(|error| named(&path, &error))?,
         };
-        let mut record = Self { folder, curve: Curve::default(), drawn: None };
+        let mut record = Self { folder: folder.into(), curve: Curve::default(), drawn: None };
         let mut kept = String::new();
         for line in text.lines() {
             // A line that a killed run left unfinished is no JSON; its epoch is done again.

@@ -4,6 +4,7 @@
 //! depends on is in the tensors of [`Trainer::tensors`] and in [`Trainer::position`].
 
 mod origin;
+mod snapshot;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use crate::kernel::{Buffer, Program, Role};
 use crate::settings::{Length, Training};
 use crate::source::bytes_text;
 pub use origin::Origin;
+pub use snapshot::Snapshot;
 
 /// Batches that wait, are filled and are read while a step runs; see [`super::data::Batches`].
 const BATCHES_AT_ONCE: u64 = 4;

@@ -3,22 +3,25 @@
 //! Input: a trainer, a dataset, a run folder. Output: events for whoever shows progress, files in the folder.
 //! Invariant: a run that stops after any step and is resumed ends with the same bits as one that did not stop.
 
+mod files;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::checkpoint::{self, Exact, Note};
+use super::checkpoint::Note;
 use super::data::{Batch, Plan};
 use super::data::{Dataset, Split};
 use super::figures::{Epoch, Figures};
-use super::keep;
 use super::record::{Record, StepLine, StepLog};
+use super::saver::{Due, Saver};
 use super::trainer::{Extent, Origin, StepReport, Trainer};
 use crate::artifact::{Purpose, Watched};
 use crate::diagnostics::Refusal;
 use crate::kernel::Persistent;
-use crate::settings::{Interval, SplitName, Training};
+use crate::settings::{SplitName, Training};
+use files::{finish_pass, is_due, save, write_weights};
 
 /// How the loop runs.
 pub struct Loop<'a> {
@@ -68,9 +71,6 @@ pub enum Event<'a> {
         steps: u64,
     },
 }
-
-/// The name of the checkpoint with the best figure.
-const BEST: &str = "best";
 
 /// Which weights a complete run ends with.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,24 +134,33 @@ pub fn final_split(dataset: &Dataset) -> Option<(SplitName, &Arc<Split>)> {
     splits.into_iter().find(|(_, split)| !split.is_empty())
 }
 
-/// Trains from the trainer's position to the end, or until asked to stop.
+/// Trains from the trainer's position to the end, or until asked to stop. Whatever ends it, no save is in flight then.
 ///
 /// # Errors
 /// A loss or a tensor that is not finite, a full disk.
 pub fn run(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Ending, LoopError> {
-    let ending = steps(trainer, run, events);
+    let mut saver = Saver::new(run.record.folder.clone(), run.training.keep.last);
+    let ending = steps(trainer, run, &mut saver, events);
     let drawn = run.record.draw(&run.training.model);
+    settle_aside(&mut saver, events);
     let ending = ending?;
     drawn.map_err(not_written)?;
     Ok(ending)
 }
 
-fn steps(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Ending, LoopError> {
+fn steps(
+    trainer: &mut Trainer,
+    run: &mut Loop<'_>,
+    saver: &mut Saver,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<Ending, LoopError> {
     let extent = Extent::of(run.training, run.dataset.train.len());
     let began = Instant::now();
     let (first, mut saved) = (trainer.position().step, Instant::now());
+    let last = Due { best: false, last: true };
     if run.is_stopped(trainer) && first < extent.total_steps {
-        save_last(trainer, run, events)?;
+        save(trainer, run, saver, last, events)?;
+        saver.settle()?;
         return Ok(Ending::Stopped);
     }
     let mut batches = run.dataset.train.batches(run.plan(), first, extent.total_steps).map_err(not_started)?;
@@ -159,32 +168,48 @@ fn steps(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event
         if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
             trainer.reset_metrics();
         }
-        step(trainer, run, &batch, events)?;
+        step(trainer, run, saver, &batch, events)?;
         batches.recycle(batch);
         let done = trainer.position().step;
+        let mut due = Due::default();
         if done.is_multiple_of(extent.steps_per_epoch) || done == extent.total_steps {
-            finish_pass(trainer, run, extent, began, events)?;
+            due.best = finish_pass(trainer, run, extent, began, events)?;
         }
         let stopped = run.is_stopped(trainer);
-        if stopped || done == extent.total_steps || is_due(&run.training.save, done, extent, saved) {
-            save_last(trainer, run, events)?;
+        due.last = stopped || done == extent.total_steps || is_due(&run.training.save, done, extent, saved);
+        if due.is_any() {
+            save(trainer, run, saver, due, events)?;
+        } else if saver.has_ended() {
+            saver.settle()?;
+        }
+        if due.last {
             saved = Instant::now();
         }
         if stopped && done < extent.total_steps {
+            saver.settle()?;
             return Ok(Ending::Stopped);
         }
     }
     if first >= extent.total_steps {
         // All steps were done by a process that was ended among its last files; the newest checkpoint may lack its name.
-        save_last(trainer, run, events)?;
+        save(trainer, run, saver, last, events)?;
     }
+    saver.settle()?;
     Ok(Ending::Complete(write_weights(trainer, run)?))
+}
+
+/// Waits for the save in flight where the run ends for a reason of its own; what went wrong with the save is told beside it.
+fn settle_aside(saver: &mut Saver, events: &mut dyn FnMut(Event<'_>)) {
+    if let Err(error) = saver.settle() {
+        events(Event::Trouble(error.to_string()));
+    }
 }
 
 /// One step with its line in the log.
 fn step(
     trainer: &mut Trainer,
     run: &mut Loop<'_>,
+    saver: &mut Saver,
     batch: &Batch,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), LoopError> {
@@ -200,6 +225,7 @@ fn step(
     let what = if report.loss.is_finite() { report.not_finite.clone() } else { Some("the loss".into()) };
     if let Some(what) = what {
         flush(run, events);
+        settle_aside(saver, events);
         return Err(LoopError::Diverged { step, what, origin: origin(trainer, run, events) });
     }
     for metric in &report.lost_metrics {
@@ -262,43 +288,6 @@ impl Loop<'_> {
     }
 }
 
-/// Whether a save is due after `done` steps, the last one having been at `saved`.
-fn is_due(intervals: &[Interval], done: u64, extent: Extent, saved: Instant) -> bool {
-    intervals.iter().any(|interval| match interval {
-        Interval::Steps(steps) => done.is_multiple_of(*steps),
-        Interval::Epochs(epochs) => {
-            done.is_multiple_of(((epochs * extent.steps_per_epoch as f64).round() as u64).max(1))
-        }
-        Interval::Minutes(minutes) => saved.elapsed().as_secs_f64() >= minutes * 60.0,
-    })
-}
-
-/// Figures on the held-out split, files, checkpoints.
-fn finish_pass(
-    trainer: &mut Trainer,
-    run: &mut Loop<'_>,
-    extent: Extent,
-    began: Instant,
-    events: &mut dyn FnMut(Event<'_>),
-) -> Result<(), LoopError> {
-    let mut splits = vec![(SplitName::Train, trainer.figures())];
-    for (name, split) in keep::measured(run.training, run.dataset) {
-        splits.push((name, evaluate(trainer, split, run.training.batch)?));
-    }
-    let step = trainer.position().step;
-    let epoch = Epoch {
-        epoch: step as f64 / extent.steps_per_epoch as f64,
-        step,
-        lr: trainer.learning_rate(step),
-        seconds: began.elapsed().as_secs_f64(),
-        splits,
-    };
-    keep_best(trainer, run, &epoch)?;
-    run.record.add(&epoch, &run.training.model).map_err(not_written)?;
-    events(Event::Epoch(&epoch));
-    Ok(())
-}
-
 fn not_started(error: std::io::Error) -> LoopError {
     LoopError::Problem(format!("the thread that reads the data cannot be started: {error}"))
 }
@@ -311,77 +300,4 @@ pub fn evaluate(trainer: &mut Trainer, split: &Arc<Split>, batch: usize) -> Resu
     let batches = split.batches(Plan::evaluation(batch), 0, split.steps_per_epoch(batch)).map_err(not_started)?;
     trainer.load_steps(Purpose::Evaluate)?;
     Ok(trainer.evaluate(batches))
-}
-
-/// Saves a copy when the kept figure is the best so far.
-fn keep_best(trainer: &mut Trainer, run: &Loop<'_>, epoch: &Epoch) -> Result<(), LoopError> {
-    let Some(best) = &run.training.keep.best else { return Ok(()) };
-    if let Some(value) = keep::new_best(best, epoch, trainer.position().best.map(|best| best.0)) {
-        trainer.position_mut().best = Some(Exact(value));
-        save_best(trainer, run)?;
-    }
-    Ok(())
-}
-
-/// Writes the weights that the run was for, and leaves the trainer with them.
-fn write_weights(trainer: &mut Trainer, run: &Loop<'_>) -> Result<Weights, LoopError> {
-    let path = run.record.folder.join(&format!("{BEST}.safetensors"));
-    let weights = match (&run.training.keep.best, trainer.position().best) {
-        (Some(best), Some(Exact(value))) => {
-            let step = trainer.load_weights(&path)?.position.map_or(0, |position| position.step);
-            Weights::Best { figure: format!("{}.{}", best.split, best.figure), value, step }
-        }
-        (Some(best), None) => Weights::NoBest { figure: format!("{}.{}", best.split, best.figure) },
-        (None, _) => Weights::Last,
-    };
-    checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true), &run.note)?;
-    Ok(weights)
-}
-
-fn save_best(trainer: &Trainer, run: &Loop<'_>) -> Result<(), LoopError> {
-    hold_finite(trainer)?;
-    Ok(checkpoint::save(
-        &run.record.folder.join(&format!("{BEST}.safetensors")),
-        &trainer.tensors(false),
-        &note(trainer, run),
-    )?)
-}
-
-/// Saves what resuming needs; the log then holds the lines of all steps so far.
-fn save_last(trainer: &Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<(), LoopError> {
-    flush(run, events);
-    hold_finite(trainer)?;
-    let folder = &run.record.folder;
-    Ok(folder.save_last(run.training.keep.last, &trainer.tensors(false), &note(trainer, run))?)
-}
-
-/// Weights that are not finite are not saved: the older file stays. Each step is looked at by itself; a file is worth a second
-/// look that does not rely on what the device noticed.
-fn hold_finite(trainer: &Trainer) -> Result<(), LoopError> {
-    match trainer.not_finite() {
-        Some(what) => Err(LoopError::Diverged { step: trainer.position().step, what, origin: None }),
-        None => Ok(()),
-    }
-}
-
-fn note(trainer: &Trainer, run: &Loop<'_>) -> Note {
-    Note { position: Some(trainer.position().clone()), ..run.note.clone() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_save_is_due_at_the_first_interval_that_is_over() {
-        let extent = Extent { total_steps: 100, steps_per_epoch: 10 };
-        let due = |intervals: &[Interval]| -> Vec<u64> {
-            (1..=20).filter(|step| is_due(intervals, *step, extent, Instant::now())).collect()
-        };
-        assert_eq!(due(&[Interval::Epochs(1.0)]), [10, 20]);
-        assert_eq!(due(&[Interval::Epochs(0.25)]), [3, 6, 9, 12, 15, 18]);
-        assert_eq!(due(&[Interval::Steps(8), Interval::Epochs(2.0)]), [8, 16, 20]);
-        assert!(due(&[Interval::Minutes(60.0)]).is_empty());
-        assert_eq!(due(&[Interval::Minutes(0.0)]).len(), 20);
-    }
 }
