@@ -6,7 +6,8 @@
     python3 scripts/faults.py target/release/ansatz --kills 20 --parts kills,files
 
 Parts: `kills` ends runs by SIGKILL, SIGTERM and SIGINT at random moments; `files` fails each write, fsync, rename, open
-and so on of a run in turn, once and from then on; `bytes` changes and cuts a checkpoint at every place. After each attack
+and so on of a run in turn, once with EIO and with ENOSPC from then on, those that change files also once with ENOSPC and
+EDQUOT; `bytes` changes and cuts a checkpoint at every place. After each attack
 the run is gone on with and compared to one that nothing happened to, to the bit.
 
 Lost: it could not be gone on with, began before the newest whole checkpoint, or left rubbish behind. Silent: it ended
@@ -289,6 +290,12 @@ def kills(binary, parent, counts, number, reference, seconds):
         shutil.rmtree(folder)
 
 
+# Calls by which a run changes its files.
+CHANGES = ("write", "fsync", "rename", "open")
+# Once or from then on; EIO, ENOSPC, EDQUOT.
+ERRORS = ((None, 5), (1, 28), (None, 28), (None, 122))
+
+
 def faults(binary, parent, counts, reference):
     """Each call of a run that touches its files fails in turn."""
     source, shim = parent / "shim.c", parent / "shim.so"
@@ -317,7 +324,7 @@ def faults(binary, parent, counts, reference):
         print(f"  {'resume' if stopped else 'train'}: {kinds}", flush=True)
         for kind, total in kinds.items():
             for at in range(1, total + 1):
-                for stay, error in ((None, 5), (1, 28)):
+                for stay, error in ERRORS if kind in CHANGES else ERRORS[:2]:
                     folder, arguments = prepare("fault")
                     what = f"{' '.join(arguments[:1])}: {kind} {at} of {total} {'and later ' if stay else ''}(errno {error})"
                     done = attack(folder, arguments, call=kind, at=at, stay=stay, errno=error)

@@ -2,9 +2,9 @@
 
 mod batches;
 mod errors;
-mod hostile;
+pub mod hostile;
 mod preparation;
-mod sources;
+pub mod sources;
 mod spec;
 
 use std::path::{Path, PathBuf};

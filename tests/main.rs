@@ -8,6 +8,7 @@ mod data;
 mod equations;
 mod grad;
 mod growth;
+mod hostile;
 mod indices;
 mod levels;
 mod library;

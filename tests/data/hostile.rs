@@ -48,7 +48,7 @@ fn damaged(bytes: &[u8], damages: &[Damage]) -> Vec<u8> {
 }
 
 /// A ZIP archive; what is not deflated is stored, whatever its method is called.
-fn archive(arrays: &[(&str, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
+pub fn archive(arrays: &[(&str, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
     let mut archive = rawzip::ZipArchiveWriter::new(Vec::new());
     for (name, bytes) in arrays {
         let file = archive.new_file(*name).compression_method(method);

@@ -62,11 +62,17 @@ fn clocks(training: &Training, samples: Option<usize>) -> Vec<ClockReading> {
     ends.collect()
 }
 
+/// Step number `part` of [`RATES`] that are spread evenly over the steps from 1 to `last`.
+fn spread(last: u64, part: u64) -> u64 {
+    let beyond = u128::from(last.saturating_sub(1)) * u128::from(part) / u128::from(RATES - 1);
+    1 + u64::try_from(beyond).expect("a part of the steps")
+}
+
 /// A learning rate that never moves a parameter, or moves it uphill.
 fn about_rate(rate: &Rate, clocks: &[ClockReading]) -> Option<Diagnostic> {
     let rates: Vec<(u64, f64)> = clocks
         .iter()
-        .flat_map(|end| (0..RATES).map(|part| ClockReading { step: 1 + (end.step - 1) * part / (RATES - 1), ..*end }))
+        .flat_map(|end| (0..RATES).map(|part| ClockReading { step: spread(end.step, part), ..*end }))
         .map(|clock| (clock.step, rate.formula.evaluate(&clock)))
         .collect();
     let negative = rates.iter().find(|(_, rate)| *rate < 0.0);
@@ -128,5 +134,18 @@ impl Expander<'_> {
             (Some(_) | None, DType::F32 | DType::I32 | DType::Bool) => return,
         };
         refused.hints.push(way_out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_spread_over_runs_of_any_length() {
+        for last in [1, 2, 1000, u64::MAX] {
+            assert_eq!((spread(last, 0), spread(last, RATES - 1)), (1, last));
+            assert!((1..RATES).all(|part| spread(last, part - 1) <= spread(last, part)));
+        }
     }
 }

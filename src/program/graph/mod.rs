@@ -8,6 +8,7 @@
 
 pub mod build;
 pub mod evaluate;
+pub mod nested;
 pub mod op;
 pub mod philox;
 pub mod print;
@@ -205,13 +206,25 @@ pub enum ScalarExpr {
     /// A clock reading.
     Clock(Clock),
     /// A function of one number.
-    Unary(Unary, Box<ScalarExpr>),
+    Unary(Unary, #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>),
     /// A function of two.
-    Binary(Binary, Box<ScalarExpr>, Box<ScalarExpr>),
+    Binary(
+        Binary,
+        #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>,
+        #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>,
+    ),
     /// A comparison, 1 when true.
-    Compare(Compare, Box<ScalarExpr>, Box<ScalarExpr>),
+    Compare(
+        Compare,
+        #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>,
+        #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>,
+    ),
     /// `condition != 0 ? then : otherwise`.
-    Select(Box<ScalarExpr>, Box<ScalarExpr>, Box<ScalarExpr>),
+    Select(
+        #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>,
+        #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>,
+        #[serde(deserialize_with = "nested::nested")] Box<ScalarExpr>,
+    ),
 }
 
 /// What a result is, told as its name.

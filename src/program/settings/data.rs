@@ -89,16 +89,17 @@ pub enum LiteralKind {
     /// A bare name (`horizontal`, `per_channel`).
     Name(String),
     /// `[a, b]`.
-    List(Vec<Literal>),
+    List(#[serde(deserialize_with = "crate::graph::nested::nested")] Vec<Literal>),
     /// `random_crop(32, pad = 4)`.
     Call {
         /// The name.
         name: String,
         /// The arguments.
+        #[serde(deserialize_with = "crate::graph::nested::nested")]
         arguments: Vec<(Option<String>, Literal)>,
     },
     /// `scale(1 / 255) -> normalize(…)`.
-    Pipeline(Vec<Literal>),
+    Pipeline(#[serde(deserialize_with = "crate::graph::nested::nested")] Vec<Literal>),
 }
 
 /// A field as the model sees it, after preparation and augmentation.

@@ -23,6 +23,7 @@ use super::memory;
 use super::recipe::Recipe;
 use crate::artifact::checksum;
 use crate::diagnostics::Refusal;
+use crate::source::shortened;
 
 /// What a file says of itself beside its tensors. A file that we did not write has the default: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -242,6 +243,9 @@ fn read(bytes: &[u8]) -> Result<(BTreeMap<String, Tensor<'static>>, Note), Strin
     let ours = is_ours(bytes)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|problem| unreadable(&problem))?;
     let file = SafeTensors::deserialize(bytes).map_err(|problem| unreadable(&problem))?;
+    if let Some(name) = repeated_name(bytes) {
+        return Err(unreadable(&format!("it describes `{}` twice", shortened(&name, NAME_SHOWN))));
+    }
     let entry = header.metadata().as_ref().and_then(|metadata| metadata.get("ansatz")).filter(|_| ours);
     let note = match entry.map(|text| serde_json::from_str::<Entry>(text)).transpose() {
         Ok(Some(entry)) if entry.version != VERSION => {
@@ -256,6 +260,42 @@ fn read(bytes: &[u8]) -> Result<(BTreeMap<String, Tensor<'static>>, Note), Strin
         tensors.insert(name, tensor);
     }
     Ok((tensors, note))
+}
+
+/// How many characters of a tensor's name a message shows.
+const NAME_SHOWN: usize = 80;
+
+/// A name that stands twice in a readable description; readers would differ in which of the two they take.
+fn repeated_name(bytes: &[u8]) -> Option<String> {
+    /// The names, in order.
+    struct Names(Vec<String>);
+
+    impl<'de> Deserialize<'de> for Names {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_map(Names(Vec::new()))
+        }
+    }
+
+    impl<'de> serde::de::Visitor<'de> for Names {
+        type Value = Names;
+
+        fn expecting(&self, words: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            words.write_str("tensors by name")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(mut self, mut map: A) -> Result<Names, A::Error> {
+            while let Some((name, _)) = map.next_entry::<String, serde::de::IgnoredAny>()? {
+                self.0.push(name);
+            }
+            Ok(self)
+        }
+    }
+
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let text = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let Names(mut names) = serde_json::from_slice(text).ok()?;
+    names.sort_unstable();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone())
 }
 
 /// Whether we wrote these bytes and they are as they were written; false for those of another program.
@@ -294,7 +334,12 @@ fn convert(view: &TensorView<'_>) -> Result<Tensor<'static>, String> {
         Dtype::BF16 => (false, widen(data, |b: [u8; 2]| [0, 0, b[0], b[1]])),
         Dtype::F16 => (false, widen(data, |b| half_to_f32(u16::from_le_bytes(b)).to_le_bytes())),
         Dtype::I32 => (true, data.to_vec()),
-        Dtype::I64 => (true, widen(data, |b| (i64::from_le_bytes(b) as i32).to_le_bytes())),
+        Dtype::I64 => {
+            let wide = data.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
+            let narrow = |value| i32::try_from(value).map_err(|_| format!("{value} does not fit 32 bits"));
+            let values = wide.map(narrow).collect::<Result<Vec<i32>, String>>()?;
+            (true, values.into_iter().flat_map(i32::to_le_bytes).collect())
+        }
         other => return Err(format!("elements of type {other:?} are not supported")),
     };
     Ok(Tensor { sizes: view.shape().to_vec(), integer, bytes: bytes.into() })

@@ -346,6 +346,14 @@ pub(super) fn record(index: usize) -> String {
     format!("record {}", index + 1)
 }
 
+/// Sizes that a message shows; a file may claim thousands.
+const MOST_SIZES: usize = 8;
+
+/// `[4, 3]`.
+pub(super) fn sizes_text(sizes: &[usize]) -> String {
+    if sizes.len() > MOST_SIZES { format!("{} sizes", sizes.len()) } else { format!("{sizes:?}") }
+}
+
 fn check_sizes(column: &Column, field: &Field) -> Result<(), ReadError> {
     let declared: usize = field.sizes.iter().product();
     let agree = match &column.sizes {
@@ -356,7 +364,7 @@ fn check_sizes(column: &Column, field: &Field) -> Result<(), ReadError> {
         return Ok(());
     }
     let given = match &column.sizes {
-        Some(sizes) => format!("{sizes:?}"),
+        Some(sizes) => sizes_text(sizes),
         None => format!("{} values", column.elements),
     };
     let message = format!(

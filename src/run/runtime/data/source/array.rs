@@ -16,10 +16,11 @@ use super::super::arguments::Arguments;
 use super::super::error::{FileError, ReadError};
 use super::super::field::Field;
 use super::super::files::{self, Budget};
-use super::super::table::{Column, MISSING, Part, Values};
+use super::super::table::{Column, MISSING, Part, Values, sizes_text};
 use super::{Context, Loaded, Source, refuse_values};
 use crate::diagnostics::suggest::nearest;
 use crate::runtime::files::half_to_f32;
+use crate::source::shortened;
 
 /// One file per field.
 struct Npy {
@@ -76,10 +77,11 @@ impl Source for Npz {
         for name in &self.arrays {
             let Some(found) = archive.arrays.get(name) else {
                 let hint = match nearest(name, archive.arrays.keys().map(String::as_str)) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
+                    Some(near) => format!("did you mean \"{}\"?", shortened(near, NAME_SHOWN)),
                     None => {
-                        let names: Vec<&str> = archive.arrays.keys().map(String::as_str).collect();
-                        format!("its arrays are: {}", names.join(", "))
+                        let names = archive.arrays.keys().take(12).map(|name| shortened(name, NAME_SHOWN));
+                        let more = if archive.arrays.len() > 12 { ", …" } else { "" };
+                        format!("its arrays are: {}{more}", names.collect::<Vec<_>>().join(", "))
                     }
                 };
                 return Err(FileError::new(path, format!("holds no array \"{name}\"")).hint(hint).into());
@@ -95,20 +97,23 @@ impl Source for Npz {
 /// A ZIP archive of arrays, as `numpy.savez` and `numpy.savez_compressed` write it.
 struct Archive<'b> {
     file: ZipSliceArchive<&'b [u8]>,
-    /// Where each array lies and how it is compressed; of two of one name the last counts.
+    /// Where each array lies and how it is compressed.
     arrays: BTreeMap<String, (CompressionMethod, ZipArchiveEntryWayfinder)>,
 }
 
 impl<'b> Archive<'b> {
-    fn of(bytes: &'b [u8]) -> Result<Self, rawzip::Error> {
-        let file = rawzip::ZipArchive::from_slice(bytes)?;
+    fn of(bytes: &'b [u8]) -> Result<Self, String> {
+        let file = rawzip::ZipArchive::from_slice(bytes).map_err(|error| error.to_string())?;
         let mut arrays = BTreeMap::new();
         let mut entries = file.entries();
-        while let Some(entry) = entries.next_entry()? {
+        while let Some(entry) = entries.next_entry().map_err(|error| error.to_string())? {
             let name =
                 std::str::from_utf8(entry.file_path().as_bytes()).ok().and_then(|name| name.strip_suffix(".npy"));
             if let Some(name) = name {
-                arrays.insert(name.to_string(), (entry.compression_method(), entry.wayfinder()));
+                let before = arrays.insert(name.to_string(), (entry.compression_method(), entry.wayfinder()));
+                if before.is_some() {
+                    return Err(format!("it holds two arrays \"{}\"", shortened(name, NAME_SHOWN)));
+                }
             }
         }
         Ok(Self { file, arrays })
@@ -140,6 +145,9 @@ fn together(arrays: Vec<(usize, Column)>, fields: &[Field]) -> Result<Loaded, Re
     Ok(Part::new(arrays.into_iter().map(|(_, column)| column).collect(), records).into())
 }
 
+/// How many characters of an array's name, type or shape a message shows.
+const NAME_SHOWN: usize = 80;
+
 /// Headers of NumPy are at most a few hundred bytes long.
 const HEADER_LIMIT: usize = 1 << 16;
 
@@ -155,6 +163,9 @@ fn read_array(reader: &mut dyn Read, path: &Path, budget: &Budget) -> Result<(us
     if head.len() < 8 || &head[..6] != b"\x93NUMPY" {
         return Err(damaged("is not a NumPy array: it does not begin with \\x93NUMPY"));
     }
+    if !(1..=3).contains(&head[6]) {
+        return Err(damaged(&format!("is of version {} of NumPy's format, not 1 to 3", head[6])));
+    }
     let length = match (head[6], fetch(if head[6] == 1 { 2 } else { 4 })?.as_slice()) {
         (1, &[a, b]) => usize::from(u16::from_le_bytes([a, b])),
         (_, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]) as usize,
@@ -169,15 +180,19 @@ fn read_array(reader: &mut dyn Read, path: &Path, budget: &Budget) -> Result<(us
     let Some((&records, sizes)) = header.shape.split_first() else {
         return Err(damaged("holds a single number; the first dim must count the records"));
     };
+    let shown = sizes_text(&header.shape);
     let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
     let needed = elements.and_then(|elements| elements.checked_mul(records)?.checked_mul(header.kind.bytes()));
     let (Some(elements), Some(needed)) = (elements, needed) else {
-        return Err(damaged(&format!("claims a shape of {:?}, more than can be addressed", header.shape)));
+        return Err(damaged(&format!("claims a shape of {shown}, more than can be addressed")));
     };
+    if elements == 0 && records > 0 {
+        return Err(damaged(&format!("claims a shape of {shown}, whose records hold nothing")));
+    }
     let data = fetch(needed.saturating_add(1))?;
     if data.len() != needed {
         let found = if data.len() > needed { "more".to_string() } else { data.len().to_string() };
-        let message = format!("holds {found} bytes of data, but its shape {:?} needs {needed}", header.shape);
+        let message = format!("holds {found} bytes of data, but its shape {shown} needs {needed}");
         let complete = (data.len() / header.kind.bytes()).checked_div(elements).unwrap_or(0);
         return Err(damaged(&message).at(format!("record {}", complete.min(records) + 1)));
     }
@@ -213,8 +228,12 @@ impl Header {
         let descr = after("descr")?;
         let descr = descr.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
         let descr = descr.ok_or("holds records of several types; save one array per field")?;
+        let named = shortened(descr, NAME_SHOWN);
         let mut code = descr.chars();
         let (order, code) = (code.next(), code.as_str());
+        if !matches!(order, Some('<' | '>' | '|' | '=')) {
+            return Err(format!("has elements of type `{named}`, which says no order of bytes"));
+        }
         let kind = match code {
             "b1" => Kind::Bool,
             "i1" => Kind::Signed(1),
@@ -228,14 +247,19 @@ impl Header {
             "f2" => Kind::Float(2),
             "f4" => Kind::Float(4),
             "f8" => Kind::Float(8),
-            _ => return Err(format!("has elements of type `{descr}`; save them as u1, i4, i8, f4 or f8")),
+            _ => return Err(format!("has elements of type `{named}`; save them as u1, i4, i8, f4 or f8")),
         };
         let shape = after("shape")?.strip_prefix('(').and_then(|rest| rest.split(')').next());
         let shape = shape.ok_or("the header has no shape in parentheses")?;
         let dims = shape.split(',').map(str::trim).filter(|dim| !dim.is_empty());
         let dims: Result<Vec<usize>, _> = dims.map(|dim| dim.trim_end_matches('L').parse()).collect();
-        let shape = dims.map_err(|_| format!("the shape ({shape}) is not a list of whole numbers"))?;
-        if after("fortran_order")?.starts_with("True") && shape.iter().filter(|size| **size > 1).count() > 1 {
+        let shape =
+            dims.map_err(|_| format!("the shape ({}) is not a list of whole numbers", shortened(shape, NAME_SHOWN)))?;
+        let by_columns = after("fortran_order")?;
+        if !by_columns.starts_with("True") && !by_columns.starts_with("False") {
+            return Err("the header's `fortran_order` is neither True nor False".to_string());
+        }
+        if by_columns.starts_with("True") && shape.iter().filter(|size| **size > 1).count() > 1 {
             return Err("is stored column by column; save it with `numpy.ascontiguousarray`".to_string());
         }
         Ok(Self { kind, big_endian: order == Some('>'), shape })

@@ -142,7 +142,11 @@ impl Head {
                     let diagnostic = Diagnostic::error("data-field", *span, message);
                     return Err(diagnostic.hint("count the columns from 0, or say `header = true`"));
                 };
-                self.find(name).ok_or_else(|| no_column(name, names, *span, path))
+                match self.find(name) {
+                    Some(_) if self.is_ambiguous(name) => Err(two_columns(name, *span, path)),
+                    Some(column) => Ok(column),
+                    None => Err(no_column(name, names, *span, path)),
+                }
             }
         }
     }
@@ -151,11 +155,14 @@ impl Head {
         self.names.as_ref()?.iter().position(|given| given == name)
     }
 
+    /// Whether several columns have this name.
+    fn is_ambiguous(&self, name: &str) -> bool {
+        self.names.iter().flatten().filter(|given| *given == name).count() > 1
+    }
+
     /// Columns in a form that finds them in another table: by name where every name stands once.
     fn remember(&self, columns: &[usize]) -> Columns {
-        let once = |names: &[String]| {
-            columns.iter().all(|column| names.iter().filter(|name| **name == names[*column]).count() == 1)
-        };
+        let once = |names: &[String]| columns.iter().all(|column| !self.is_ambiguous(&names[*column]));
         match &self.names {
             Some(names) if once(names) => Columns::Named(columns.iter().map(|column| names[*column].clone()).collect()),
             _ => Columns::Placed { places: columns.to_vec(), width: self.width },
@@ -199,6 +206,11 @@ impl Head {
         let names = self.names.iter().flatten().enumerate();
         names.filter(|(column, _)| !taken.iter().flatten().any(|t| t == column)).map(|(_, name)| name.clone()).collect()
     }
+}
+
+fn two_columns(name: &str, span: Span, path: &Path) -> Diagnostic {
+    let message = format!("{} has several columns \"{name}\"", path.display());
+    Diagnostic::error("data-field", span, message).hint("choose one by its place, counted from 0: `= column(3)`")
 }
 
 fn no_column(name: &str, names: &[String], span: Span, path: &Path) -> Diagnostic {
@@ -319,6 +331,9 @@ impl Csv {
                 }
                 Choice::Range(first, last) => Some((head.resolve(first, path)?..=head.resolve(last, path)?).collect()),
                 Choice::ByField if field.elements() == 1 => match (head.find(&field.name), &head.names) {
+                    (Some(_), _) if head.is_ambiguous(&field.name) => {
+                        return Err(two_columns(&field.name, field.span, path).into());
+                    }
                     (Some(column), _) => Some(vec![column]),
                     (None, Some(names)) => return Err(no_column(&field.name, names, field.span, path).into()),
                     (None, None) => None,

@@ -15,6 +15,8 @@ use super::super::table::{Column, Places, Values};
 use super::picture::{MOST_PIXELS, Picture, Trouble};
 use super::{Context, Loaded, Role, Roles, Source, refuse_values};
 use crate::runtime::files::{self, Place};
+use crate::runtime::memory;
+use crate::source::bytes_text;
 
 /// Bytes of a picture's file.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -72,9 +74,10 @@ impl Source for Folder {
         };
         let mut pixels = Vec::new();
         let elements = self.channels * self.height * self.width;
+        let most = memory::for_contents();
         for (picture, _) in &found.pictures {
             context.budget.keep(elements as u64).map_err(|error| explain(picture.path(), &error))?;
-            self.picture(picture, &mut pixels)?;
+            self.picture(picture, most, &mut pixels)?;
         }
         let sizes = vec![self.channels, self.height, self.width];
         let images = Column::new(sizes, Values::U8(pixels), root.path());
@@ -108,9 +111,13 @@ fn class_folders(root: &Place) -> Result<Found, FileError> {
     let mut pictures = Vec::new();
     for class in classes {
         let before = pictures.len();
-        let name = class.path().file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+        let Some(name) = class.path().file_name().and_then(std::ffi::OsStr::to_str) else {
+            let error =
+                FileError::new(class.path(), "has a name that is not UTF-8 text, and classes go by their names");
+            return Err(error.hint("rename the subfolder"));
+        };
         let own = entries(&class)?.into_iter().filter(is_picture);
-        pictures.extend(own.map(|picture| (picture, Some(name.clone()))));
+        pictures.extend(own.map(|picture| (picture, Some(name.to_string()))));
         if pictures.len() == before {
             let error = FileError::new(class.path(), "holds no PNG or JPEG file");
             return Err(error.hint("remove the subfolder or fill it"));
@@ -145,14 +152,19 @@ fn any_pictures(root: Place) -> Result<Found, FileError> {
 }
 
 impl Folder {
-    /// Appends the bytes of a picture, plane by plane.
-    fn picture(&self, place: &Place, pixels: &mut Vec<u8>) -> Result<(), FileError> {
+    /// Appends the bytes of a picture, plane by plane; decoding it may take `most` bytes.
+    fn picture(&self, place: &Place, most: u64, pixels: &mut Vec<u8>) -> Result<(), FileError> {
         let path = place.path();
         let bytes = place.open().and_then(|file| files::read_all(file, LARGEST_FILE));
         let picture =
-            Picture::decode(&bytes.map_err(|error| explain(path, &error))?).map_err(|trouble| match trouble {
+            Picture::decode(&bytes.map_err(|error| explain(path, &error))?, most).map_err(|trouble| match trouble {
                 Trouble::TooLarge(height, width) => {
                     let message = format!("is {height} × {width}, more than the {MOST_PIXELS} pixels that are decoded");
+                    FileError::new(path, message).hint("make the picture smaller")
+                }
+                Trouble::NoRoom(bytes) => {
+                    let (bytes, most) = (bytes_text(bytes), bytes_text(most));
+                    let message = format!("takes {bytes} to decode, and a third of the free memory is {most}");
                     FileError::new(path, message).hint("make the picture smaller")
                 }
                 Trouble::Damaged(words) => {

@@ -7,7 +7,7 @@ use super::super::arguments::Arguments;
 use super::super::error::{FileError, ReadError};
 use super::super::field::Field;
 use super::super::files::{self, Budget};
-use super::super::table::{Column, Part, Values};
+use super::super::table::{Column, Part, Values, sizes_text};
 use super::{Context, Loaded, Roles, Source, refuse_values};
 use crate::runtime::files::Place;
 
@@ -126,13 +126,18 @@ fn read(place: &Place, budget: &Budget) -> Result<(usize, Column), FileError> {
         sizes.push(u32::from_be_bytes(size) as usize);
     }
     let records = sizes.remove(0);
+    let shown = sizes_text(&sizes);
     let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
     let record_bytes = elements.and_then(|elements| elements.checked_mul(kind.bytes()));
     let total = record_bytes.and_then(|bytes| bytes.checked_mul(records));
     let (Some(record_bytes), Some(total)) = (record_bytes, total) else {
-        let message = format!("the header claims {records} records of {sizes:?}, more than can be addressed");
+        let message = format!("the header claims {records} records of {shown}, more than can be addressed");
         return Err(FileError::new(path, message).hint("the header is damaged; fetch the file again"));
     };
+    if record_bytes == 0 && records > 0 {
+        let message = format!("the header claims {records} records of {shown}, which hold nothing");
+        return Err(FileError::new(path, message).hint("the header is damaged; fetch the file again"));
+    }
     // Grows with what is there; a header that claims too much costs nothing.
     let mut bytes = Vec::new();
     if let Err(error) = budget.read(&mut reader, total as u64, &mut bytes) {
@@ -141,13 +146,13 @@ fn read(place: &Place, budget: &Budget) -> Result<(usize, Column), FileError> {
     }
     if bytes.len() < total {
         let complete = bytes.len().checked_div(record_bytes).unwrap_or(0);
-        let message = format!("ends early: the header claims {records} records of {sizes:?}");
+        let message = format!("ends early: the header claims {records} records of {shown}");
         let error = FileError::new(path, message).at(format!("record {}", complete + 1));
         return Err(error.hint("the file is truncated; fetch it again"));
     }
     let surplus = files::read_up_to(&mut reader, &mut [0u8; 1]).map_err(|error| files::explain(path, &error))?;
     if surplus > 0 {
-        return Err(FileError::new(path, format!("holds more than the {records} records of {sizes:?} of its header")));
+        return Err(FileError::new(path, format!("holds more than the {records} records of {shown} of its header")));
     }
     Ok((records, Column::new(sizes, kind.values(bytes), path)))
 }

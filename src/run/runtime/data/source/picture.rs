@@ -16,6 +16,12 @@ pub(super) const MOST_PIXELS: u64 = 1 << 26;
 /// Bytes that the PNG decoder may take for what it keeps beside the pixels.
 const MOST_EXTRA: usize = 512 << 20;
 
+/// Bytes a pixel that resizing takes beside the samples as they are stored: one plane in 16 bits, and its rows as floats.
+const RESIZED: u64 = 6;
+
+/// Bytes of a sample that the JPEG decoder may keep until all passes of a progressive file are read.
+const COEFFICIENTS: u64 = 2;
+
 /// Relative luminance of red, green and blue: BT.709's primaries at its white point, D65.
 const LUMINANCE: [f32; 3] = [0.21264784, 0.7151792, 0.07217304];
 
@@ -24,6 +30,8 @@ const LUMINANCE: [f32; 3] = [0.21264784, 0.7151792, 0.07217304];
 pub(super) enum Trouble {
     /// Height and width are more than is decoded.
     TooLarge(u64, u64),
+    /// Decoding takes so many bytes, more than it may.
+    NoRoom(u64),
     /// What the decoder says.
     Damaged(String),
 }
@@ -42,18 +50,21 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// Decodes a file by its first bytes; its name says nothing.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Trouble> {
+    /// Decodes a file by its first bytes, within `most` bytes; its name says nothing.
+    pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Self, Trouble> {
         match bytes {
-            [0x89, b'P', b'N', b'G', ..] => Self::png(bytes),
-            [0xff, 0xd8, 0xff, ..] => Self::jpeg(bytes),
+            [0x89, b'P', b'N', b'G', ..] => Self::png(bytes, most),
+            [0xff, 0xd8, 0xff, ..] => Self::jpeg(bytes, most),
             _ => Err(Trouble::Damaged("it begins neither like a PNG nor like a JPEG file".to_string())),
         }
     }
 
-    fn png(bytes: &[u8]) -> Result<Self, Trouble> {
+    fn png(bytes: &[u8], most: u64) -> Result<Self, Trouble> {
         let damaged = |error: png::DecodingError| Trouble::Damaged(error.to_string());
-        let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: MOST_EXTRA });
+        let mut decoder = {
+            let extra = usize::try_from(most).unwrap_or(usize::MAX).min(MOST_EXTRA);
+            png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: extra })
+        };
         decoder.set_ignore_text_chunk(true);
         decoder.set_ignore_iccp_chunk(true);
         // Palettes become colours, and one, two and four bits become eight.
@@ -63,13 +74,15 @@ impl Picture {
         let mut reader = decoder.read_info().map_err(damaged)?;
         let (color, depth) = reader.output_color_type();
         let size = reader.output_buffer_size();
-        let mut bytes = vec![0; size.ok_or_else(|| Trouble::Damaged("it is too large".to_string()))?];
+        let size = size.ok_or_else(|| Trouble::Damaged("it is too large".to_string()))?;
+        fits(size as u64 + u64::from(width) * u64::from(height) * RESIZED, most)?;
+        let mut bytes = vec![0; size];
         reader.next_frame(&mut bytes).map_err(damaged)?;
         let wide = depth == png::BitDepth::Sixteen;
         Ok(Self { height: height as usize, width: width as usize, samples: color.samples(), wide, bytes })
     }
 
-    fn jpeg(bytes: &[u8]) -> Result<Self, Trouble> {
+    fn jpeg(bytes: &[u8], most: u64) -> Result<Self, Trouble> {
         let damaged = |error: zune_jpeg::errors::DecodeErrors| Trouble::Damaged(error.to_string());
         let largest = usize::from(u16::MAX);
         let options = DecoderOptions::default().set_strict_mode(false).set_max_width(largest).set_max_height(largest);
@@ -82,6 +95,8 @@ impl Picture {
             ColorSpace::Luma => (ColorSpace::Luma, 1),
             _ => (ColorSpace::RGB, 3),
         };
+        let pixels = height as u64 * width as u64;
+        fits(pixels * (samples as u64 * (1 + COEFFICIENTS) + RESIZED), most)?;
         decoder.set_options(options.jpeg_set_out_colorspace(color));
         let bytes = decoder.decode().map_err(damaged)?;
         match bytes.len() == height * width * samples {
@@ -153,6 +168,10 @@ impl Picture {
         let luminance = color.iter().zip(LUMINANCE).fold(0.0, |sum, (value, k)| sum + f32::from(*value) * unit * k);
         (luminance * f32::from(u8::MAX)).round() as u8
     }
+}
+
+fn fits(bytes: u64, most: u64) -> Result<(), Trouble> {
+    if bytes > most { Err(Trouble::NoRoom(bytes)) } else { Ok(()) }
 }
 
 fn bounded(height: u64, width: u64) -> Result<(), Trouble> {
