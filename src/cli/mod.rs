@@ -4,6 +4,7 @@
 //! 0 done, 1 findings in the user's files, 2 could not run, 128 and the signal's number where a signal ended a training.
 //! Invariants: colours and bars only on a terminal; a closed pipe ends no command.
 
+mod build;
 mod check;
 mod compiled;
 mod completions;
@@ -54,6 +55,8 @@ enum Command {
     Grad(grad::Arguments),
     /// Train a model
     Train(On<train::Arguments>),
+    /// Write a trainer: one executable file that trains, evaluates and predicts without a compiler
+    Build(build::Arguments),
     /// Go on with an interrupted run
     Resume(Resume),
     /// Loss and metrics of trained weights
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
         Command::Grad(arguments) => grad::run(&arguments),
+        Command::Build(arguments) => build::run(&arguments),
         Command::Train(on) => train::run(&Compiler, &on.file, &on.arguments),
         Command::Resume(on) => resume::run(&Compiler, on.model.as_deref(), &on.arguments),
         Command::Eval(on) => eval::run(&Compiler, &on.file, &on.arguments),

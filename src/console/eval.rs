@@ -30,7 +30,7 @@ pub struct Arguments {
     split: Option<String>,
     /// Override a setting of the run, such as `train.batch=64`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
-    set: Vec<(String, String)>,
+    pub set: Vec<(String, String)>,
     /// Print one JSON object, with the confusion matrix as rows of true classes
     #[arg(long)]
     json: bool,

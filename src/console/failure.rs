@@ -69,9 +69,15 @@ impl From<LoopError> for Failure {
 /// When the process began its work.
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// Notes that the process begins its work, which ends by [`finish`].
+/// Notes that the process begins its work, which ends by [`finish`]. From here on a panic, which is a mistake of ours, ends
+/// the process on whichever thread it comes; nothing catches one and goes on.
 pub fn begin() {
     START.get_or_init(Instant::now);
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
 }
 
 /// Seconds since the process began its work.

@@ -42,7 +42,7 @@ pub struct Arguments {
     output: Option<PathBuf>,
     /// Override a setting of the run, such as `train.batch=64`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
-    set: Vec<(String, String)>,
+    pub set: Vec<(String, String)>,
     #[command(flatten)]
     machine: Machine,
 }

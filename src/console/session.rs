@@ -100,7 +100,8 @@ impl Session {
 
     /// The run's training and evaluation steps, of which those that train are loaded, with first values.
     pub(crate) fn trainer(&self, machine: &Machine, measures: Measures) -> Result<Trainer, Failure> {
-        let steps = wanted::to_train(self.dataset.samples(), self.settings().batch);
+        let steps = wanted::to_train(self.samples(), self.settings().batch);
+        self.hold_one_batch()?;
         self.trainer_of(&steps, &[Purpose::Train], machine, measures)
     }
 
@@ -114,6 +115,23 @@ impl Session {
     pub(crate) fn predictor(&self, machine: &Machine) -> Result<Trainer, Failure> {
         let steps = wanted::to_predict(self.settings().batch);
         self.trainer_of(&steps, &[Purpose::Predict], machine, Measures::default())
+    }
+
+    /// Samples that are trained on in an epoch, and those of the other splits.
+    fn samples(&self) -> [usize; 3] {
+        let [train, valid, test] = self.dataset.samples();
+        [self.settings().trained(train), valid, test]
+    }
+
+    /// Refuses data of which `drop_last` leaves nothing.
+    fn hold_one_batch(&self) -> Result<(), Failure> {
+        let (samples, batch) = (self.dataset.train.len(), self.settings().batch);
+        if self.settings().drop_last && (1..batch).contains(&samples) {
+            let words =
+                format!("there are {samples} samples to train on, not one batch of {batch}, and `drop_last` is true");
+            return Err(Failure::Problem(words));
+        }
+        Ok(())
     }
 
     fn trainer_of(
@@ -145,6 +163,7 @@ impl Session {
             settings: self.settings().overrides.clone(),
             seed: self.settings().seed,
             no_shuffle,
+            drop_last: self.settings().drop_last,
             level: trainer.level(),
         })
     }

@@ -25,7 +25,7 @@ use crate::{Failure, roofline};
 pub struct Arguments {
     /// Override a setting, such as `train.batch=64` or `optimizer.lr=0.01`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = session::pair)]
-    set: Vec<(String, String)>,
+    pub set: Vec<(String, String)>,
     /// Passes over the training split
     #[arg(long, conflicts_with = "steps")]
     epochs: Option<f64>,
@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Start from these weights
     #[arg(long, value_name = "SAFETENSORS")]
     init: Option<PathBuf>,
+    /// Leave the short last batch of an epoch out
+    #[arg(long)]
+    drop_last: bool,
     /// Keep the order of the samples
     #[arg(long)]
     no_shuffle: bool,
@@ -142,6 +145,9 @@ fn overrides(arguments: &Arguments) -> Vec<(String, String)> {
     }
     if let Some(steps) = arguments.steps {
         set("train.length", format!("{steps} steps"));
+    }
+    if arguments.drop_last {
+        set("train.drop_last", "true".to_string());
     }
     if let Some(seed) = arguments.seed {
         set("train.seed", seed.to_string());

@@ -12,8 +12,20 @@ use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, Expr, ExprKind, Ident, ItemKind, StatementKind};
 
 /// The lines of a `train` item.
-pub(super) const KEYS: [&str; 11] =
-    ["loss", "optimizer", "schedule", "batch", "length", "seed", "clip", "metrics", "keep", "save", "precision"];
+pub(super) const KEYS: [&str; 12] = [
+    "loss",
+    "optimizer",
+    "schedule",
+    "batch",
+    "drop_last",
+    "length",
+    "seed",
+    "clip",
+    "metrics",
+    "keep",
+    "save",
+    "precision",
+];
 
 /// See the module's text.
 #[derive(Clone, Debug)]

@@ -37,6 +37,7 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
         model: model_name(&item.model).to_owned(),
         data: spec,
         batch: line(&item, "batch", &mut problems, |expr| whole(expr, 1)).unwrap_or(DEFAULT_BATCH) as usize,
+        drop_last: line(&item, "drop_last", &mut problems, flag).unwrap_or(false),
         length: line(&item, "length", &mut problems, length).unwrap_or(Length::Epochs(0.0)),
         seed: line(&item, "seed", &mut problems, |expr| whole(expr, 0)).unwrap_or(0),
         clip: line(&item, "clip", &mut problems, clip),
@@ -144,6 +145,14 @@ fn length(expr: &Expr) -> Result<Length, Diagnostic> {
         }
         _ => Err(Diagnostic::error("bad-value", expr.span, "a duration is needed here")
             .hint("write `10 epochs` or `2000 steps`")),
+    }
+}
+
+/// `true` or `false`.
+fn flag(expr: &Expr) -> Result<bool, Diagnostic> {
+    match &expr.kind {
+        ExprKind::Bool(value) => Ok(*value),
+        _ => Err(Diagnostic::error("bad-value", expr.span, "this is neither `true` nor `false`")),
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Training {
     pub data: DataSpec,
     /// Samples a step (default 32).
     pub batch: usize,
+    /// Leave a short last batch of an epoch out (default false).
+    pub drop_last: bool,
     /// How long.
     pub length: Length,
     /// Seed of initialisation, shuffling, splits, augmentation and dropout (default 0).
@@ -42,6 +44,13 @@ pub struct Training {
     pub span: Span,
     /// Settings of the command line, which replace parts of the item.
     pub overrides: Vec<(String, String)>,
+}
+
+impl Training {
+    /// How many of so many samples an epoch trains on.
+    pub fn trained(&self, samples: usize) -> usize {
+        if self.drop_last { samples - samples % self.batch } else { samples }
+    }
 }
 
 /// Length of a training.

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dataset = data::open(&artifact.training.data, artifact.training.seed)?;
     dataset.hold(&artifact.training.data, &artifact.ranges)?;
     let extent = Extent::of(&artifact.training, dataset.train.len());
-    let plan = Plan::training(artifact.training.batch, artifact.training.seed);
+    let plan = Plan::of_run(&artifact.training);
     // SAFETY: whoever starts this program vouches for the file.
     let device = unsafe { Cpu::new(level, threads, found_in(codes, level)) }?;
     let mut trainer = Trainer::new(artifact, Box::new(device), extent, threads, &[Purpose::Train])?;

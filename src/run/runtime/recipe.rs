@@ -25,6 +25,9 @@ pub struct Recipe {
     pub seed: u64,
     /// The samples keep their order.
     pub no_shuffle: bool,
+    /// Short last batches are left out.
+    #[serde(default)]
+    pub drop_last: bool,
     /// The instruction set: `avx512`, `avx2` or `portable`.
     pub level: String,
 }
@@ -35,6 +38,9 @@ impl Recipe {
         let mut changes = Vec::new();
         if self.model != now.model {
             changes.push("the model, loss, optimizer, schedule, metrics or batch are others".to_string());
+        }
+        if self.drop_last != now.drop_last {
+            changes.push(format!("`drop_last` was {} and is {}", self.drop_last, now.drop_last));
         }
         // With other samples an epoch has other steps.
         if self.steps != now.steps && self.samples == now.samples {

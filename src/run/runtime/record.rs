@@ -71,7 +71,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
 }
 
 /// The way from a folder to a file, both absolute.
-fn relative(folder: &Path, file: &Path) -> PathBuf {
+pub fn relative(folder: &Path, file: &Path) -> PathBuf {
     let shared = folder.components().zip(file.components()).take_while(|(a, b)| a == b).count();
     let up = folder.components().skip(shared).map(|_| std::path::Component::ParentDir);
     up.chain(file.components().skip(shared)).collect()

@@ -3,7 +3,7 @@
 //! Input: a [`Split`] and a [`Plan`]. Output: [`Batch`]es in the order of steps.
 //! Invariant: the batch of a step depends on the split, the plan and the step's number alone. Whether it is computed
 //! here ([`Split::batch_at`]) or ahead on another thread ([`Batches`]), and where the first step lies, changes nothing.
-//! The last batch of an epoch may be short; no sample is ever left out.
+//! The last batch of an epoch may be short; no sample is left out but those of a short batch where the plan says so.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use super::Split;
 use super::random::{Purpose, Stream, shuffle};
+use crate::settings::Training;
 
 /// Which samples come in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,22 +42,37 @@ pub struct Plan {
     pub order: Order,
     /// Augmentation.
     pub augmentation: Augmentation,
+    /// A short last batch of an epoch is left out.
+    pub drop_last: bool,
 }
 
 impl Plan {
     /// Shuffled and augmented.
     pub fn training(batch: usize, seed: u64) -> Self {
-        Self { batch: batch.max(1), seed, order: Order::Shuffled, augmentation: Augmentation::On }
+        let (order, augmentation) = (Order::Shuffled, Augmentation::On);
+        Self { batch: batch.max(1), seed, order, augmentation, drop_last: false }
+    }
+
+    /// What a `train` item says.
+    pub fn of_run(training: &Training) -> Self {
+        Self { drop_last: training.drop_last, ..Self::training(training.batch, training.seed) }
     }
 
     /// In order, unchanged.
     pub fn evaluation(batch: usize) -> Self {
-        Self { batch: batch.max(1), seed: 0, order: Order::Stored, augmentation: Augmentation::Off }
+        let (order, augmentation) = (Order::Stored, Augmentation::Off);
+        Self { batch: batch.max(1), seed: 0, order, augmentation, drop_last: false }
     }
 
     /// The same in the order as stored.
     pub fn in_order(self) -> Self {
         Self { order: Order::Stored, ..self }
+    }
+
+    /// Steps of one epoch over so many samples.
+    pub fn steps_per_epoch(&self, samples: usize) -> u64 {
+        let steps = if self.drop_last { samples / self.batch } else { samples.div_ceil(self.batch) };
+        steps as u64
     }
 }
 
@@ -113,6 +129,19 @@ impl Batch {
         });
         Batch { rows: rows.max(self.rows), fields: fields.collect(), ..*self }
     }
+
+    /// One of the samples by itself.
+    pub fn single(&self, row: usize) -> Batch {
+        fn part<T: Copy>(values: &[T], row: usize, rows: usize) -> Vec<T> {
+            let width = values.len() / rows;
+            values[row * width..(row + 1) * width].to_vec()
+        }
+        let fields = self.fields.iter().map(|values| match values {
+            Rows::F32(values) => Rows::F32(part(values, row, self.rows)),
+            Rows::I32(values) => Rows::I32(part(values, row, self.rows)),
+        });
+        Batch { rows: 1, fields: fields.collect(), ..*self }
+    }
 }
 
 /// The order of the current epoch.
@@ -155,7 +184,7 @@ impl Batches {
         let (send_ready, ready) = sync_channel::<Batch>(AHEAD);
         // One more than can be on the way, so that recycling never blocks.
         let (used, recycled) = sync_channel::<Batch>(AHEAD + 2);
-        let end = if split.is_empty() { first } else { end };
+        let end = if plan.steps_per_epoch(split.len()) == 0 { first } else { end };
         let work = move || {
             let mut order = EpochOrder::default();
             for step in first..end {

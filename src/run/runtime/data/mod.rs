@@ -343,7 +343,7 @@ impl Split {
         self.places.get(self.rows[sample] as usize)
     }
 
-    /// Steps of one epoch; the last batch may be short.
+    /// Steps of one pass over all samples; the last batch may be short.
     pub fn steps_per_epoch(&self, batch: usize) -> u64 {
         self.len().div_ceil(batch.max(1)) as u64
     }
@@ -390,7 +390,7 @@ impl Split {
     }
 
     fn fill(&self, plan: &Plan, step: u64, order: &mut EpochOrder, batch: &mut Batch) {
-        let steps = self.steps_per_epoch(plan.batch);
+        let steps = plan.steps_per_epoch(self.len());
         let (epoch, within) = (step / steps, (step % steps) as usize);
         let order = order.of(plan, self.len(), epoch);
         let chosen = &order[within * plan.batch..self.len().min((within + 1) * plan.batch)];

@@ -278,7 +278,7 @@ fn give_up_log(run: &mut Loop<'_>, error: &std::io::Error, events: &mut dyn FnMu
 
 impl Loop<'_> {
     fn plan(&self) -> Plan {
-        let plan = Plan::training(self.training.batch, self.training.seed);
+        let plan = Plan::of_run(self.training);
         if self.no_shuffle { plan.in_order() } else { plan }
     }
 

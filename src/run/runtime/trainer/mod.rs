@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::checkpoint::{Exact, Position};
-use super::data::{Batch, Rows};
+use super::data::{Batch, Plan, Rows};
 use super::figures::{Figures, Metric};
 use super::places::{all_finite, not_finite, places};
 use super::{init, memory};
@@ -318,8 +318,7 @@ impl Trainer {
         let (position, sums) = (self.position.clone(), self.metric_states());
         self.reset_metrics();
         for batch in batches {
-            self.run(Purpose::Evaluate, &batch);
-            self.add_figures(Purpose::Evaluate, batch.rows);
+            self.evaluate_batch(&batch);
         }
         let figures = self.figures();
         self.position = position;
@@ -327,6 +326,19 @@ impl Trainer {
             self.device.write_f32(&buffer, &values);
         }
         figures
+    }
+
+    /// A batch for which there is no step is evaluated sample by sample.
+    fn evaluate_batch(&mut self, batch: &Batch) {
+        if self.loaded.contains_key(&(Purpose::Evaluate, batch.rows)) {
+            self.run(Purpose::Evaluate, batch);
+            self.add_figures(Purpose::Evaluate, batch.rows);
+            return;
+        }
+        for row in 0..batch.rows {
+            self.run(Purpose::Evaluate, &batch.single(row));
+            self.add_figures(Purpose::Evaluate, 1);
+        }
     }
 
     fn metric_states(&self) -> Vec<(Buffer, Vec<f32>)> {
@@ -386,7 +398,8 @@ impl Trainer {
 impl Extent {
     /// From the settings and the number of training samples.
     pub fn of(training: &Training, samples: usize) -> Self {
-        let steps_per_epoch = samples.div_ceil(training.batch).max(1) as u64;
+        let plan = Plan::of_run(training);
+        let steps_per_epoch = plan.steps_per_epoch(samples).max(1);
         let total_steps = match training.length {
             Length::Epochs(epochs) => (epochs * steps_per_epoch as f64).round() as u64,
             Length::Steps(steps) => steps,

@@ -1,0 +1,230 @@
+//! The network that a trainer carries.
+//!
+//! Input: [`Contents`] and settings. Output: a [`Network`] for the console's commands. Invariant: a setting that is compiled
+//! in is never taken for another one: it is refused unless it says what is carried.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::artifact::{Artifact, Purpose, Reading, Watched};
+use crate::console::findings::quoted;
+use crate::console::{Failure, Host, Network, Outcome};
+use crate::contents::{Carrier, Contents};
+use crate::cpu::{Cpu, found_in};
+use crate::device::Device;
+use crate::kernel::Persistent;
+use crate::runtime::data::Dataset;
+use crate::settings::{FieldInfo, Length, Training};
+use crate::source::SourceMap;
+use ansatz_compute::machine::Level;
+
+/// A trainer as the user has called it.
+pub struct Trainer {
+    /// As the shell was told.
+    pub name: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// The file's directory.
+    pub carrier: Rc<Carrier>,
+    /// The run.
+    pub contents: Rc<Contents>,
+}
+
+impl Trainer {
+    /// Where the data lie if nobody says it: where they lay from the trainer when it was built, or beside it.
+    fn data_folder(&self) -> (PathBuf, PathBuf) {
+        let own = self.path.parent().unwrap_or(Path::new("."));
+        let root = own.join(&self.contents.data_root);
+        let folder = &self.contents.artifact.training.data.folder;
+        match root.join(folder).is_dir() {
+            true => (root, folder.clone()),
+            false => (own.to_path_buf(), PathBuf::new()),
+        }
+    }
+}
+
+impl Host for Trainer {
+    fn call(&self, command: &str, _: &Path) -> String {
+        format!("{} {command}", quoted(Path::new(&self.name)))
+    }
+
+    fn call_resume(&self) -> String {
+        self.call("resume", &self.path)
+    }
+
+    fn open(&self, _: &Path, settings: &[(String, String)]) -> Result<Box<dyn Network>, Failure> {
+        let mut training = self.contents.artifact.training.clone();
+        let is_placed = training.overrides.iter().any(|(key, _)| key == "data.folder");
+        if !is_placed {
+            (training.data.root, training.data.folder) = self.data_folder();
+        }
+        for (key, value) in settings {
+            set(&mut training, key, value).map_err(Failure::Problem)?;
+        }
+        Ok(Box::new(Carried {
+            training,
+            carrier: self.carrier.clone(),
+            contents: self.contents.clone(),
+            levels: self.carrier.levels(),
+        }))
+    }
+}
+
+/// Puts a setting in the place of the carried one.
+fn set(training: &mut Training, key: &str, value: &str) -> Result<(), String> {
+    let bare = |key: &str| key.strip_prefix("train.").unwrap_or(key).to_string();
+    match bare(key).as_str() {
+        "length" => {
+            training.length = length(value)
+                .ok_or_else(|| format!("`{key}={value}`: a length is such as `5 epochs` or `1000 steps`"))?;
+        }
+        "seed" => {
+            training.seed = value.parse().map_err(|_| format!("`{key}={value}`: a seed is a whole number"))?;
+        }
+        "drop_last" => {
+            training.drop_last =
+                value.parse().map_err(|_| format!("`{key}={value}`: this is neither true nor false"))?;
+        }
+        "data.folder" => {
+            (training.data.root, training.data.folder) = (value.into(), PathBuf::new());
+        }
+        bare_key => {
+            let built = training.overrides.iter().rev().find(|(known, _)| bare(known) == bare_key);
+            return match built {
+                Some((_, known)) if known == value => Ok(()),
+                Some((_, known)) => Err(format!("`{key}={value}`: this trainer was built with {key}={known}")),
+                None => Err(format!(
+                    "`{key}` is compiled into this trainer; build another with `ansatz build --set {key}={value}`. A \
+                     trainer takes train.length, train.seed, train.drop_last and data.folder"
+                )),
+            };
+        }
+    }
+    training.overrides.push((key.to_string(), value.to_string()));
+    Ok(())
+}
+
+/// `5 epochs`, `1000 steps`.
+fn length(text: &str) -> Option<Length> {
+    let (number, unit) = text.trim().split_once(char::is_whitespace)?;
+    match unit.trim() {
+        "epochs" | "epoch" => {
+            let epochs: f64 = number.parse().ok()?;
+            (epochs.is_finite() && epochs >= 0.0).then_some(Length::Epochs(epochs))
+        }
+        "steps" | "step" => number.parse().ok().map(Length::Steps),
+        _ => None,
+    }
+}
+
+/// The carried `train` item with settings in place of its own.
+struct Carried {
+    training: Training,
+    carrier: Rc<Carrier>,
+    contents: Rc<Contents>,
+    levels: Vec<Level>,
+}
+
+impl Network for Carried {
+    fn settings(&self) -> &Training {
+        &self.training
+    }
+
+    fn sources(&self) -> &SourceMap {
+        &self.contents.artifact.sources
+    }
+
+    fn warn(&self, _: &Dataset) -> Outcome {
+        // What is suspicious about the model was told when it was built.
+        Ok(())
+    }
+
+    fn artifact(
+        &self,
+        fields: &[FieldInfo],
+        steps: &[(Purpose, usize)],
+        gradient_norms: bool,
+    ) -> Result<Artifact, Failure> {
+        if gradient_norms {
+            return Err(Failure::Problem("norms of gradients are not compiled into a trainer".into()));
+        }
+        let carried = &self.contents.artifact;
+        let mut artifact = Artifact {
+            training: self.training.clone(),
+            fields: fields.to_vec(),
+            steps: Default::default(),
+            ..carried.clone()
+        };
+        for key in steps {
+            match (carried.steps.get(key), key) {
+                (Some(step), _) => {
+                    artifact.steps.insert(*key, step.clone());
+                }
+                // A short batch is evaluated sample by sample.
+                (None, (Purpose::Evaluate, rows)) => match carried.steps.get(&(Purpose::Evaluate, 1)) {
+                    Some(step) => {
+                        artifact.steps.insert((Purpose::Evaluate, 1), step.clone());
+                    }
+                    None => {
+                        return Err(Failure::Problem(format!("this trainer cannot evaluate {rows} samples at once")));
+                    }
+                },
+                (None, (Purpose::Train, rows)) => return Err(Failure::Problem(self.no_step(*rows))),
+                (None, (Purpose::Predict, _)) => {
+                    return Err(Failure::Problem("this trainer has no step that predicts".into()));
+                }
+            }
+        }
+        Ok(artifact)
+    }
+
+    fn device(&self, level: Level, threads: usize, profile: bool) -> Result<Box<dyn Device>, Failure> {
+        if profile {
+            return Err(Failure::Problem(
+                "a trainer does not measure its kernels; `ansatz train --profile` does".into(),
+            ));
+        }
+        let codes = self.carrier.codes(level)?;
+        // SAFETY: the sections' checksums hold, and whoever starts a trainer vouches for it: it is the program itself.
+        let device = unsafe { Cpu::new(level, threads, found_in(codes, level)) }?;
+        Ok(Box::new(device))
+    }
+
+    fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    fn reading(&self) -> Result<Reading, Failure> {
+        Ok(self.contents.reading.clone())
+    }
+
+    fn watched(&self, rows: usize, _: &Persistent) -> Option<Watched> {
+        self.contents.watched.iter().find(|(known, _)| *known == rows).map(|(_, watched)| watched.clone())
+    }
+}
+
+impl Carried {
+    /// Words for a number of samples that no step trains on.
+    fn no_step(&self, rows: usize) -> String {
+        let batch = self.training.batch;
+        format!(
+            "the last batch of an epoch has {rows} samples, for which this trainer has no step: leave it out with \
+             `--drop-last`, use a multiple of {batch} samples, or build a trainer with these data"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_epochs_or_steps() {
+        assert_eq!(length("5 epochs"), Some(Length::Epochs(5.0)));
+        assert_eq!(length("0.5 epochs"), Some(Length::Epochs(0.5)));
+        assert_eq!(length(" 70  steps"), Some(Length::Steps(70)));
+        for wrong in ["5", "epochs", "-1 epochs", "nan epochs", "1.5 steps", "5 minutes", "5 epochs more"] {
+            assert_eq!(length(wrong), None, "{wrong}");
+        }
+    }
+}

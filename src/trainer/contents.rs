@@ -1,0 +1,194 @@
+//! What a trainer carries, and how it lies in the file behind the program.
+//!
+//! Input: a run and its machine code. Output: sections behind the bytes of a program, and back. Invariant: a section is
+//! taken only if its checksum holds; lengths are held against the file before anything is read.
+//!
+//! Sections lie at multiples of eight bytes; behind them a directory of them, and in the last bytes of the file its length,
+//! its checksum and [`MAGIC`]. All numbers are little-endian.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::{Artifact, Reading, Watched};
+use crate::cpu::Code;
+use crate::runtime::files::{self, named};
+use ansatz_compute::machine::Level;
+use ansatz_program::diagnostics::Refusal;
+
+/// The last bytes of a file that carries a run; the very last is the version of the layout.
+pub const MAGIC: &[u8; 16] = b"ansatz trainer \x01";
+
+/// Bytes behind the directory: its length, its CRC-32, [`MAGIC`].
+const TAIL: u64 = 8 + 4 + 16;
+
+/// The most sections that a file may have, so that a directory is never large.
+const MAX_DIRECTORY: u64 = 1 << 20;
+
+/// A run and how its outputs are read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Contents {
+    /// All of its steps.
+    pub artifact: Artifact,
+    /// How its outputs are read.
+    pub reading: Reading,
+    /// Training steps opened up to see what is not finite, by number of samples.
+    pub watched: Vec<(usize, Watched)>,
+    /// The way from the trainer's folder to the root of its data, as they lay when it was built.
+    pub data_root: PathBuf,
+    /// How many of the artifact's first texts are the library's.
+    pub library: usize,
+    /// CRC-32 of the other texts.
+    pub source: String,
+}
+
+/// A section of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Section {
+    name: String,
+    /// From the beginning of the file.
+    start: u64,
+    length: u64,
+    crc32: u32,
+}
+
+/// The name of the section with the [`Contents`].
+const RUN: &str = "run";
+
+/// The name of the section with the code of a level.
+fn code_name(level: Level) -> String {
+    format!("code {level}")
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// A program with a run behind it: the bytes of a trainer.
+///
+/// # Errors
+/// Where a size of the run is not bound: a bug of whoever made it.
+pub fn trainer(program: &[u8], contents: &Contents, codes: &[(Level, Vec<Code>)]) -> Result<Vec<u8>, Refusal> {
+    let plain = |error: postcard::Error| Refusal(error.to_string());
+    let mut sections = vec![(RUN.to_string(), postcard::to_stdvec(contents).map_err(plain)?)];
+    for (level, codes) in codes {
+        sections.push((code_name(*level), postcard::to_stdvec(codes).map_err(plain)?));
+    }
+    Ok(with_sections(program.to_vec(), &sections))
+}
+
+fn with_sections(mut bytes: Vec<u8>, sections: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut directory = Vec::new();
+    for (name, section) in sections {
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        let (start, length) = (bytes.len() as u64, section.len() as u64);
+        directory.push(Section { name: name.clone(), start, length, crc32: crc32(section) });
+        bytes.extend_from_slice(section);
+    }
+    let directory = postcard::to_stdvec(&directory).expect("plain data");
+    bytes.extend_from_slice(&directory);
+    bytes.extend_from_slice(&(directory.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&crc32(&directory).to_le_bytes());
+    bytes.extend_from_slice(MAGIC);
+    bytes
+}
+
+/// An open file that carries a run.
+#[derive(Debug)]
+pub struct Carrier {
+    path: PathBuf,
+    sections: Vec<Section>,
+}
+
+/// The file's directory; none where the file carries nothing.
+///
+/// # Errors
+/// A file that cannot be read, and a directory that is damaged or of another version.
+pub fn open(path: &Path) -> Result<Option<Carrier>, Refusal> {
+    let read = || -> io::Result<Option<Vec<Section>>> {
+        let mut file = files::open(path)?;
+        let length = file.metadata()?.len();
+        if length < TAIL {
+            return Ok(None);
+        }
+        let tail = bytes_at(&mut file, length - TAIL, TAIL)?;
+        let (numbers, magic) = tail.split_at(12);
+        if magic[..15] != MAGIC[..15] {
+            return Ok(None);
+        }
+        let damaged = |words: &str| Err(io::Error::new(io::ErrorKind::InvalidData, words));
+        if magic != MAGIC {
+            return damaged("carries a run of another version of ansatz");
+        }
+        let of_directory = u64::from_le_bytes(numbers[..8].try_into().expect("eight bytes"));
+        if of_directory > MAX_DIRECTORY.min(length - TAIL) {
+            return damaged("is damaged: its directory is longer than it can be");
+        }
+        let directory = bytes_at(&mut file, length - TAIL - of_directory, of_directory)?;
+        if crc32(&directory).to_le_bytes() != numbers[8..] {
+            return damaged("is damaged: the checksum of its directory does not hold");
+        }
+        let Ok(sections) = postcard::from_bytes::<Vec<Section>>(&directory) else {
+            return damaged("is damaged: its directory cannot be read");
+        };
+        let end = length - TAIL - of_directory;
+        let lies = |section: &Section| section.start.checked_add(section.length).is_some_and(|last| last <= end);
+        if sections.iter().all(lies) { Ok(Some(sections)) } else { damaged("is damaged: a part lies behind its end") }
+    };
+    let sections = read().map_err(|error| named(path, &error))?;
+    Ok(sections.map(|sections| Carrier { path: path.to_path_buf(), sections }))
+}
+
+impl Carrier {
+    /// The run.
+    ///
+    /// # Errors
+    /// A section that is missing or damaged.
+    pub fn contents(&self) -> Result<Contents, Refusal> {
+        self.read(RUN)
+    }
+
+    /// The levels that there is code for.
+    pub fn levels(&self) -> Vec<Level> {
+        let has = |level: &Level| self.sections.iter().any(|section| section.name == code_name(*level));
+        Level::ALL.into_iter().filter(has).collect()
+    }
+
+    /// The machine code of a level.
+    ///
+    /// # Errors
+    /// As [`Carrier::contents`].
+    pub fn codes(&self, level: Level) -> Result<Vec<Code>, Refusal> {
+        self.read(&code_name(level))
+    }
+
+    /// Names and bytes of the sections.
+    pub fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.sections.iter().map(|section| (section.name.as_str(), section.length))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, Refusal> {
+        let problem = |words: &dyn std::fmt::Display| named(&self.path, words);
+        let section = self.sections.iter().find(|section| section.name == name);
+        let section = section.ok_or_else(|| problem(&format!("carries no {name}")))?;
+        let bytes = files::open(&self.path).and_then(|mut file| bytes_at(&mut file, section.start, section.length));
+        let bytes = bytes.map_err(|error| problem(&error))?;
+        if crc32(&bytes) != section.crc32 {
+            return Err(problem(&format!("is damaged: the checksum of its {name} does not hold")));
+        }
+        postcard::from_bytes(&bytes).map_err(|error| problem(&format!("its {name} cannot be read: {error}")))
+    }
+}
+
+/// So many bytes from a place on; the caller has held both against the length of the file.
+fn bytes_at(file: &mut File, start: u64, length: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
