@@ -1,24 +1,19 @@
 //! A run as an artifact: written to bytes, read back, and executed without the model file.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::Path;
 
 use ansatz::artifact::{Artifact, Purpose, wanted};
 use ansatz::cpu::Lowering;
 use ansatz::cpu::code::{self, Options};
-use ansatz::machine::{self, Level};
+use ansatz::machine;
 use ansatz::model;
 use ansatz::pipeline;
-use ansatz::runtime::checkpoint;
 use ansatz::runtime::data::{self, Dataset, Plan};
 use ansatz::runtime::train;
 use ansatz::runtime::trainer::{Extent, Trainer};
 use ansatz::workspace;
 
-use crate::indices::{DATA as TOKENS, model as model_of_tokens, table};
-use crate::train::{MODEL, succeed};
+use crate::train::MODEL;
 
 /// The artifact of a file's run with settings as bytes.
 fn artifact(path: &Path, settings: &[(String, String)]) -> Vec<u8> {
@@ -29,99 +24,6 @@ fn artifact(path: &Path, settings: &[(String, String)]) -> Vec<u8> {
     let wanted = wanted::to_train([dataset.train.len(), 0, 0], training.settings.batch);
     let made = pipeline::artifact(&training, &dataset.fields, &wanted, false, &Lowering::default());
     made.unwrap_or_else(|found| panic!("{found:#?}")).to_bytes().expect("all sizes are bound")
-}
-
-/// The example that trains from bytes, as it stands: a filtered `cargo test` does not build examples.
-fn program() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let tests = std::env::current_exe().expect("a test's own path");
-        let target = tests.ancestors().nth(3).expect("target, the profile, deps");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--locked", "--example", "train", "--target-dir"]).arg(target);
-        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts").success());
-        target.join("debug/examples/train").with_extension(std::env::consts::EXE_EXTENSION)
-    })
-}
-
-/// A run from bytes in a process that links no compiler: all tensors by name, or what it says.
-fn run(folder: &Path, artifact: &[u8], level: Level, threads: usize) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    let [file, output] = ["run.bin", "tensors.bin"].map(|name| folder.join(name));
-    let options = Options { level, profile: false, tuning: Default::default() };
-    let run = Artifact::from_bytes(artifact).expect("an artifact");
-    let codes: Result<Vec<_>, _> = run.steps.values().map(|step| code::compile(&step.program, &options)).collect();
-    let bytes = postcard::to_stdvec(&(artifact, codes.expect("the steps compile"))).expect("plain data");
-    std::fs::write(&file, bytes).expect("written");
-    let mut command = Command::new(program());
-    command.arg(&file).args([level.name(), &threads.to_string()]).arg(&output).env_clear().current_dir("/");
-    let ended = command.output().expect("the program starts");
-    if !ended.status.success() {
-        return Err(String::from_utf8_lossy(&ended.stderr).into_owned());
-    }
-    Ok(postcard::from_bytes(&std::fs::read(output).expect("what it wrote")).expect("tensors"))
-}
-
-/// As [`run`], of a run that succeeds.
-fn trained(folder: &Path, artifact: &[u8], level: Level, threads: usize) -> BTreeMap<String, Vec<u8>> {
-    run(folder, artifact, level, threads).unwrap_or_else(|words| panic!("{words}"))
-}
-
-/// The same as `ansatz train` in a process of its own writes it.
-fn by_command(folder: &Path, file: &str, level: Level, options: &[&str]) -> BTreeMap<String, Vec<u8>> {
-    let run = format!("run-{level}-{}", options.len());
-    let arguments = [&["train", file, "--run", &run, "--cpu", level.name(), "--threads", "2"], options].concat();
-    succeed(folder, &arguments);
-    let (tensors, _) = checkpoint::load(&folder.join(run).join("last.safetensors")).expect("a checkpoint");
-    tensors.into_iter().map(|(name, tensor)| (name, tensor.bytes.into_owned())).collect()
-}
-
-#[test]
-fn an_artifact_that_is_read_back_trains_to_the_bits_of_the_command() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
-    let bytes = artifact(&folder.path().join("net.ansatz"), &[]);
-    std::fs::remove_file(folder.path().join("net.ansatz")).expect("removed");
-    for level in Level::available() {
-        let first = trained(folder.path(), &bytes, level, 1);
-        for threads in [2, 3, 7] {
-            assert!(first == trained(folder.path(), &bytes, level, threads), "{level} at {threads} threads");
-        }
-        std::fs::write(folder.path().join("net.ansatz"), MODEL).expect("written");
-        assert!(first == by_command(folder.path(), "net.ansatz", level, &[]), "{level}");
-        std::fs::remove_file(folder.path().join("net.ansatz")).expect("removed");
-    }
-}
-
-#[test]
-fn artifacts_of_shipped_models_train_to_the_bits_of_the_command() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in ["models/digits.ansatz", "models/mnist_cnn.ansatz", "benches/models/gpt-tiny.ansatz"] {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let bytes = artifact(&root.join(file), &[("train.length".into(), "3 steps".into())]);
-        let path = root.join(file);
-        for level in Level::available() {
-            let theirs = by_command(folder.path(), path.to_str().expect("UTF-8"), level, &["--steps", "3"]);
-            for threads in [1, 2, 3, 7] {
-                let own = trained(folder.path(), &bytes, level, threads);
-                assert!(own == theirs, "{file} with {level} at {threads} threads");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_run_from_bytes_holds_the_data_to_the_reads_of_its_model() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let table = |token: i64| std::fs::write(folder.path().join("d.csv"), table(token, 1)).expect("written");
-    let file = folder.path().join("m.ansatz");
-    std::fs::write(&file, model_of_tokens(TOKENS, "cross_entropy(label)", "accuracy")).expect("written");
-    table(9);
-    let bytes = artifact(&file, &[]);
-    let level = machine::detect();
-    assert!(run(folder.path(), &bytes, level, 1).is_ok());
-    table(10);
-    let words = run(folder.path(), &bytes, level, 1).expect_err("a token outside the table");
-    assert!(words.contains("`ids` is 10, but the model reads at 0 to 9"), "{words}");
 }
 
 /// Loss and metrics of the test split, and the outputs of its first samples.

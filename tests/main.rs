@@ -33,4 +33,5 @@ mod strangers;
 mod support;
 mod survival;
 mod train;
+mod trainers;
 mod ui;

@@ -108,7 +108,9 @@ fn contents(training: &Resolved, output: &Path) -> Result<Contents, Failure> {
     let reading = open::unwrap(model::prediction(training, settings.batch, &fields), sources)?.reading;
     let watched = watched(training, &artifact);
     let folder = std::path::absolute(output).map_err(Failure::at(output))?;
-    let root = std::path::absolute(&settings.data.root).map_err(Failure::at(&settings.data.root))?;
+    // Empty for a file in the current folder.
+    let root = Path::new(".").join(&settings.data.root);
+    let root = std::path::absolute(&root).map_err(Failure::at(&root))?;
     let library = sources.files().filter(|(id, _)| training.project.is_library(*id)).count();
     let own: Vec<&[u8]> = sources.files().skip(library).map(|(_, file)| file.text.as_bytes()).collect();
     Ok(Contents {

@@ -10,7 +10,7 @@ use clap::Args;
 use super::tuning::Cache;
 use super::{Failure, open};
 use crate::artifact::{Artifact, Purpose, Reading, Watched};
-use crate::console::findings::quoted;
+use crate::console::findings::{quoted, shown};
 use crate::console::session::pair;
 use crate::console::{Host, Network};
 use crate::cpu::Lowering;
@@ -23,6 +23,7 @@ use crate::pipeline;
 use crate::runtime::data::{self, Dataset};
 use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
+use ansatz_trainer::contents;
 
 /// A model file with settings in place of its own.
 #[derive(Debug, Args)]
@@ -54,6 +55,12 @@ impl Host for Compiler {
     }
 
     fn open(&self, model: &Path, settings: &[(String, String)]) -> Result<Box<dyn Network>, Failure> {
+        if let Ok(Some(_)) = contents::open(model) {
+            let name = shown(model);
+            let words =
+                format!("{name} is a trainer: call it to go on with its run, or name the model file: `--model FILE`");
+            return Err(Failure::Problem(words));
+        }
         Ok(Box::new(Compiled { training: training(model, settings)? }))
     }
 }

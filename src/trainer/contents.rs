@@ -192,3 +192,42 @@ fn bytes_at(file: &mut File, start: u64, length: u64) -> io::Result<Vec<u8>> {
     file.read_exact(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file of these bytes gives, section by section, or what is wrong with it; none where it carries nothing.
+    fn parts(path: &Path, bytes: &[u8]) -> Result<Option<[Vec<u32>; 2]>, Refusal> {
+        std::fs::write(path, bytes).expect("written");
+        let Some(carrier) = open(path)? else { return Ok(None) };
+        Ok(Some([carrier.read("a")?, carrier.read("b")?]))
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_cut_of_what_is_carried_is_found() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("t");
+        let values = [vec![7, 300, 70_000], vec![1; 9]];
+        let sections = ["a", "b"].map(String::from).into_iter().zip(&values);
+        let sections = sections.map(|(name, part)| (name, postcard::to_stdvec(part).expect("plain data")));
+        let program = b"a program of 21 bytes".to_vec();
+        let whole = with_sections(program.clone(), &sections.collect::<Vec<_>>());
+        assert_eq!(parts(&path, &whole), Ok(Some(values)));
+        // Two gaps of zeros before the sections belong to nothing.
+        let carries = |place: usize| whole[place] != 0 || place > 40;
+        for place in (program.len()..whole.len()).filter(|place| carries(*place)) {
+            for bit in 0..8 {
+                let mut changed = whole.clone();
+                changed[place] ^= 1 << bit;
+                let is_magic = place >= whole.len() - 16;
+                let found = parts(&path, &changed);
+                assert!(found.is_err() || is_magic && found == Ok(None), "bit {bit} of byte {place}: {found:?}");
+            }
+        }
+        for length in 0..whole.len() {
+            assert_eq!(parts(&path, &whole[..length]), Ok(None), "cut to {length}");
+        }
+        assert_eq!(parts(&path, &program), Ok(None));
+    }
+}
