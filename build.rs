@@ -14,7 +14,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if let Some(code) = ansatz_trainer::main_of_trainer() {
         return Ok(code);
     }
-    let variable = |name: &str| std::env::var_os(name).ok_or(format!("{name} is not set: this is no trainer"));
+    let variable =
+        |name: &str| std::env::var_os(name).ok_or(format!("this program carries no run, and {name} is not set"));
     // A stub for another system than the compiler's would be of no use.
     let own = variable("HOST")? == variable("TARGET")?;
     let stub = if own { std::fs::read(std::env::current_exe()?)? } else { Vec::new() };

@@ -13,7 +13,7 @@ const MAX_LINES: usize = 600;
 const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Modules that may contain unsafe code.
-const UNSAFE_MODULES: &[&str] = &["machine", "primitives", "contraction", "cpu"];
+const UNSAFE_MODULES: &[&str] = &["machine", "primitives", "contraction", "cpu", "trainer"];
 
 /// The room that may name the code generator: the half of the CPU that makes code.
 const CODE_ROOM: &str = "cpu/code/";
@@ -23,8 +23,8 @@ const CRATES: [&str; 3] = ["program", "compute", "run"];
 /// What none of them may link.
 const COMPILER_CRATES: [&str; 2] = ["pest", "ansatz"];
 
-/// The one that gives them a command line: a stage itself.
-const CONSOLE_CRATE: &str = "ansatz-console";
+/// The one that links them all, and the commands that run networks.
+const TRAINER_CRATE: &str = "ansatz-trainer";
 
 /// Crates whose build scripts call a C compiler, and why they stay.
 const C_CRATES: &[(&str, &str)] = &[
@@ -354,7 +354,7 @@ fn linked_by<'p>(packages: &'p [(String, Vec<String>)], package: &'p str) -> BTr
 #[test]
 fn what_executes_runs_links_neither_parser_nor_code_generator() {
     let packages = packages();
-    let linked = linked_by(&packages, CONSOLE_CRATE);
+    let linked = linked_by(&packages, TRAINER_CRATE);
     for name in CRATES {
         assert!(linked.contains(format!("ansatz-{name}").as_str()), "{name} is among {linked:?}");
     }
@@ -365,6 +365,32 @@ fn what_executes_runs_links_neither_parser_nor_code_generator() {
         "runs have no command line"
     );
     assert!(packages.iter().any(|(name, _)| name == "cranelift-codegen"), "the names are those of Cargo.lock");
+}
+
+#[test]
+fn the_licences_that_a_trainer_shows_are_those_of_what_it_links() {
+    let text = std::fs::read_to_string(root().join("src/trainer/licences.txt")).expect("the file is shipped");
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is shipped");
+    let named = |line: &str| {
+        let (name, version) = line.split_once(": ")?.0.split_once(' ')?;
+        version.starts_with(|c: char| c.is_ascii_digit()).then(|| (name.to_string(), version.to_string()))
+    };
+    let listed: BTreeMap<String, String> =
+        text.lines().take_while(|line| !line.starts_with("----")).filter_map(named).collect();
+    let remedy = "run `python3 scripts/make_licences.py`";
+    for (name, version) in &listed {
+        assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"")), "{name} {version}: {remedy}");
+    }
+    for own in ["program", "compute", "run", "console", "trainer"] {
+        let manifest = std::fs::read_to_string(root().join("src").join(own).join("Cargo.toml")).expect("a manifest");
+        let (_, rest) = manifest.split_once("[dependencies]").expect("it has dependencies");
+        let used = rest.split("[dev-dependencies]").next().unwrap_or_default().lines();
+        let names =
+            used.filter_map(|line| Some(line.split_once(['.', ' '])?.0)).filter(|name| !name.starts_with(['[', '#']));
+        for name in names.filter(|name| !name.starts_with("ansatz") && !name.is_empty()) {
+            assert!(listed.contains_key(name), "{name}: {remedy}");
+        }
+    }
 }
 
 /// Lines above an unsafe block within which its note stands.

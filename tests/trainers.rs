@@ -165,6 +165,28 @@ fn data_lie_where_they_lay_when_the_trainer_was_built_or_beside_it() {
 }
 
 #[test]
+fn a_trainer_with_its_data_needs_no_file_beside_it_and_takes_others() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let model = model_of_tokens(TOKENS, "cross_entropy(label)", "accuracy");
+    std::fs::write(folder.join("net.ansatz"), &model).expect("written");
+    std::fs::write(folder.join("d.csv"), table(7, 1)).expect("written");
+    succeed(folder, &["build", "net.ansatz", "-o", "t", "--embed-data"]);
+    succeed(folder, &["train", "net.ansatz", "--run", "a"]);
+    std::fs::create_dir(folder.join("other")).expect("made");
+    std::fs::write(folder.join("other/d.csv"), table(3, 2)).expect("written");
+    std::fs::remove_file(folder.join("d.csv")).expect("removed");
+    succeeds(folder, &["train", "--run", "r"]);
+    assert!(bytes(folder, "r/last.safetensors") == bytes(folder, "a/last.safetensors"));
+    succeeds(folder, &["train", "--run", "s", "--data", "other"]);
+    assert!(read(folder, "s/last.safetensors").0 != read(folder, "a/last.safetensors").0, "other labels");
+    let arguments = ["build", "net.ansatz", "-o", "u", "--embed-data"];
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output().expect("it runs");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("names no file that is there"));
+}
+
+#[test]
 fn settings_that_are_compiled_in_are_refused_and_the_others_taken() {
     let folder = built(MODEL, &["--set", "train.batch=8"]);
     let folder = folder.path();

@@ -1,5 +1,6 @@
 //! `ansatz build`: a trainer, one executable file with a run and its machine code.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,8 @@ use crate::model::{self, Resolved};
 use crate::pipeline;
 use crate::runtime::checkpoint;
 use crate::runtime::data::{self, DataError};
-use crate::runtime::keep;
 use crate::runtime::record::relative;
+use crate::runtime::{keep, packed};
 use crate::source::bytes_text;
 use ansatz_trainer::contents::{self, Contents};
 
@@ -37,6 +38,9 @@ pub(super) struct Arguments {
     /// Code for this instruction set alone: avx512, avx2 or portable (by default for all three, chosen where it runs)
     #[arg(long, value_name = "LEVEL")]
     target_cpu: Option<String>,
+    /// Put the files of the data in
+    #[arg(long)]
+    embed_data: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
@@ -45,7 +49,12 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let training = compiled::training(&arguments.model.file, &arguments.model.set)?;
     let made = contents(&training, &arguments.output)?;
     let codes = codes(&made, &levels)?;
-    let bytes = contents::trainer(&stub, &made, &codes)?;
+    let data = arguments.embed_data.then(|| packed::pack(&training.settings.data)).transpose();
+    let data = data.map_err(Failure::of("the data cannot be read"))?;
+    if data.as_ref().is_some_and(BTreeMap::is_empty) {
+        return Err(Failure::Problem("`--embed-data`: the data item names no file that is there".into()));
+    }
+    let bytes = contents::trainer(&stub, &made, &codes, data.as_ref())?;
     write(&arguments.output, &bytes)?;
     let sizes = [stub.len(), bytes.len() - stub.len()].map(|bytes| bytes_text(bytes as u64));
     println!(

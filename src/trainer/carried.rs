@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::artifact::{Artifact, Purpose, Reading, Watched};
 use crate::console::findings::quoted;
@@ -54,7 +55,12 @@ impl Host for Trainer {
 
     fn open(&self, _: &Path, settings: &[(String, String)]) -> Result<Box<dyn Network>, Failure> {
         let mut training = self.contents.artifact.training.clone();
-        let is_placed = training.overrides.iter().any(|(key, _)| key == "data.folder");
+        let is_folder = |(key, _): &(String, String)| key == "data.folder";
+        training.data.packed = match settings.iter().any(is_folder) {
+            true => None,
+            false => self.carrier.data()?.map(Arc::new),
+        };
+        let is_placed = training.data.packed.is_some() || training.overrides.iter().any(is_folder);
         if !is_placed {
             (training.data.root, training.data.folder) = self.data_folder();
         }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifact::{Artifact, Reading, Watched};
 use crate::cpu::Code;
 use crate::runtime::files::{self, named};
+use crate::settings::PackedFiles;
 use ansatz_compute::machine::Level;
 use ansatz_program::diagnostics::Refusal;
 
@@ -58,6 +59,9 @@ struct Section {
 /// The name of the section with the [`Contents`].
 const RUN: &str = "run";
 
+/// The name of the section with the files of the data.
+const DATA: &str = "data";
+
 /// The name of the section with the code of a level.
 fn code_name(level: Level) -> String {
     format!("code {level}")
@@ -73,11 +77,19 @@ fn crc32(bytes: &[u8]) -> u32 {
 ///
 /// # Errors
 /// Where a size of the run is not bound: a bug of whoever made it.
-pub fn trainer(program: &[u8], contents: &Contents, codes: &[(Level, Vec<Code>)]) -> Result<Vec<u8>, Refusal> {
+pub fn trainer(
+    program: &[u8],
+    contents: &Contents,
+    codes: &[(Level, Vec<Code>)],
+    data: Option<&PackedFiles>,
+) -> Result<Vec<u8>, Refusal> {
     let plain = |error: postcard::Error| Refusal(error.to_string());
     let mut sections = vec![(RUN.to_string(), postcard::to_stdvec(contents).map_err(plain)?)];
     for (level, codes) in codes {
         sections.push((code_name(*level), postcard::to_stdvec(codes).map_err(plain)?));
+    }
+    if let Some(files) = data {
+        sections.push((DATA.to_string(), postcard::to_stdvec(files).map_err(plain)?));
     }
     Ok(with_sections(program.to_vec(), &sections))
 }
@@ -165,6 +177,14 @@ impl Carrier {
     /// As [`Carrier::contents`].
     pub fn codes(&self, level: Level) -> Result<Vec<Code>, Refusal> {
         self.read(&code_name(level))
+    }
+
+    /// The files of its data, if it carries any.
+    ///
+    /// # Errors
+    /// As [`Carrier::contents`].
+    pub fn data(&self) -> Result<Option<PackedFiles>, Refusal> {
+        if self.sections.iter().any(|section| section.name == DATA) { self.read(DATA).map(Some) } else { Ok(None) }
     }
 
     /// Names and bytes of the sections.

@@ -26,7 +26,20 @@ unsafe extern "C" {}
 
 /// Runs this process as a trainer, if its file carries a run.
 pub fn main_of_trainer() -> Option<std::process::ExitCode> {
-    let path = std::env::current_exe().ok()?;
+    let path = own_file()?;
     let carried = contents::open(&path).transpose()?;
     Some(command::main(&path, carried))
+}
+
+/// The file of this process.
+fn own_file() -> Option<std::path::PathBuf> {
+    let by_system = std::env::current_exe().ok();
+    // Where `/proc` is missing, the name by which the process was started, from the folder that it was started in.
+    #[cfg(target_os = "linux")]
+    let by_system = by_system.or_else(|| {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
+        std::path::absolute(name).ok()
+    });
+    by_system
 }

@@ -105,6 +105,7 @@ pub(super) fn data(item: &ast::Data, span: Span, problems: &mut Vec<Diagnostic>)
         entries: Vec::new(),
         root: Default::default(),
         folder: Default::default(),
+        packed: None,
         span,
     };
     for statement in &item.body {

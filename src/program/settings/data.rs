@@ -2,12 +2,17 @@
 //!
 //! Input: made by `model`. Output: read by `runtime`, which gives it its meaning. Invariant: constants only.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::graph::DType;
 use crate::source::Span;
+
+/// The bytes of files by their path from a root.
+pub type PackedFiles = BTreeMap<PathBuf, Vec<u8>>;
 
 /// A `data` item as plain values; its meaning belongs to `runtime::data`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +27,9 @@ pub struct DataSpec {
     pub root: PathBuf,
     /// The folder, relative to the root, that the item's paths start at.
     pub folder: PathBuf,
+    /// What the root holds, where its files are carried along and not read from a folder.
+    #[serde(skip)]
+    pub packed: Option<Arc<PackedFiles>>,
     /// The item.
     pub span: Span,
 }

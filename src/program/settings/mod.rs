@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Precision};
 use crate::source::Span;
-pub use data::{DataEntry, DataSpec, FieldInfo, FieldRange, FieldSpec, Literal, LiteralKind};
+pub use data::{DataEntry, DataSpec, FieldInfo, FieldRange, FieldSpec, Literal, LiteralKind, PackedFiles};
 pub use path::{PathRefusal, below, is_hidden, normalise};
 
 /// The settings of a `train` item, checked and with defaults filled in.

@@ -10,9 +10,11 @@
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::packed;
 use crate::diagnostics::Refusal;
-use crate::settings::{PathRefusal, below, is_hidden};
+use crate::settings::{PackedFiles, PathRefusal, below, is_hidden};
 use crate::source::bytes_text;
 
 /// A path that a model file names: below a root, however it is written.
@@ -21,6 +23,7 @@ pub struct Place {
     root: PathBuf,
     below: PathBuf,
     path: PathBuf,
+    packed: Option<Arc<PackedFiles>>,
 }
 
 impl Place {
@@ -34,7 +37,17 @@ impl Place {
 
     /// A path relative to `root`, without `..`.
     pub fn at(root: &Path, below: &Path) -> Self {
-        Self { root: root.to_path_buf(), below: below.to_path_buf(), path: root.join(below) }
+        Self { root: root.to_path_buf(), below: below.to_path_buf(), path: root.join(below), packed: None }
+    }
+
+    /// The same among packed files, where there are any.
+    pub fn within(self, packed: Option<Arc<PackedFiles>>) -> Self {
+        Self { packed, ..self }
+    }
+
+    /// The path from the root.
+    pub fn below(&self) -> &Path {
+        &self.below
     }
 
     /// The place as the user would name it, for messages.
@@ -44,7 +57,7 @@ impl Place {
 
     /// A file or folder inside of this folder.
     pub fn join(&self, name: impl AsRef<Path>) -> Self {
-        Self::at(&self.root, &self.below.join(name))
+        Self::at(&self.root, &self.below.join(name)).within(self.packed.clone())
     }
 
     /// Opens the regular file that lies here.
@@ -60,6 +73,9 @@ impl Place {
     /// # Errors
     /// As [`Place::open`].
     pub fn open_resolved(&self) -> io::Result<(File, PathBuf)> {
+        if let Some(files) = &self.packed {
+            return Ok((packed::open(files, &self.below)?, self.below.clone()));
+        }
         regular(&system::look(&self.root, &self.below)?)?;
         let (file, path) = system::open(&self.root, &self.below)?;
         regular(&file.metadata()?)?;
@@ -68,11 +84,17 @@ impl Place {
 
     /// Whether a folder lies here.
     pub fn is_folder(&self) -> bool {
+        if let Some(files) = &self.packed {
+            return packed::is_folder(files, &self.below);
+        }
         system::look(&self.root, &self.below).is_ok_and(|found| found.is_dir())
     }
 
     /// Whether anything lies here that may be looked at.
     pub fn exists(&self) -> bool {
+        if let Some(files) = &self.packed {
+            return packed::exists(files, &self.below);
+        }
         system::look(&self.root, &self.below).is_ok()
     }
 
@@ -81,6 +103,9 @@ impl Place {
     /// # Errors
     /// As [`Place::open`], for folders.
     pub fn entries(&self) -> io::Result<Vec<Place>> {
+        if let Some(files) = &self.packed {
+            return Ok(packed::names(files, &self.below).into_iter().map(|name| self.join(name)).collect());
+        }
         if !system::look(&self.root, &self.below)?.is_dir() {
             return Err(io::Error::new(ErrorKind::NotADirectory, "is a file, not a folder"));
         }

@@ -42,9 +42,8 @@ pub fn open_input(
     preparation.admit(&settings, &spec)?;
     let fields = &settings.fields;
     let (columns, words) = (preparation.columns(fields), preparation.words(fields));
-    let (root, folder, budget) = (&spec.root, &spec.folder, &Budget::of_memory());
-    let (columns, words) = (&columns, &words);
-    let context = Context { root, folder, budget, fields, seed: 0, role: Role::Input, columns, words };
+    let (columns, words, budget) = (&columns, &words, &Budget::of_memory());
+    let context = Context { spec: &spec, budget, fields, seed: 0, role: Role::Input, columns, words };
     let span = settings.source.span;
     let loaded = settings.source.source.read(&context).map_err(|error| error.with_span(span))?;
     let mut remarks = Vec::new();
@@ -124,7 +123,7 @@ fn redirect(spec: &DataSpec, path: &Path, wanted: &[String]) -> Result<DataSpec,
         "-".to_string()
     } else {
         let (root, name) = located(path).map_err(|error| DataError::File { span: entry.span, error })?;
-        (spec.root, spec.folder) = (root, PathBuf::new());
+        (spec.root, spec.folder, spec.packed) = (root, PathBuf::new(), None);
         name
     };
     let text = Literal { span: entry.value.span, kind: LiteralKind::Text(name) };

@@ -170,8 +170,7 @@ fn load(settings: &Settings, spec: &DataSpec, seed: u64, known: Option<&Preparat
             let diagnostic = Diagnostic::error("out-of-memory", origin.span, words);
             DataError::spec(diagnostic.hint("ask for fewer samples"))
         })?;
-        let (root, folder) = (&spec.root, &spec.folder);
-        let context = Context { root, folder, budget: &budget, fields, seed, role, columns, words: &words };
+        let context = Context { spec, budget: &budget, fields, seed, role, columns, words: &words };
         origin.source.read(&context).map_err(|error| error.with_span(origin.span))
     };
     let columns = known.map_or(Vec::new(), |known| known.columns(fields));

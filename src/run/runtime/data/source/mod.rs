@@ -22,7 +22,7 @@ use super::files::{self, Budget};
 use super::table::{Column, Columns, Part};
 use crate::diagnostics::Diagnostic;
 use crate::runtime::files::Place;
-use crate::settings::{Literal, LiteralKind, PathRefusal};
+use crate::settings::{DataSpec, Literal, LiteralKind, PathRefusal};
 
 /// Which split a source is read for; synthetic samples differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,8 @@ pub(super) enum Role {
 
 /// What a source may look at while it reads.
 pub(super) struct Context<'a> {
-    /// All paths stay below this folder.
-    pub root: &'a Path,
-    /// Paths start at this folder, which is relative to the root.
-    pub folder: &'a Path,
+    /// The item: its paths start at its folder and stay below its root.
+    pub spec: &'a DataSpec,
     /// The bytes that may be kept.
     pub budget: &'a Budget,
     /// The declared fields.
@@ -58,7 +56,9 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     /// Where a path of the item leads.
     pub(super) fn place(&self, written: &str) -> Result<Place, FileError> {
-        Place::new(self.root, self.folder, written).map_err(|refusal| {
+        let DataSpec { root, folder, packed, .. } = self.spec;
+        let place = Place::new(root, folder, written).map(|place| place.within(packed.clone()));
+        place.map_err(|refusal| {
             let error = FileError::new(Path::new(written), refusal.words());
             match refusal {
                 PathRefusal::Empty | PathRefusal::Nul | PathRefusal::Hidden => error,
