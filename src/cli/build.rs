@@ -20,8 +20,8 @@ use crate::model::{self, Resolved};
 use crate::pipeline;
 use crate::runtime::checkpoint;
 use crate::runtime::data::{self, DataError};
+use crate::runtime::keep;
 use crate::runtime::record::relative;
-use crate::runtime::{keep, packed};
 use crate::source::bytes_text;
 use ansatz_trainer::contents::{self, Contents};
 
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let training = compiled::training(&arguments.model.file, &arguments.model.set)?;
     let made = contents(&training, &arguments.output)?;
     let codes = codes(&made, &levels)?;
-    let data = arguments.embed_data.then(|| packed::pack(&training.settings.data)).transpose();
+    let data = arguments.embed_data.then(|| data::pack(&training.settings.data)).transpose();
     let data = data.map_err(Failure::of("the data cannot be read"))?;
     if data.as_ref().is_some_and(BTreeMap::is_empty) {
         return Err(Failure::Problem("`--embed-data`: the data item names no file that is there".into()));

@@ -12,7 +12,7 @@ pub mod folder;
 pub mod init;
 pub mod keep;
 pub mod memory;
-pub mod packed;
+mod packed;
 mod places;
 pub mod recipe;
 pub mod record;

@@ -18,6 +18,7 @@ mod fitted;
 mod input;
 mod loader;
 mod measure;
+mod pack;
 mod preparation;
 mod prepare;
 mod random;
@@ -33,6 +34,7 @@ pub use error::{DataError, FileError};
 pub use fitted::Fitted;
 pub use input::{Input, open_input};
 pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
+pub use pack::pack;
 pub use preparation::{FieldPreparation, Preparation};
 pub use table::Place;
 
