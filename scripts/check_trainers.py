@@ -50,6 +50,12 @@ def step_times(log):
     return [json.loads(line)["ms"] for line in open(log)][2:]
 
 
+def tensors(file):
+    """The numbers behind the header, which says where the data lay."""
+    data = file.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little"):]
+
+
 def in_empty_root(trainer, folder, steps):
     """Trains where there is nothing but the trainer, its data and the C library."""
     root = folder / "root"
@@ -59,7 +65,7 @@ def in_empty_root(trainer, folder, steps):
     shutil.copy(trainer, root / "trainer")
     shutil.copytree(ROOT / "models/data", root / "data")
     run(["chroot", root, "/trainer", "train", "--data", "/", "--steps", steps, "--run", "/run1", "--threads", 2])
-    return (root / "run1/last.safetensors").read_bytes()
+    return tensors(root / "run1/last.safetensors")
 
 
 def check(ansatz, model, steps, rounds):
@@ -70,7 +76,7 @@ def check(ansatz, model, steps, rounds):
         run([ansatz, "build", ROOT / model, "-o", trainer])
         build = time.perf_counter() - began
         size = trainer.stat().st_size
-        foreign = [word for word in ("cranelift", "regalloc", "pest") if word.encode() in trainer.read_bytes()]
+        foreign = [word for word in ("cranelift", "regalloc2", "pest-2", "pest_meta") if word.encode() in trainer.read_bytes()]
         times, firsts = {"ansatz": [], "trainer": []}, []
         commands = {"ansatz": [ansatz, "train", ROOT / model], "trainer": [trainer, "train"]}
         for round_ in range(rounds):
@@ -85,7 +91,7 @@ def check(ansatz, model, steps, rounds):
         same = (folder / "ansatz0/last.safetensors").read_bytes() == (folder / "trainer0/last.safetensors").read_bytes()
         alone = in_empty_root(trainer, folder, steps)
         ratio = statistics.median(own / other for own, other in zip(times["trainer"], times["ansatz"]))
-        same_alone = alone == (folder / "trainer0/last.safetensors").read_bytes()
+        same_alone = alone == tensors(folder / "trainer0/last.safetensors")
         print(f"{model}: built in {build:.2f} s, {size / 1e6:.2f} MB, first step begins after {min(firsts):.3f} s, "
               f"step {statistics.median(times['trainer']):.4f} ms, {ratio:.3f} of ansatz train's, "
               f"bits {'equal' if same else 'DIFFER'}, in an empty root {'equal' if same_alone else 'DIFFER'}, "

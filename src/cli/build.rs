@@ -9,10 +9,9 @@ use clap::Args;
 use super::compiled::{self, ModelFile};
 use super::tuning::Cache;
 use super::{Failure, open};
-use crate::artifact::{Artifact, Purpose, Watched, checksum, wanted};
+use crate::artifact::{Artifact, Purpose, checksum, wanted};
 use crate::console::findings::{quoted, shown};
 use crate::cpu::code::{self, Options};
-use crate::cpu::run::Code;
 use crate::cpu::{Lowering, code::CodegenError};
 use crate::kernel::Program;
 use crate::machine::Level;
@@ -23,7 +22,7 @@ use crate::runtime::data::{self, DataError};
 use crate::runtime::keep;
 use crate::runtime::record::relative;
 use crate::source::bytes_text;
-use ansatz_trainer::contents::{self, Contents};
+use ansatz_trainer::contents::{self, Codes, Contents, WatchedSteps};
 
 /// The program of trainers, packed; empty where this compiler was built for another system than its builder's.
 const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub"));
@@ -48,13 +47,14 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let stub = stub()?;
     let training = compiled::training(&arguments.model.file, &arguments.model.set)?;
     let made = contents(&training, &arguments.output)?;
-    let codes = codes(&made, &levels)?;
+    let watched = watched(&training, &made.artifact);
+    let codes = codes(&made, &watched, &levels)?;
     let data = arguments.embed_data.then(|| data::pack(&training.settings.data)).transpose();
     let data = data.map_err(Failure::of("the data cannot be read"))?;
     if data.as_ref().is_some_and(BTreeMap::is_empty) {
         return Err(Failure::Problem("`--embed-data`: the data item names no file that is there".into()));
     }
-    let bytes = contents::trainer(&stub, &made, &codes, data.as_ref())?;
+    let bytes = contents::trainer(&stub, &made, &watched, &codes, data.as_ref())?;
     write(&arguments.output, &bytes)?;
     let sizes = [stub.len(), bytes.len() - stub.len()].map(|bytes| bytes_text(bytes as u64));
     println!(
@@ -115,7 +115,6 @@ fn contents(training: &Resolved, output: &Path) -> Result<Contents, Failure> {
         return Err(open::report(&error.into_diagnostics(), sources).err().unwrap_or(Failure::Findings));
     }
     let reading = open::unwrap(model::prediction(training, settings.batch, &fields), sources)?.reading;
-    let watched = watched(training, &artifact);
     let folder = std::path::absolute(output).map_err(Failure::at(output))?;
     // Empty for a file in the current folder.
     let root = Path::new(".").join(&settings.data.root);
@@ -128,7 +127,6 @@ fn contents(training: &Resolved, output: &Path) -> Result<Contents, Failure> {
         library,
         artifact,
         reading,
-        watched,
     })
 }
 
@@ -141,7 +139,7 @@ fn steps(samples: [usize; 3], batch: usize) -> Vec<(Purpose, usize)> {
 }
 
 /// Each training step opened up, where it can be.
-fn watched(training: &Resolved, artifact: &Artifact) -> Vec<(usize, Watched)> {
+fn watched(training: &Resolved, artifact: &Artifact) -> WatchedSteps {
     let trained = artifact.steps.keys().filter(|(purpose, _)| *purpose == Purpose::Train);
     let opened = trained.filter_map(|(_, rows)| {
         let (fields, persistent) = (&artifact.fields, &artifact.persistent);
@@ -152,16 +150,17 @@ fn watched(training: &Resolved, artifact: &Artifact) -> Vec<(usize, Watched)> {
 }
 
 /// The code of all steps for each level.
-fn codes(contents: &Contents, levels: &[Level]) -> Result<Vec<(Level, Vec<Code>)>, Failure> {
-    let steps = contents.artifact.steps.values().chain(contents.watched.iter().map(|(_, watched)| &watched.step));
-    let programs: Vec<&Program> = steps.map(|step| &step.program).collect();
+fn codes(contents: &Contents, watched: &WatchedSteps, levels: &[Level]) -> Result<Vec<Codes>, Failure> {
+    let steps: Vec<&Program> = contents.artifact.steps.values().map(|step| &step.program).collect();
+    let watched: Vec<&Program> = watched.iter().map(|(_, watched)| &watched.step.program).collect();
     let cache = Cache::of_user();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let compile = |level: Level| -> Result<(Level, Vec<Code>), CodegenError> {
+    let compile = |level: Level| -> Result<Codes, CodegenError> {
         let tuning = cache.as_ref().map(|cache| cache.load(level, threads)).unwrap_or_default();
         let options = Options { level, profile: false, tuning };
-        let codes: Result<_, _> = programs.iter().map(|program| code::compile(program, &options)).collect();
-        Ok((level, codes?))
+        let all = |programs: &[&Program]| programs.iter().map(|program| code::compile(program, &options)).collect();
+        let of_steps: Result<_, _> = all(&steps);
+        Ok(Codes { level, steps: of_steps?, watched: all(&watched)? })
     };
     let compiled: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = levels.iter().map(|level| scope.spawn(|| compile(*level))).collect();

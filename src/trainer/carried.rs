@@ -13,7 +13,7 @@ use crate::console::{Failure, Host, Network, Outcome};
 use crate::contents::{Carrier, Contents};
 use crate::cpu::{Cpu, found_in};
 use crate::device::Device;
-use crate::kernel::Persistent;
+use crate::kernel::{Persistent, Program};
 use crate::runtime::data::Dataset;
 use crate::settings::{FieldInfo, Length, Training};
 use crate::source::SourceMap;
@@ -190,9 +190,13 @@ impl Network for Carried {
                 "a trainer does not measure its kernels; `ansatz train --profile` does".into(),
             ));
         }
-        let codes = self.carrier.codes(level)?;
+        let (steps, carrier) = (found_in(self.carrier.codes(level)?, level), self.carrier.clone());
+        // A watched step is wanted at most once, when a run fails.
+        let compile = move |program: &Program| {
+            steps(program).or_else(|_| found_in(carrier.watched_codes(level)?, level)(program))
+        };
         // SAFETY: the sections' checksums hold, and whoever starts a trainer vouches for it: it is the program itself.
-        let device = unsafe { Cpu::new(level, threads, found_in(codes, level)) }?;
+        let device = unsafe { Cpu::new(level, threads, Box::new(compile)) }?;
         Ok(Box::new(device))
     }
 
@@ -205,7 +209,7 @@ impl Network for Carried {
     }
 
     fn watched(&self, rows: usize, _: &Persistent) -> Option<Watched> {
-        self.contents.watched.iter().find(|(known, _)| *known == rows).map(|(_, watched)| watched.clone())
+        self.carrier.watched().ok()?.into_iter().find(|(known, _)| *known == rows).map(|(_, watched)| watched)
     }
 }
 

@@ -3,11 +3,11 @@
 //! Input: a run and its machine code. Output: sections behind the bytes of a program, and back. Invariant: a section is
 //! taken only if its checksum holds; lengths are held against the file before anything is read.
 //!
-//! Sections lie at multiples of eight bytes; behind them a directory of them, and in the last bytes of the file its length,
-//! its checksum and [`MAGIC`]. All numbers are little-endian.
+//! Behind the sections, which are deflated, lies a directory of them, and in the last bytes of the file its length, its checksum
+//! and [`MAGIC`]. All numbers are little-endian.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -36,14 +36,26 @@ pub struct Contents {
     pub artifact: Artifact,
     /// How its outputs are read.
     pub reading: Reading,
-    /// Training steps opened up to see what is not finite, by number of samples.
-    pub watched: Vec<(usize, Watched)>,
     /// The way from the trainer's folder to the root of its data, as they lay when it was built.
     pub data_root: PathBuf,
     /// How many of the artifact's first texts are the library's.
     pub library: usize,
     /// CRC-32 of the other texts.
     pub source: String,
+}
+
+/// Training steps opened up to see what is not finite, by number of samples. They are read only where that happens.
+pub type WatchedSteps = Vec<(usize, Watched)>;
+
+/// The code of one level.
+#[derive(Clone, Debug)]
+pub struct Codes {
+    /// The level.
+    pub level: Level,
+    /// Of all steps.
+    pub steps: Vec<Code>,
+    /// Of the watched ones.
+    pub watched: Vec<Code>,
 }
 
 /// A section of the file.
@@ -53,11 +65,17 @@ struct Section {
     /// From the beginning of the file.
     start: u64,
     length: u64,
+    /// Bytes that it has when it is inflated.
+    inflated: u64,
+    /// Of the bytes in the file.
     crc32: u32,
 }
 
 /// The name of the section with the [`Contents`].
 const RUN: &str = "run";
+
+/// The name of the section with the [`WatchedSteps`].
+const WATCHED: &str = "watched";
 
 /// The name of the section with the files of the data.
 const DATA: &str = "data";
@@ -65,6 +83,11 @@ const DATA: &str = "data";
 /// The name of the section with the code of a level.
 fn code_name(level: Level) -> String {
     format!("code {level}")
+}
+
+/// The name of the section with the code of a level for the watched steps.
+fn watched_code_name(level: Level) -> String {
+    format!("watched code {level}")
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
@@ -80,13 +103,16 @@ fn crc32(bytes: &[u8]) -> u32 {
 pub fn trainer(
     program: &[u8],
     contents: &Contents,
-    codes: &[(Level, Vec<Code>)],
+    watched: &WatchedSteps,
+    codes: &[Codes],
     data: Option<&PackedFiles>,
 ) -> Result<Vec<u8>, Refusal> {
     let plain = |error: postcard::Error| Refusal(error.to_string());
     let mut sections = vec![(RUN.to_string(), postcard::to_stdvec(contents).map_err(plain)?)];
-    for (level, codes) in codes {
-        sections.push((code_name(*level), postcard::to_stdvec(codes).map_err(plain)?));
+    sections.push((WATCHED.to_string(), postcard::to_stdvec(watched).map_err(plain)?));
+    for codes in codes {
+        sections.push((code_name(codes.level), postcard::to_stdvec(&codes.steps).map_err(plain)?));
+        sections.push((watched_code_name(codes.level), postcard::to_stdvec(&codes.watched).map_err(plain)?));
     }
     if let Some(files) = data {
         sections.push((DATA.to_string(), postcard::to_stdvec(files).map_err(plain)?));
@@ -97,10 +123,10 @@ pub fn trainer(
 fn with_sections(mut bytes: Vec<u8>, sections: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut directory = Vec::new();
     for (name, section) in sections {
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        let (start, length) = (bytes.len() as u64, section.len() as u64);
-        directory.push(Section { name: name.clone(), start, length, crc32: crc32(section) });
-        bytes.extend_from_slice(section);
+        let packed = deflated(section);
+        let (start, length, inflated) = (bytes.len() as u64, packed.len() as u64, section.len() as u64);
+        directory.push(Section { name: name.clone(), start, length, inflated, crc32: crc32(&packed) });
+        bytes.extend_from_slice(&packed);
     }
     let directory = postcard::to_stdvec(&directory).expect("plain data");
     bytes.extend_from_slice(&directory);
@@ -108,6 +134,12 @@ fn with_sections(mut bytes: Vec<u8>, sections: &[(String, Vec<u8>)]) -> Vec<u8> 
     bytes.extend_from_slice(&crc32(&directory).to_le_bytes());
     bytes.extend_from_slice(MAGIC);
     bytes
+}
+
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    written.expect("memory takes all bytes")
 }
 
 /// An open file that carries a run.
@@ -179,6 +211,22 @@ impl Carrier {
         self.read(&code_name(level))
     }
 
+    /// The watched steps.
+    ///
+    /// # Errors
+    /// As [`Carrier::contents`].
+    pub fn watched(&self) -> Result<WatchedSteps, Refusal> {
+        self.read(WATCHED)
+    }
+
+    /// The machine code of the watched steps for a level.
+    ///
+    /// # Errors
+    /// As [`Carrier::contents`].
+    pub fn watched_codes(&self, level: Level) -> Result<Vec<Code>, Refusal> {
+        self.read(&watched_code_name(level))
+    }
+
     /// The files of its data, if it carries any.
     ///
     /// # Errors
@@ -201,7 +249,13 @@ impl Carrier {
         if crc32(&bytes) != section.crc32 {
             return Err(problem(&format!("is damaged: the checksum of its {name} does not hold")));
         }
-        postcard::from_bytes(&bytes).map_err(|error| problem(&format!("its {name} cannot be read: {error}")))
+        let mut inflated = Vec::new();
+        let most = section.inflated.saturating_add(1);
+        let read = flate2::read::DeflateDecoder::new(&bytes[..]).take(most).read_to_end(&mut inflated);
+        if !read.is_ok_and(|length| length as u64 == section.inflated) {
+            return Err(problem(&format!("is damaged: its {name} is not as long as it says")));
+        }
+        postcard::from_bytes(&inflated).map_err(|error| problem(&format!("its {name} cannot be read: {error}")))
     }
 }
 
@@ -234,9 +288,7 @@ mod tests {
         let program = b"a program of 21 bytes".to_vec();
         let whole = with_sections(program.clone(), &sections.collect::<Vec<_>>());
         assert_eq!(parts(&path, &whole), Ok(Some(values)));
-        // Two gaps of zeros before the sections belong to nothing.
-        let carries = |place: usize| whole[place] != 0 || place > 40;
-        for place in (program.len()..whole.len()).filter(|place| carries(*place)) {
+        for place in program.len()..whole.len() {
             for bit in 0..8 {
                 let mut changed = whole.clone();
                 changed[place] ^= 1 << bit;

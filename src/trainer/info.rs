@@ -63,7 +63,7 @@ fn overview(trainer: &Trainer) {
         println!("  {} = {}", key.join("."), text(value));
     }
     for (name, bytes) in trainer.carrier.sizes() {
-        println!("{name:<14}{}", bytes_text(bytes));
+        println!("{name:<24}{}", bytes_text(bytes));
     }
 }
 
