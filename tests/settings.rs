@@ -34,6 +34,30 @@ fn findings_about_a_setting_point_at_the_command_line() {
 }
 
 #[test]
+fn what_to_do_with_a_step_that_is_not_finite_is_one_of_three_with_a_number() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("m.ansatz"), training("  length = 1 epochs\n")).expect("written");
+    let plan = |value: &str| {
+        let output = ansatz(folder.path(), &["plan", "m.ansatz", "--set", &format!("train.not_finite={value}")]);
+        (output.status.code(), text(&output.stderr))
+    };
+    for value in ["stop", "skip", "skip(20)", "roll_back", "roll_back(1)"] {
+        assert_eq!(plan(value).0, Some(0), "{value}: {}", plan(value).1);
+    }
+    for (value, words) in [
+        ("drop", "write `stop`, `skip(10)` or `roll_back(3)`"),
+        ("stop(3)", "write `stop`, `skip(10)` or `roll_back(3)`"),
+        ("skip(0)", "a whole number of at least 1 is needed here, not 0"),
+        ("roll_back(1.5)", "a whole number of at least 1 is needed here, not 1.5"),
+        ("skip(1, 2)", "one number is the limit here"),
+        ("skip(limit = 2)", "one number is the limit here"),
+    ] {
+        let (code, found) = plan(value);
+        assert!(code == Some(1) && found.contains(words) && found.contains("command line"), "{value}: {found}");
+    }
+}
+
+#[test]
 fn what_is_suspicious_about_a_run_is_told_when_the_data_is_known() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let lines = "  batch = 100\n  schedule = warmup(3 epochs) -> cosine\n  length = 2 epochs\n";
@@ -47,6 +71,7 @@ fn what_is_suspicious_about_a_run_is_told_when_the_data_is_known() {
     assert_eq!(denied.status.code(), Some(1), "{}", text(&denied.stderr));
     assert!(text(&denied.stderr).contains("warning[schedule-longer-than-run]"), "{}", text(&denied.stderr));
 }
+
 #[test]
 fn plans_and_derivatives_need_the_declared_sizes_and_no_data() {
     let folder = tempfile::tempdir().expect("a temporary folder");

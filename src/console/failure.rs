@@ -61,7 +61,9 @@ impl From<LoopError> for Failure {
     fn from(error: LoopError) -> Self {
         match error {
             LoopError::Problem(words) => Failure::Problem(words),
-            LoopError::Diverged { step, what, .. } => Failure::Problem(format!("{what} is not finite at step {step}")),
+            LoopError::Diverged(found) => {
+                Failure::Problem(format!("{} is not finite at step {}", found.what, found.step))
+            }
         }
     }
 }

@@ -157,6 +157,7 @@ impl Session {
     pub(crate) fn recipe(&self, trainer: &Trainer, no_shuffle: bool) -> Result<Recipe, Failure> {
         Ok(Recipe {
             model: trainer.artifact().meaning.clone(),
+            lines: self.settings().lines.clone(),
             steps: self.extent().total_steps,
             data: self.dataset.hashes(),
             samples: self.dataset.samples(),

@@ -15,7 +15,7 @@ use crate::runtime::folder::RunFolder;
 use crate::runtime::keep;
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Init, Record, StepLog};
-use crate::runtime::train::{self, Ending, Loop, LoopError, Weights};
+use crate::runtime::train::{self, Divergence, Ending, Loop, LoopError, Weights};
 use crate::runtime::trainer::{NOT_A_NUMBER, Origin, Trainer};
 use crate::session::{self, Measures, Session};
 use crate::{Failure, roofline};
@@ -206,15 +206,13 @@ pub(crate) fn go(
             println!("go on with: {} {}", host.call_resume(), quoted(&folder));
             interrupt.code().map_or(Ok(()), |code| Err(Failure::Signal(code)))
         }
-        Err(LoopError::Diverged { step, what, origin }) => {
-            Err(diverged(host, session, &folder, &format!("{what} is not finite at step {step}"), origin.as_ref()))
-        }
+        Err(LoopError::Diverged(found)) => Err(diverged(host, session, &folder, &found)),
         Err(error) => Err(error.into()),
     }
 }
 
 /// What is not finite and why, what may help, and from where to go on.
-fn diverged(host: &dyn Host, session: &Session, folder: &Path, what: &str, origin: Option<&Origin>) -> Failure {
+fn diverged(host: &dyn Host, session: &Session, folder: &Path, found: &Divergence) -> Failure {
     let last = folder.join("last.safetensors");
     let way = match last.exists() {
         true => format!(
@@ -224,13 +222,15 @@ fn diverged(host: &dyn Host, session: &Session, folder: &Path, what: &str, origi
         ),
         false => "nothing was saved before".to_string(),
     };
-    let reason = match origin {
-        Some(Origin { operation, advice }) => format!("it comes from {operation}\n  {advice}"),
+    let reason = match &found.origin {
+        Some(Origin { operation, advice, .. }) => format!("it comes from {operation}\n  {advice}"),
         None => {
             format!("where values grow, a smaller learning rate or `clip = 1.0` may help; {NOT_A_NUMBER}")
         }
     };
-    Failure::Problem(format!("{what}\n  {reason}\n  {way}"))
+    let more = [&found.records, &found.tried].into_iter().flatten().map(|words| format!("  {words}\n"));
+    let more: String = more.collect();
+    Failure::Problem(format!("{} is not finite at step {}\n  {reason}\n{more}  {way}", found.what, found.step))
 }
 
 fn finish(

@@ -19,3 +19,4 @@ mod token;
 
 pub use parse::{parse, parse_expression};
 pub use print::format;
+pub(crate) use token::on_one_line;

@@ -56,6 +56,22 @@ const SYMBOLS: &[&str] = &[
     "!", "&", "|", "@", "?", "'", "`", "$", "\\",
 ];
 
+/// The tokens of a text without comments and line breaks; one space where there was any gap between two.
+pub(crate) fn on_one_line(source: &str) -> String {
+    let (mut text, mut end) = (String::new(), 0);
+    for token in tokens(source) {
+        if matches!(token.kind, TokenKind::Newline | TokenKind::Comment) {
+            continue;
+        }
+        if !text.is_empty() && token.start > end {
+            text.push(' ');
+        }
+        text.push_str(token.text(source));
+        end = token.end;
+    }
+    text
+}
+
 /// Splits `source` into tokens.
 pub(crate) fn tokens(source: &str) -> Vec<Token> {
     let bytes = source.as_bytes();

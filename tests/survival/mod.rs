@@ -1,5 +1,8 @@
 //! Runs in this process that are stopped, broken and gone on with: the same loop as the commands', without their start-up.
 
+mod changes;
+mod leaps;
+mod not_finite;
 mod saving;
 mod stops;
 
@@ -26,11 +29,13 @@ use ansatz::workspace;
 /// A model file with its data, compiled once for many runs.
 pub struct Prepared {
     training: Resolved,
-    dataset: Dataset,
+    pub dataset: Dataset,
     artifact: Artifact,
     codes: Vec<Code>,
     level: Level,
     path: PathBuf,
+    text: String,
+    files: Vec<(String, Vec<u8>)>,
     pub folder: tempfile::TempDir,
 }
 
@@ -74,7 +79,17 @@ impl Prepared {
         let level = machine::detect();
         let options = Options { level, profile: false, tuning: Default::default() };
         let compiled = artifact.steps.values().map(|step| code::compile(&step.program, &options).expect("it compiles"));
-        Self { codes: compiled.collect(), training, dataset, artifact, level, path, folder }
+        let codes = compiled.collect();
+        let files = files.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect();
+        Self { codes, training, dataset, artifact, level, path, text: text.to_string(), files, folder }
+    }
+
+    /// The same with another text in the place of one.
+    pub fn with(&self, before: &str, after: &str) -> Self {
+        assert!(self.text.contains(before), "{before}");
+        let files: Vec<(&str, &[u8])> =
+            self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        Self::new(&self.text.replace(before, after), &files)
     }
 
     /// A run's folder.
@@ -97,7 +112,7 @@ impl Prepared {
         text.lines().map(line).collect()
     }
 
-    fn trainer(&self, threads: usize) -> Trainer {
+    pub fn trainer(&self, threads: usize) -> Trainer {
         let device = device(self.level, threads.max(1), self.codes.clone());
         let extent = Extent::of(&self.training.settings, self.dataset.train.len());
         let artifact = self.artifact.clone();

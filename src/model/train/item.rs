@@ -12,7 +12,7 @@ use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, Expr, ExprKind, Ident, ItemKind, StatementKind};
 
 /// The lines of a `train` item.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 13] = [
     "loss",
     "optimizer",
     "schedule",
@@ -25,6 +25,7 @@ pub(super) const KEYS: [&str; 12] = [
     "keep",
     "save",
     "precision",
+    "not_finite",
 ];
 
 /// See the module's text.

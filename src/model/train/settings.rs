@@ -3,6 +3,8 @@
 //! Input: a project, a file and settings of the command line. Output: [`Resolved`].
 //! Invariant: every key of the item was read or reported.
 
+use std::collections::BTreeMap;
+
 use super::Resolved;
 use super::forward::forward;
 use super::item::{self, TrainItem, model_name};
@@ -13,11 +15,19 @@ use crate::diagnostics::Diagnostic;
 use crate::graph::{Graph, Precision};
 use crate::model::expander::{Mode, with_room};
 use crate::model::project::Project;
-use crate::settings::{Best, Direction, Interval, Keep, Length, MetricSpec, SplitName, Training};
+use crate::settings::{Best, Direction, Interval, Keep, Length, MetricSpec, NotFinite, SplitName, Training};
 use crate::source::FileId;
 use crate::syntax::ast::{Expr, ExprKind, Suffix};
+use crate::syntax::on_one_line;
 
 const DEFAULT_BATCH: u64 = 32;
+
+/// Steps in a row that are skipped, and times that a run goes back, where the item gives no number.
+const DEFAULT_SKIPS: u64 = 10;
+const DEFAULT_RETURNS: u64 = 3;
+
+/// The lines that say what a step computes.
+const COMPUTED: [&str; 7] = ["loss", "optimizer", "schedule", "batch", "clip", "metrics", "precision"];
 
 /// Reads the `train` item of `file` (of several: the one that the setting `train.item` names) and its data item.
 /// `overrides` are settings such as `("train.batch", "64")`; see [`super::item`] for their keys.
@@ -44,9 +54,11 @@ pub fn training(project: &Project, file: FileId, overrides: &[(String, String)])
         metrics: Vec::new(),
         keep: line(&item, "keep", &mut problems, keep).unwrap_or(Keep { best: None, last: 1 }),
         save: line(&item, "save", &mut problems, save).unwrap_or_else(|| vec![Interval::Epochs(1.0)]),
+        not_finite: line(&item, "not_finite", &mut problems, not_finite).unwrap_or_default(),
         precision: line(&item, "precision", &mut problems, precision).unwrap_or_default(),
         span: item.span,
         overrides: overrides.to_vec(),
+        lines: computed(project, &item),
     };
     for (key, example) in [("loss", "cross_entropy(label)"), ("optimizer", "adam(lr = 1e-3)"), ("length", "10 epochs")]
     {
@@ -153,6 +165,37 @@ fn flag(expr: &Expr) -> Result<bool, Diagnostic> {
     match &expr.kind {
         ExprKind::Bool(value) => Ok(*value),
         _ => Err(Diagnostic::error("bad-value", expr.span, "this is neither `true` nor `false`")),
+    }
+}
+
+/// The lines that say what a step computes, and the model, as they are written.
+fn computed(project: &Project, item: &TrainItem) -> BTreeMap<String, String> {
+    let text = |expr: &Expr| {
+        let text = project.sources.get(expr.span.file).map_or("", |file| file.text.as_str());
+        let range = expr.span.start as usize..expr.span.end as usize;
+        on_one_line(text.get(range).unwrap_or_default())
+    };
+    let lines = COMPUTED.iter().filter_map(|key| Some(((*key).to_string(), text(item.get(key)?))));
+    lines.chain([("model".to_string(), text(&item.model))]).collect()
+}
+
+/// `stop`, `skip`, `skip(20)`, `roll_back`, `roll_back(5)`.
+fn not_finite(expr: &Expr) -> Result<NotFinite, Diagnostic> {
+    let (callee, arguments) = expr.as_call();
+    let limit = |default| match arguments {
+        [] => Ok(default),
+        [limit] if limit.name.is_none() => whole(&limit.value, 1),
+        [..] => Err(Diagnostic::error("bad-value", expr.span, "one number is the limit here")
+            .hint("write `skip(10)` or `roll_back(3)`")),
+    };
+    match model_name(callee) {
+        "stop" if arguments.is_empty() => Ok(NotFinite::Stop),
+        "skip" => Ok(NotFinite::Skip { limit: limit(DEFAULT_SKIPS)? }),
+        "roll_back" => Ok(NotFinite::RollBack { limit: limit(DEFAULT_RETURNS)? }),
+        _ => {
+            let message = "this is nothing to do with a step that is not finite";
+            Err(Diagnostic::error("bad-value", expr.span, message).hint("write `stop`, `skip(10)` or `roll_back(3)`"))
+        }
     }
 }
 

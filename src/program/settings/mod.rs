@@ -6,6 +6,7 @@
 mod data;
 mod path;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -38,12 +39,34 @@ pub struct Training {
     pub keep: Keep,
     /// When to save before the end, whichever comes first (default after each epoch).
     pub save: Vec<Interval>,
+    /// What becomes of a step whose loss or result is not finite (default stop).
+    pub not_finite: NotFinite,
     /// Which roundings are allowed (default strict).
     pub precision: Precision,
     /// The whole item.
     pub span: Span,
     /// Settings of the command line, which replace parts of the item.
     pub overrides: Vec<(String, String)>,
+    /// What the item says of what a step computes, as written but for spaces and comments: `optimizer`, `loss`, …, and `model`.
+    pub lines: BTreeMap<String, String>,
+}
+
+/// What becomes of a step whose loss or result is not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotFinite {
+    /// The run ends.
+    #[default]
+    Stop,
+    /// The step is undone and its batch left out.
+    Skip {
+        /// So many in a row at most.
+        limit: u64,
+    },
+    /// The run goes back to its last checkpoint, and on behind the step's batch.
+    RollBack {
+        /// So many times at most.
+        limit: u64,
+    },
 }
 
 impl Training {

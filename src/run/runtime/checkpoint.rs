@@ -18,9 +18,11 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::data::Preparation;
+pub use super::exact::Exact;
 use super::files::{self, half_to_f32, named};
 use super::memory;
 use super::recipe::Recipe;
+pub use super::spikes::Recent;
 use crate::artifact::checksum;
 use crate::diagnostics::Refusal;
 use crate::source::shortened;
@@ -52,23 +54,35 @@ pub struct Position {
     pub samples: u64,
     /// The best value of the kept metric so far.
     pub best: Option<Exact>,
+    /// The last losses.
+    #[serde(default, skip_serializing_if = "Recent::is_empty")]
+    pub recent: Recent,
+    /// What went wrong with steps so far.
+    #[serde(default, skip_serializing_if = "Mishaps::is_none")]
+    pub mishaps: Mishaps,
 }
 
-/// A number that a file gives back to the bit; JSON has none for what is not finite. Written as the shortest decimal
-/// text that reads as this number, or `NaN`, `inf`, `-inf`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Exact(pub f64);
-
-impl Serialize for Exact {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
+/// Steps that were not finite and steps whose losses leapt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mishaps {
+    /// Steps up to the last one that were skipped without one between them that was not.
+    pub in_a_row: u64,
+    /// Skipped steps of the running epoch.
+    pub skipped: u64,
+    /// Losses of the running epoch that leapt.
+    pub leaps: u64,
+    /// The step that the run would go back to.
+    pub place: u64,
+    /// How often the run went back.
+    pub returns: u64,
+    /// Batches that it has left behind by that: step `n` takes batch `n - 1 + passed`, counted from 0.
+    pub passed: u64,
 }
 
-impl<'de> Deserialize<'de> for Exact {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(|_| serde::de::Error::custom(format!("`{text}` is not a number")))
+impl Mishaps {
+    /// Whether nothing went wrong.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -359,6 +373,7 @@ mod tests {
             metric_sums: BTreeMap::from([("accuracy".into(), Exact(1.0))]),
             samples: 64,
             best: Some(Exact(0.25)),
+            ..Position::default()
         };
         let settings = vec![("train.batch".into(), "\"64\"".into())];
         let recipe = Recipe { model: "0badcafe".into(), seed: u64::MAX, settings, ..Recipe::default() };

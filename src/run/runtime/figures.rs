@@ -79,6 +79,10 @@ pub struct Epoch {
     pub lr: f64,
     /// Seconds since the run (or its resumption) began.
     pub seconds: f64,
+    /// Steps of the epoch that were skipped, since they were not finite.
+    pub skipped: u64,
+    /// Steps of the epoch whose losses leapt.
+    pub leaps: u64,
     /// The figures of each split that was measured; of `train` while training.
     pub splits: Vec<(SplitName, Figures)>,
 }
@@ -98,10 +102,12 @@ impl Serialize for Epoch {
             ("lr".to_string(), self.lr.into()),
             ("seconds".to_string(), self.seconds.into()),
         ];
+        let mishaps = [("skipped", self.skipped), ("leaps", self.leaps)].into_iter().filter(|(_, count)| *count > 0);
+        let mishaps = mishaps.map(|(name, count)| (name.to_string(), count.into()));
         let figures = self.splits.iter().flat_map(|(split, figures)| {
             figures.entries().map(move |(name, value)| (format!("{split}.{name}"), value))
         });
-        serializer.collect_map(clock.into_iter().chain(figures))
+        serializer.collect_map(clock.into_iter().chain(mishaps).chain(figures))
     }
 }
 
@@ -120,11 +126,13 @@ mod tests {
         let train = Figures { loss: f64::NAN, metrics: Vec::new(), samples: 9 };
         let test = Figures { loss: 0.25, metrics, samples: 4 };
         let splits = vec![(SplitName::Train, train), (SplitName::Test, test)];
-        let epoch = Epoch { epoch: 1.0, step: 3, lr: 0.1, seconds: 2.0, splits };
+        let epoch = Epoch { epoch: 1.0, step: 3, lr: 0.1, seconds: 2.0, skipped: 0, leaps: 0, splits };
         let expected = concat!(
             r#"{"epoch":1.0,"step":3,"lr":0.1,"seconds":2.0,"train.samples":9,"train.loss":null,"#,
             r#""test.samples":4,"test.loss":0.25,"test.accuracy":0.5,"test.confusion":[[1.0,2.0],[3.0,4.0]]}"#
         );
         assert_eq!(serde_json::to_string(&epoch).expect("plain data"), expected);
+        let text = serde_json::to_string(&Epoch { skipped: 2, leaps: 1, ..epoch }).expect("plain data");
+        assert_eq!(text, expected.replace("\"train.samples\"", "\"skipped\":2,\"leaps\":1,\"train.samples\""));
     }
 }

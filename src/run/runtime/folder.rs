@@ -15,6 +15,13 @@ use super::checkpoint::{self, Note, Tensor};
 use super::files::named;
 use crate::diagnostics::Refusal;
 
+/// The name of the checkpoint with the best figure.
+pub const BEST: &str = "best.safetensors";
+
+/// The name of the checkpoint that a run with `not_finite = roll_back` goes back to. Interruptions do not move it, so that it is the same
+/// in a run that was interrupted and in one that was not.
+pub const BACK: &str = "back.safetensors";
+
 /// A folder that no other process of ours uses.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -143,6 +150,13 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Deletes the numbered checkpoints of steps behind `step`, which come again otherwise.
+    pub fn forget_behind(&self, step: u64) {
+        let behind = self.numbered().unwrap_or_default().into_iter().filter(|number| *number > step);
+        // One that stays is gone on from to the same turn back.
+        behind.for_each(|number| drop(std::fs::remove_file(self.join(&numbered_name(number)))));
+    }
+
     /// The newest checkpoint that is whole, and what is wrong with newer ones; the best one counts where no other is.
     ///
     /// # Errors
@@ -159,7 +173,7 @@ impl RunFolder {
             }
         }
         if found.is_none() {
-            found = self.read("best.safetensors", &mut damaged);
+            found = self.read(BEST, &mut damaged);
         }
         Ok((found, damaged))
     }
@@ -199,9 +213,9 @@ fn step_of(name: &str) -> Option<u64> {
 
 /// Names of files that a run writes.
 fn is_ours(name: &str) -> bool {
-    let fixed =
-        ["run.json", "metrics.jsonl", "loss.svg", "last.safetensors", "best.safetensors", "weights.safetensors"];
-    fixed.contains(&name) || step_of(name).is_some()
+    let fixed = ["run.json", "metrics.jsonl", "loss.svg"];
+    let checkpoints = ["last.safetensors", BEST, BACK, "weights.safetensors"];
+    fixed.contains(&name) || checkpoints.contains(&name) || step_of(name).is_some()
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ mod tests {
     fn epoch(split: SplitName, loss: f64, accuracy: f64) -> Epoch {
         let metrics = vec![Metric { name: "accuracy".into(), sizes: Vec::new(), values: vec![accuracy] }];
         let splits = vec![(split, Figures { loss, metrics, samples: 1 })];
-        Epoch { epoch: 1.0, step: 1, lr: 0.1, seconds: 0.0, splits }
+        Epoch { epoch: 1.0, step: 1, lr: 0.1, seconds: 0.0, skipped: 0, leaps: 0, splits }
     }
 
     #[test]

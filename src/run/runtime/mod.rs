@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod curve;
 pub mod data;
+mod exact;
 pub mod figures;
 pub mod files;
 pub mod folder;
@@ -17,5 +18,6 @@ mod places;
 pub mod recipe;
 pub mod record;
 pub mod saver;
+mod spikes;
 pub mod train;
 pub mod trainer;

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Recipe {
     /// A hash of the training step's graph: the model with its loss, optimizer, schedule and metrics for one batch.
     pub model: String,
+    /// The lines of the `train` item that say what a step computes, and the model; see `settings::Training`.
+    #[serde(default)]
+    pub lines: BTreeMap<String, String>,
     /// Optimizer steps of the whole run.
     pub steps: u64,
     /// A hash of each field's numbers as training, validation and test read them.
@@ -33,11 +36,19 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// How the model file of `now` means something else than this one did.
-    pub fn changes_of_model(&self, now: &Recipe) -> Vec<String> {
+    /// How the model file of `now` means something else than this one did; `tensors` tells how the weights of the two differ.
+    pub fn changes_of_model(&self, now: &Recipe, tensors: &[String]) -> Vec<String> {
         let mut changes = Vec::new();
         if self.model != now.model {
-            changes.push("the model, loss, optimizer, schedule, metrics or batch are others".to_string());
+            changes.extend(changes_of_lines(&self.lines, &now.lines));
+            changes.extend(tensors.iter().take(SHOWN_TENSORS).cloned());
+            if tensors.len() > SHOWN_TENSORS {
+                changes.push(format!("{} other weights differ too", tensors.len() - SHOWN_TENSORS));
+            }
+            if changes.is_empty() {
+                changes.push("the weights have the same shapes, but what a layer, the loss, the optimizer, the schedule or a metric \
+                    computes is something else".to_string());
+            }
         }
         if self.drop_last != now.drop_last {
             changes.push(format!("`drop_last` was {} and is {}", self.drop_last, now.drop_last));
@@ -70,20 +81,65 @@ impl Recipe {
     }
 }
 
+/// Weights that are named where many differ.
+const SHOWN_TENSORS: usize = 8;
+
+/// Lines that differ in more than spaces, each with both texts.
+fn changes_of_lines(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let plain = |text: &String| text.split_whitespace().collect::<String>();
+    let said = |text: Option<&String>| text.map_or("not said".to_string(), |text| format!("`{text}`"));
+    // An earlier build noted no lines.
+    let names = now.keys().chain(before.keys().filter(|name| !now.contains_key(*name))).filter(|_| !before.is_empty());
+    let others = names.filter(|name| before.get(*name).map(plain) != now.get(*name).map(plain));
+    others.map(|name| format!("`{name}` is {}, was {}", said(now.get(name)), said(before.get(name)))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_changed_model_is_told_by_its_lines_and_weights() {
+        let lines =
+            |lines: &[(&str, &str)]| lines.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
+        let before = Recipe {
+            model: "a".into(),
+            lines: lines(&[("optimizer", "sgd(lr = 1)"), ("clip", "1.0")]),
+            ..Recipe::default()
+        };
+        let now = Recipe {
+            model: "b".into(),
+            lines: lines(&[("optimizer", "adam(lr=1)"), ("batch", "8")]),
+            ..Recipe::default()
+        };
+        let told = [
+            "`batch` is `8`, was not said",
+            "`optimizer` is `adam(lr=1)`, was `sgd(lr = 1)`",
+            "`clip` is not said, was `1.0`",
+        ];
+        assert_eq!(before.changes_of_model(&now, &[]), told);
+        let spaced = Recipe {
+            model: "b".into(),
+            lines: lines(&[("optimizer", "sgd(lr=1)"), ("clip", "1.0")]),
+            ..Recipe::default()
+        };
+        assert_eq!(before.changes_of_model(&spaced, &["`w` is [3], was [2]".into()]), ["`w` is [3], was [2]"]);
+        let same = before.changes_of_model(&spaced, &[]);
+        assert!(same.len() == 1 && same[0].contains("computes is something else"), "{same:?}");
+        assert_eq!(before.changes_of_model(&spaced, &vec!["`w` is gone".into(); 11]).len(), 9);
+        assert!(before.changes_of_model(&Recipe { model: "a".into(), ..now }, &[]).is_empty(), "written otherwise");
+    }
+
+    #[test]
     fn changes_are_told_one_by_one() {
         let data = |hash: &str| BTreeMap::from([("x".to_string(), hash.to_string())]);
         let before = Recipe { steps: 10, samples: [8, 0, 2], data: data("a"), ..Recipe::default() };
-        assert!(before.changes_of_model(&before).is_empty() && before.changes_of_data(&before).is_empty());
+        assert!(before.changes_of_model(&before, &[]).is_empty() && before.changes_of_data(&before).is_empty());
         let longer = Recipe { steps: 20, seed: 3, ..before.clone() };
-        assert_eq!(before.changes_of_model(&longer).len(), 2);
+        assert_eq!(before.changes_of_model(&longer, &[]).len(), 2);
         assert!(before.changes_of_data(&longer).is_empty());
         let other = Recipe { steps: 12, samples: [9, 0, 2], data: data("b"), ..before.clone() };
-        assert!(before.changes_of_model(&other).is_empty(), "the steps follow from the samples");
+        assert!(before.changes_of_model(&other, &[]).is_empty(), "the steps follow from the samples");
         assert_eq!(before.changes_of_data(&other).len(), 2);
         let renamed = Recipe { data: BTreeMap::from([("y".to_string(), "a".to_string())]), ..before.clone() };
         assert_eq!(before.changes_of_data(&renamed), ["`x` has other values", "`y` has other values"]);

@@ -126,13 +126,23 @@ impl Record {
     /// # Errors
     /// The folder is not one of a run, or cannot be read.
     pub fn open(folder: RunFolder, step: u64) -> Result<Self, Refusal> {
-        let path = folder.join("metrics.jsonl");
+        let mut record = Self { folder: folder.into(), curve: Curve::default(), drawn: None };
+        record.go_back(step)?;
+        Ok(record)
+    }
+
+    /// Keeps the epochs up to `step`; later ones come again.
+    ///
+    /// # Errors
+    /// As [`Record::open`].
+    pub fn go_back(&mut self, step: u64) -> Result<(), Refusal> {
+        let path = self.folder.join("metrics.jsonl");
         let text = match read_text(&path, memory::for_contents()) {
             // A run that was killed before it had the file has no figures.
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read.map_err(|error| named(&path, &error))?,
         };
-        let mut record = Self { folder: folder.into(), curve: Curve::default(), drawn: None };
+        (self.curve, self.drawn) = (Curve::default(), None);
         let mut kept = String::new();
         for line in text.lines() {
             // A line that a killed run left unfinished is no JSON; its epoch is done again.
@@ -140,14 +150,13 @@ impl Record {
             if epoch["step"].as_u64().is_some_and(|done| done <= step) {
                 kept.push_str(line);
                 kept.push('\n');
-                record.curve.push(Point {
+                self.curve.push(Point {
                     epoch: epoch["epoch"].as_f64().unwrap_or(f64::NAN),
                     losses: SPLITS.map(|split| epoch[format!("{split}.loss")].as_f64()),
                 });
             }
         }
-        write(&record.folder, "metrics.jsonl", &kept)?;
-        Ok(record)
+        write(&self.folder, "metrics.jsonl", &kept)
     }
 
     /// How the run in `folder` was started.
@@ -207,6 +216,7 @@ fn write(folder: &RunFolder, name: &str, text: &str) -> Result<(), Refusal> {
 #[derive(Debug)]
 pub struct StepLog {
     out: BufWriter<File>,
+    path: PathBuf,
 }
 
 /// One step of a [`StepLog`].
@@ -220,6 +230,12 @@ pub struct StepLine {
     pub lr: f64,
     /// Milliseconds of the step, without waiting for data.
     pub ms: f64,
+    /// The step was not finite: it was undone, or ended the run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_finite: bool,
+    /// The median of the losses before it, where this one leapt far above them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leap: Option<f64>,
     /// L2 norm of each parameter's gradient (`--log-grads`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grads: Option<std::collections::BTreeMap<String, f64>>,
@@ -232,7 +248,7 @@ impl StepLog {
     /// The file cannot be written.
     pub fn create(path: &Path) -> Result<Self, Refusal> {
         let file = File::create(path).map_err(|error| named(path, &error))?;
-        Ok(Self { out: BufWriter::new(file) })
+        Ok(Self { out: BufWriter::new(file), path: path.to_path_buf() })
     }
 
     /// Goes on behind the lines of the steps up to `step`. Later lines, whose steps come again, and a last line that was
@@ -245,7 +261,17 @@ impl StepLog {
         let mut file = file.map_err(|error| named(path, &error))?;
         let length = Self::length_up_to(&file, step).map_err(|error| named(path, &error))?;
         file.set_len(length).and_then(|()| file.seek(io::SeekFrom::End(0))).map_err(|error| named(path, &error))?;
-        Ok(Self { out: BufWriter::new(file) })
+        Ok(Self { out: BufWriter::new(file), path: path.to_path_buf() })
+    }
+
+    /// Takes back the lines of the steps behind `step`, which come again.
+    ///
+    /// # Errors
+    /// As [`StepLog::go_on`].
+    pub fn go_back(&mut self, step: u64) -> Result<(), Refusal> {
+        self.flush().map_err(|error| named(&self.path, &error))?;
+        *self = Self::go_on(&self.path, step)?;
+        Ok(())
     }
 
     /// Bytes of the lines of the steps up to `step`.
@@ -335,7 +361,7 @@ mod tests {
     fn a_step_log_goes_on_where_the_checkpoint_stands() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("steps.jsonl");
-        let line = |step| StepLine { step, loss: 0.5, lr: 0.1, ms: 1.0, grads: None };
+        let line = |step| StepLine { step, loss: 0.5, lr: 0.1, ms: 1.0, not_finite: false, leap: None, grads: None };
         let mut log = StepLog::create(&path).expect("created");
         (1..=5).for_each(|step| log.add(&line(step)).expect("written"));
         drop(log);
@@ -347,6 +373,12 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).expect("text"), whole);
         drop(StepLog::go_on(&path, 9).expect("opened"));
         assert_eq!(std::fs::read_to_string(&path).expect("text"), whole, "nothing to cut");
+        let mut log = StepLog::go_on(&path, 5).expect("opened");
+        log.add(&line(6)).expect("written");
+        log.go_back(2).expect("cut");
+        (3..=5).for_each(|step| log.add(&line(step)).expect("written"));
+        drop(log);
+        assert_eq!(std::fs::read_to_string(&path).expect("text"), whole, "back and on again");
         std::fs::write(&path, "my notes\nand more").expect("written");
         assert!(StepLog::go_on(&path, 3).expect_err("foreign").to_string().contains("not a step log"));
         assert_eq!(std::fs::read_to_string(&path).expect("text"), "my notes\nand more");

@@ -9,19 +9,18 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::checkpoint::{self, Note, Tensor};
-use super::folder::RunFolder;
+use super::folder::{BACK, BEST, RunFolder};
 use super::memory;
 use super::trainer::{Snapshot, Trainer};
 use crate::diagnostics::Refusal;
-
-/// The name of the checkpoint with the best figure.
-pub const BEST: &str = "best.safetensors";
 
 /// The files that a save is due for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// The best figure so far has just been measured.
     pub best: bool,
+    /// A place to go back to.
+    pub back: bool,
     /// A place to go on from.
     pub last: bool,
 }
@@ -29,7 +28,7 @@ pub struct Due {
 impl Due {
     /// Whether there is anything to write.
     pub fn is_any(self) -> bool {
-        self.best || self.last
+        self.best || self.back || self.last
     }
 }
 
@@ -53,6 +52,9 @@ impl Saver {
         let write = move |tensors: &BTreeMap<String, Tensor<'_>>, note: &Note, due: Due| {
             if due.best {
                 checkpoint::save(&folder.join(BEST), tensors, note)?;
+            }
+            if due.back {
+                checkpoint::save(&folder.join(BACK), tensors, note)?;
             }
             if due.last {
                 folder.save_last(count, tensors, note)?;
@@ -155,7 +157,7 @@ mod tests {
         Note { position: Some(Position { step, ..Position::default() }), ..Note::default() }
     }
 
-    const LAST: Due = Due { best: false, last: true };
+    const LAST: Due = Due { best: false, back: false, last: true };
 
     #[test]
     fn a_save_returns_before_its_files_are_written_and_the_next_waits_for_it() {

@@ -28,6 +28,24 @@ impl Provenance {
         let paths = part.columns.iter().map(|column| column.path.clone()).collect();
         Self { records: part.records, paths, kept }
     }
+
+    /// The file of the first field and the record of a row of the pieces together.
+    pub(super) fn of_row(pieces: &[Provenance], row: usize) -> Option<String> {
+        let mut first = 0;
+        for piece in pieces {
+            if row < first + piece.records {
+                let path = piece.paths.first()?;
+                return Some(format!("{}: {}", path.display(), record(piece.number(row - first))));
+            }
+            first += piece.records;
+        }
+        None
+    }
+
+    /// The number of a row's record, from 0, before any were dropped.
+    fn number(&self, row: usize) -> usize {
+        self.kept.as_ref().map_or(row, |kept| kept[row] as usize)
+    }
 }
 
 impl Dataset {
@@ -48,8 +66,7 @@ impl Dataset {
                 for row in 0..piece.records {
                     values.write_i32(first + row, &mut sample);
                     if let Some(value) = sample.iter().find(|value| !range.admits(i64::from(**value))) {
-                        let number = piece.kept.as_ref().map_or(row, |kept| kept[row] as usize);
-                        let place = format!("{}: {}", piece.paths[which].display(), record(number));
+                        let place = format!("{}: {}", piece.paths[which].display(), record(piece.number(row)));
                         return Err(outside(spec, range, &place, *value));
                     }
                 }

@@ -142,6 +142,20 @@ impl Batch {
         });
         Batch { rows: 1, fields: fields.collect(), ..*self }
     }
+
+    /// As many samples, but only those at these places of the batch, in turn.
+    pub fn only(&self, places: &[usize]) -> Batch {
+        fn only<T: Copy>(values: &[T], rows: usize, places: &[usize]) -> Vec<T> {
+            let width = values.len() / rows.max(1);
+            let chosen = places.iter().cycle().take(rows);
+            chosen.flat_map(|place| &values[place * width..(place + 1) * width]).copied().collect()
+        }
+        let fields = self.fields.iter().map(|values| match values {
+            Rows::F32(values) => Rows::F32(only(values, self.rows, places)),
+            Rows::I32(values) => Rows::I32(only(values, self.rows, places)),
+        });
+        Batch { fields: fields.collect(), ..*self }
+    }
 }
 
 /// The order of the current epoch.

@@ -18,6 +18,7 @@ mod fitted;
 mod input;
 mod loader;
 mod measure;
+mod origin;
 mod pack;
 mod preparation;
 mod prepare;

@@ -5,11 +5,12 @@
 
 use std::time::Instant;
 
-use super::{Event, Extent, Loop, LoopError, Weights, evaluate, flush, not_written};
+use super::{Course, Divergence, Event, Extent, Loop, LoopError, Weights, evaluate, flush, not_written};
 use crate::runtime::checkpoint::{self, Exact, Note};
 use crate::runtime::figures::Epoch;
+use crate::runtime::folder::BEST;
 use crate::runtime::keep;
-use crate::runtime::saver::{BEST, Due, Saver};
+use crate::runtime::saver::Due;
 use crate::runtime::trainer::Trainer;
 use crate::settings::{Interval, SplitName};
 
@@ -28,8 +29,7 @@ pub(super) fn is_due(intervals: &[Interval], done: u64, extent: Extent, saved: I
 pub(super) fn finish_pass(
     trainer: &mut Trainer,
     run: &mut Loop<'_>,
-    extent: Extent,
-    began: Instant,
+    course: &Course,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<bool, LoopError> {
     let mut splits = vec![(SplitName::Train, trainer.figures())];
@@ -38,10 +38,12 @@ pub(super) fn finish_pass(
     }
     let step = trainer.position().step;
     let epoch = Epoch {
-        epoch: step as f64 / extent.steps_per_epoch as f64,
+        epoch: step as f64 / course.extent.steps_per_epoch as f64,
         step,
         lr: trainer.learning_rate(step),
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: course.began.elapsed().as_secs_f64(),
+        skipped: trainer.position().mishaps.skipped,
+        leaps: trainer.position().mishaps.leaps,
         splits,
     };
     let is_best = notes_best(trainer, run, &epoch);
@@ -75,24 +77,36 @@ pub(super) fn write_weights(trainer: &mut Trainer, run: &Loop<'_>) -> Result<Wei
     Ok(weights)
 }
 
-/// Begins to write the files that are due; the log then holds the lines of all steps so far.
-pub(super) fn save(
-    trainer: &Trainer,
-    run: &mut Loop<'_>,
-    saver: &mut Saver,
-    due: Due,
-    events: &mut dyn FnMut(Event<'_>),
-) -> Result<(), LoopError> {
-    flush(run, events);
-    hold_finite(trainer)?;
-    Ok(saver.begin(trainer, note(trainer, run), due)?)
+impl Course {
+    /// Begins to write the files that are due; the log then holds the lines of all steps so far.
+    pub(super) fn save(
+        &mut self,
+        trainer: &mut Trainer,
+        run: &mut Loop<'_>,
+        due: Due,
+        events: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), LoopError> {
+        flush(run, events);
+        hold_finite(trainer)?;
+        if due.back {
+            trainer.position_mut().mishaps.place = trainer.position().step;
+        }
+        self.saver.begin(trainer, note(trainer, run), due)?;
+        if due.last {
+            self.saved = Instant::now();
+        }
+        Ok(())
+    }
 }
 
 /// Weights that are not finite are not saved: the older file stays. Each step is looked at by itself; a file is worth a second
 /// look that does not rely on what the device noticed.
 fn hold_finite(trainer: &Trainer) -> Result<(), LoopError> {
     match trainer.not_finite() {
-        Some(what) => Err(LoopError::Diverged { step: trainer.position().step, what, origin: None }),
+        Some(what) => {
+            let step = trainer.position().step;
+            Err(LoopError::Diverged(Divergence { step, what, origin: None, records: None, tried: None }.into()))
+        }
         None => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: a run that stops after any step and is resumed ends with the same bits as one that did not stop.
 
 mod files;
+mod mishap;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,14 +15,16 @@ use super::checkpoint::Note;
 use super::data::{Batch, Plan};
 use super::data::{Dataset, Split};
 use super::figures::{Epoch, Figures};
+use super::folder::BACK;
 use super::record::{Record, StepLine, StepLog};
 use super::saver::{Due, Saver};
-use super::trainer::{Extent, Origin, StepReport, Trainer};
+use super::trainer::{Extent, Origin, Snapshot, StepReport, Trainer};
 use crate::artifact::{Purpose, Watched};
 use crate::diagnostics::Refusal;
 use crate::kernel::Persistent;
-use crate::settings::{SplitName, Training};
-use files::{finish_pass, is_due, save, write_weights};
+use crate::settings::{NotFinite, SplitName, Training};
+use files::{finish_pass, is_due, write_weights};
+use mishap::{Turn, batches_left};
 
 /// How the loop runs.
 pub struct Loop<'a> {
@@ -63,7 +66,7 @@ pub enum Event<'a> {
     },
     /// A pass is done and its figures are written.
     Epoch(&'a Epoch),
-    /// Something beside the run went wrong; the run goes on.
+    /// Something went wrong beside the run, or with a step of it; the run goes on.
     Trouble(String),
     /// So many steps are repeated to see where the loss or a tensor ceased to be finite.
     Search {
@@ -108,14 +111,31 @@ pub enum LoopError {
     /// The trainer, or files of the run.
     Problem(String),
     /// Something is not finite; the last checkpoint is untouched.
-    Diverged {
-        /// The step after which it was found.
-        step: u64,
-        /// The loss, or a tensor with its line.
-        what: String,
-        /// What made it so, if that was found.
-        origin: Option<Origin>,
-    },
+    Diverged(Box<Divergence>),
+}
+
+/// A step that is not finite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Divergence {
+    /// The step after which it was found.
+    pub step: u64,
+    /// The loss, or a tensor with its line.
+    pub what: String,
+    /// What made it so, if that was found.
+    pub origin: Option<Origin>,
+    /// Which records of the data alone made it so, if it lies at a few.
+    pub records: Option<String>,
+    /// What was done before the run was given up.
+    pub tried: Option<String>,
+}
+
+impl Divergence {
+    /// What is not finite and why, on one line.
+    fn reason(&self) -> String {
+        let origin = self.origin.as_ref().map(|origin| format!("; it comes from {}", origin.operation));
+        let records = self.records.as_ref().map(|records| format!("; {records}"));
+        format!("{} is not finite{}{}", self.what, origin.unwrap_or_default(), records.unwrap_or_default())
+    }
 }
 
 impl From<Refusal> for LoopError {
@@ -134,15 +154,36 @@ pub fn final_split(dataset: &Dataset) -> Option<(SplitName, &Arc<Split>)> {
     splits.into_iter().find(|(_, split)| !split.is_empty())
 }
 
+/// What the loop knows beside the trainer and its settings.
+struct Course {
+    saver: Saver,
+    /// When the last place to go on from was saved.
+    saved: Instant,
+    /// The state before the running step, where it may have to be undone.
+    before: Snapshot,
+    /// The origin of what is not finite was told; it takes time, and is told once.
+    is_told: bool,
+    began: Instant,
+    extent: Extent,
+}
+
 /// Trains from the trainer's position to the end, or until asked to stop. Whatever ends it, no save is in flight then.
 ///
 /// # Errors
 /// A loss or a tensor that is not finite, a full disk.
 pub fn run(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Ending, LoopError> {
-    let mut saver = Saver::new(run.record.folder.clone(), run.training.keep.last);
-    let ending = steps(trainer, run, &mut saver, events);
+    let now = Instant::now();
+    let mut course = Course {
+        saver: Saver::new(run.record.folder.clone(), run.training.keep.last),
+        saved: now,
+        before: Snapshot::default(),
+        is_told: false,
+        began: now,
+        extent: Extent::of(run.training, run.dataset.train.len()),
+    };
+    let ending = steps(trainer, run, &mut course, events);
     let drawn = run.record.draw(&run.training.model);
-    settle_aside(&mut saver, events);
+    settle_aside(&mut course.saver, events);
     let ending = ending?;
     drawn.map_err(not_written)?;
     Ok(ending)
@@ -151,51 +192,71 @@ pub fn run(trainer: &mut Trainer, run: &mut Loop<'_>, events: &mut dyn FnMut(Eve
 fn steps(
     trainer: &mut Trainer,
     run: &mut Loop<'_>,
-    saver: &mut Saver,
+    course: &mut Course,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<Ending, LoopError> {
-    let extent = Extent::of(run.training, run.dataset.train.len());
-    let began = Instant::now();
-    let (first, mut saved) = (trainer.position().step, Instant::now());
-    let last = Due { best: false, last: true };
-    if run.is_stopped(trainer) && first < extent.total_steps {
-        save(trainer, run, saver, last, events)?;
-        saver.settle()?;
+    let (first, total) = (trainer.position().step, course.extent.total_steps);
+    let last = Due { last: true, ..Due::default() };
+    if run.is_stopped(trainer) && first < total {
+        course.save(trainer, run, last, events)?;
+        course.saver.settle()?;
         return Ok(Ending::Stopped);
     }
-    let mut batches = run.dataset.train.batches(run.plan(), first, extent.total_steps).map_err(not_started)?;
+    let goes_back = matches!(run.training.not_finite, NotFinite::RollBack { .. });
+    let back = goes_back && (first == 0 || !run.record.folder.join(BACK).exists());
+    // Whoever may have to go back has a place to go back to. Of a process that was ended among its last files, the newest
+    // checkpoint may lack its name.
+    if back || first >= total {
+        course.save(trainer, run, Due { back, ..last }, events)?;
+    }
+    while trainer.position().step < total {
+        if let Some(ending) = stretch(trainer, run, course, events)? {
+            course.saver.settle()?;
+            return Ok(ending);
+        }
+    }
+    course.saver.settle()?;
+    Ok(Ending::Complete(write_weights(trainer, run)?))
+}
+
+/// Steps until the last one, until asked to stop, or until the run goes back and needs other batches.
+fn stretch(
+    trainer: &mut Trainer,
+    run: &mut Loop<'_>,
+    course: &mut Course,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<Option<Ending>, LoopError> {
+    let Extent { total_steps, steps_per_epoch } = course.extent;
+    let mut batches = batches_left(trainer, run, total_steps)?;
     while let Some(batch) = batches.next() {
-        if trainer.position().step.is_multiple_of(extent.steps_per_epoch) {
+        if trainer.position().step.is_multiple_of(steps_per_epoch) {
             trainer.reset_metrics();
         }
-        step(trainer, run, saver, &batch, events)?;
+        if step(trainer, run, course, &batch, events)? == Turn::Back {
+            return Ok(None);
+        }
         batches.recycle(batch);
         let done = trainer.position().step;
         let mut due = Due::default();
-        if done.is_multiple_of(extent.steps_per_epoch) || done == extent.total_steps {
-            due.best = finish_pass(trainer, run, extent, began, events)?;
+        if done.is_multiple_of(steps_per_epoch) || done == total_steps {
+            due.best = finish_pass(trainer, run, course, events)?;
         }
         let stopped = run.is_stopped(trainer);
-        due.last = stopped || done == extent.total_steps || is_due(&run.training.save, done, extent, saved);
+        let goes_back = matches!(run.training.not_finite, NotFinite::RollBack { .. });
+        // A run that goes back behind its best figure could not keep it.
+        let keeps_place = is_due(&run.training.save, done, course.extent, course.saved) || (goes_back && due.best);
+        due.back = goes_back && keeps_place;
+        due.last = stopped || done == total_steps || keeps_place;
         if due.is_any() {
-            save(trainer, run, saver, due, events)?;
-        } else if saver.has_ended() {
-            saver.settle()?;
+            course.save(trainer, run, due, events)?;
+        } else if course.saver.has_ended() {
+            course.saver.settle()?;
         }
-        if due.last {
-            saved = Instant::now();
-        }
-        if stopped && done < extent.total_steps {
-            saver.settle()?;
-            return Ok(Ending::Stopped);
+        if stopped && done < total_steps {
+            return Ok(Some(Ending::Stopped));
         }
     }
-    if first >= extent.total_steps {
-        // All steps were done by a process that was ended among its last files; the newest checkpoint may lack its name.
-        save(trainer, run, saver, last, events)?;
-    }
-    saver.settle()?;
-    Ok(Ending::Complete(write_weights(trainer, run)?))
+    Ok(None)
 }
 
 /// Waits for the save in flight where the run ends for a reason of its own; what went wrong with the save is told beside it.
@@ -209,24 +270,35 @@ fn settle_aside(saver: &mut Saver, events: &mut dyn FnMut(Event<'_>)) {
 fn step(
     trainer: &mut Trainer,
     run: &mut Loop<'_>,
-    saver: &mut Saver,
+    course: &mut Course,
     batch: &Batch,
     events: &mut dyn FnMut(Event<'_>),
-) -> Result<(), LoopError> {
+) -> Result<Turn, LoopError> {
+    course.prepare(trainer, run)?;
     let report = trainer.step(batch);
     let step = trainer.position().step;
+    let grads = run.log_gradients.then(|| trainer.gradient_norms(batch.rows));
+    let position = trainer.position_mut();
+    let leapt_over = if report.not_finite.is_none() { position.recent.add(report.loss) } else { None };
     if let Some(log) = &mut run.log {
-        let grads = run.log_gradients.then(|| trainer.gradient_norms(batch.rows));
-        let line = StepLine { step, loss: report.loss, lr: report.lr, ms: report.seconds * 1e3, grads };
+        let skipped = report.not_finite.is_some();
+        let ms = report.seconds * 1e3;
+        let line =
+            StepLine { step, loss: report.loss, lr: report.lr, ms, not_finite: skipped, leap: leapt_over, grads };
         if let Err(error) = log.add(&line) {
             give_up_log(run, &error, events);
         }
     }
-    let what = if report.loss.is_finite() { report.not_finite.clone() } else { Some("the loss".into()) };
-    if let Some(what) = what {
-        flush(run, events);
-        settle_aside(saver, events);
-        return Err(LoopError::Diverged { step, what, origin: origin(trainer, run, events) });
+    if let Some(what) = report.not_finite {
+        return course.turn(trainer, run, batch, what, events);
+    }
+    position.mishaps.in_a_row = 0;
+    if let Some(median) = leapt_over {
+        position.mishaps.leaps += 1;
+        events(Event::Trouble(format!(
+            "the loss of step {step} is {:.4}, far above {median:.4}, the median before it",
+            report.loss
+        )));
     }
     for metric in &report.lost_metrics {
         let words =
@@ -234,34 +306,7 @@ fn step(
         events(Event::Trouble(words));
     }
     events(Event::Step { step, report: &report, samples: batch.rows });
-    Ok(())
-}
-
-/// What made the last step's loss or tensors not finite: the steps since the last checkpoint give the same bits again, and
-/// the last one is then looked at value by value. None if somebody does not want to wait, or there is no memory for it.
-/// The trainer is left where it was looked at.
-fn origin(trainer: &mut Trainer, run: &Loop<'_>, events: &mut dyn FnMut(Event<'_>)) -> Option<Origin> {
-    let step = trainer.position().step;
-    match run.record.folder.newest().ok()?.0 {
-        Some(found) => trainer.restore(&found.path, found.tensors, found.note.position?).ok()?,
-        None => {
-            trainer.restart();
-            run.init.as_ref().map_or(Ok(()), |path| trainer.load_weights(path).map(drop)).ok()?;
-        }
-    }
-    let first = trainer.position().step;
-    events(Event::Search { steps: step - first });
-    for batch in run.dataset.train.batches(run.plan(), first, step).ok()? {
-        if trainer.position().step + 1 == step {
-            let watched = (run.watched)(batch.rows, &trainer.artifact().persistent)?;
-            return trainer.origin(&watched, &batch).ok()?;
-        }
-        trainer.step(&batch);
-        if run.stop.load(Ordering::Relaxed) != 0 {
-            return None;
-        }
-    }
-    None
+    Ok(Turn::On)
 }
 
 fn flush(run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) {
@@ -271,7 +316,7 @@ fn flush(run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) {
 }
 
 /// A log that cannot be written is worth less than the run: it is told once, and no line is tried again.
-fn give_up_log(run: &mut Loop<'_>, error: &std::io::Error, events: &mut dyn FnMut(Event<'_>)) {
+fn give_up_log(run: &mut Loop<'_>, error: &dyn std::fmt::Display, events: &mut dyn FnMut(Event<'_>)) {
     run.log = None;
     events(Event::Trouble(format!("the log of steps cannot be written and ends here: {error}")));
 }

@@ -47,7 +47,7 @@ pub struct StepReport {
     pub lr: f64,
     /// How long it took, feeding included.
     pub seconds: f64,
-    /// The first tensor that is not finite after the update: its name, and the line that declares it.
+    /// The loss, or the first tensor that is not finite after the update: its name, and the line that declares it.
     pub not_finite: Option<String>,
     /// Metrics that are not finite, each told once in a run.
     pub lost_metrics: Vec<String>,
@@ -204,6 +204,7 @@ impl Trainer {
         self.position.loss_sum = Exact(0.0);
         self.position.samples = 0;
         self.position.metric_sums.clear();
+        (self.position.mishaps.skipped, self.position.mishaps.leaps) = (0, 0);
     }
 
     /// Feeds a batch and runs a step; afterwards outputs lie in the device's memory. False if nothing that the step wrote
@@ -243,7 +244,9 @@ impl Trainer {
         self.position.step += 1;
         let loss = self.add_figures(Purpose::Train, batch.rows);
         let not_finite = if suspect { self.not_finite() } else { None };
-        let lost_metrics = if suspect { self.newly_lost_metrics() } else { Vec::new() };
+        let not_finite = if loss.is_finite() { not_finite } else { Some("the loss".to_string()) };
+        let is_kept = suspect && not_finite.is_none();
+        let lost_metrics = if is_kept { self.newly_lost_metrics() } else { Vec::new() };
         StepReport { loss, lr: self.learning_rate(self.position.step), seconds, not_finite, lost_metrics }
     }
 
@@ -288,7 +291,8 @@ impl Trainer {
 
     /// Loss and metrics since [`Trainer::reset_metrics`].
     pub fn figures(&self) -> Figures {
-        let samples = self.position.samples.max(1) as f64;
+        // Of no sample, where all steps were skipped, there is no figure: NaN.
+        let samples = self.position.samples as f64;
         let metrics = self.training().metrics.iter().map(|metric| {
             let mean = || self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum.0 / samples);
             let (sizes, values) = match &metric.finish {

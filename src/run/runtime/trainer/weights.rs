@@ -42,6 +42,24 @@ impl Trainer {
         Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.device.read_bytes(buffer) }
     }
 
+    /// How the tensors of a checkpoint differ from the model's in names and shapes.
+    pub fn changes_of_shape(&self, tensors: &BTreeMap<String, Tensor<'_>>) -> Vec<String> {
+        let own = self.tensors(false);
+        let mut changes = Vec::new();
+        for (name, tensor) in &own {
+            match tensors.get(name) {
+                Some(before) if before.sizes == tensor.sizes => {}
+                Some(before) => changes.push(format!("`{name}` is {:?}, was {:?}", tensor.sizes, before.sizes)),
+                None => changes.push(format!("`{name}` {:?} is new", tensor.sizes)),
+            }
+        }
+        changes.extend(tensors.keys().filter(|name| !own.contains_key(*name)).map(|name| format!("`{name}` is gone")));
+        // Weights say it; the memory of the optimizer follows them.
+        let is_weight = |change: &String| !change.starts_with("`optimizer:") && !change.starts_with("`metric:");
+        changes.retain(is_weight);
+        changes
+    }
+
     /// Goes on from a checkpoint of this very run, which the caller has made sure of.
     ///
     /// # Errors
