@@ -35,3 +35,4 @@ mod survival;
 mod train;
 mod trainers;
 mod ui;
+mod watch;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::tuning::Cache;
-use super::{Failure, open};
+use super::{Failure, about, open};
 use crate::artifact::{Artifact, Purpose, Reading, Watched};
 use crate::console::findings::{quoted, shown};
 use crate::console::session::pair;
@@ -20,6 +20,7 @@ use crate::kernel::Persistent;
 use crate::machine::Level;
 use crate::model::{self, Resolved};
 use crate::pipeline;
+use crate::runtime::about::About;
 use crate::runtime::data::{self, Dataset};
 use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
@@ -102,6 +103,10 @@ impl Network for Compiled {
 
     fn levels(&self) -> &[Level] {
         &Level::ALL
+    }
+
+    fn about(&self, fields: &[FieldInfo]) -> About {
+        about::about(&self.training, fields)
     }
 
     fn reading(&self) -> Result<Reading, Failure> {

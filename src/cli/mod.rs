@@ -4,6 +4,7 @@
 //! 0 done, 1 findings in the user's files, 2 could not run, 128 and the signal's number where a signal ended a training.
 //! Invariants: colours and bars only on a terminal; a closed pipe ends no command.
 
+mod about;
 mod build;
 mod check;
 mod compiled;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::console::failure::{self, EXIT_CODES};
-use crate::console::{Failure, Outcome, SaysWhere, eval, predict, resume, train};
+use crate::console::{Failure, Outcome, SaysWhere, eval, predict, report, resume, sweep, train};
 use crate::cpu::code::CodegenError;
 use compiled::Compiler;
 
@@ -59,6 +60,10 @@ enum Command {
     Build(build::Arguments),
     /// Go on with an interrupted run
     Resume(Resume),
+    /// Train with each combination of some settings
+    Sweep(On<sweep::Arguments>),
+    /// A page about a run, or several runs side by side
+    Report(report::Arguments),
     /// Loss and metrics of trained weights
     Eval(On<eval::Arguments>),
     /// What trained weights say of samples: classes, probabilities, numbers
@@ -94,7 +99,7 @@ struct Resume {
 pub fn main() -> ExitCode {
     failure::begin();
     let command = Arguments::parse().command;
-    let trains = matches!(command, Command::Train(_) | Command::Resume(_));
+    let trains = matches!(command, Command::Train(_) | Command::Resume(_) | Command::Sweep(_));
     let outcome = match command {
         Command::New(arguments) => new::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -106,6 +111,8 @@ pub fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments),
         Command::Train(on) => train::run(&Compiler, &on.file, &on.arguments),
         Command::Resume(on) => resume::run(&Compiler, on.model.as_deref(), &on.arguments),
+        Command::Sweep(on) => sweep::run(&Compiler, &on.file, &on.arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Eval(on) => eval::run(&Compiler, &on.file, &on.arguments),
         Command::Predict(on) => predict::run(&Compiler, &on.file, &on.arguments),
         Command::Dump(arguments) => dump::run(&arguments),

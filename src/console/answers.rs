@@ -150,6 +150,11 @@ impl Answers {
         }
     }
 
+    /// Whether the model learned to predict classes.
+    pub fn has_classes(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.classes.is_some() || target.info.dtype == DType::I32)
+    }
+
     /// The field that holds the true classes.
     pub fn target(&self) -> Option<&FieldInfo> {
         self.target.as_ref().map(|target| &target.info)

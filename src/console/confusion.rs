@@ -44,6 +44,11 @@ impl Confusion {
         }
     }
 
+    /// The classes.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
     /// Rows of true classes.
     pub fn rows(&self) -> Vec<&[u64]> {
         self.counts.chunks(self.words.len().max(1)).collect()

@@ -51,7 +51,7 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
     if !figures.loss.is_finite() {
         return Err(Failure::Problem(format!("the loss is not finite, though the weights are; {NOT_A_NUMBER}")));
     }
-    let confusion = confusion(&session, &mut trainer, split)?;
+    let confusion = confusion(&session, &mut trainer, split, usize::MAX)?;
     if arguments.json {
         // A key stands once: the metric's own matrix is the same one.
         let is_metric = figures.metrics.iter().any(|metric| metric.name == "confusion");
@@ -93,8 +93,18 @@ struct Report<'r> {
     confusion: Option<Vec<&'r [u64]>>,
 }
 
-/// True and chosen classes over a split, where the model tells classes apart.
-fn confusion(session: &Session, trainer: &mut Trainer, split: &Arc<Split>) -> Result<Option<Confusion>, Failure> {
+/// Whether the field that the model learns to predict has classes.
+pub(crate) fn tells_classes_apart(session: &Session) -> Result<bool, Failure> {
+    Ok(Answers::of(session)?.has_classes())
+}
+
+/// True and chosen classes over a split, where the model tells at most so many classes apart.
+pub(crate) fn confusion(
+    session: &Session,
+    trainer: &mut Trainer,
+    split: &Arc<Split>,
+    most: usize,
+) -> Result<Option<Confusion>, Failure> {
     let answers = Answers::of(session)?;
     let Some(target) = answers.target() else { return Ok(None) };
     let Some(field) = session.dataset.fields.iter().position(|field| field.name == target.name) else {
@@ -105,7 +115,7 @@ fn confusion(session: &Session, trainer: &mut Trainer, split: &Arc<Split>) -> Re
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
     for batch in batches.map_err(Failure::of("the thread that reads the data cannot be started"))? {
         let outputs = trainer.predict(&batch)?;
-        let Some(classes) = answers.classes(&outputs) else { return Ok(None) };
+        let Some(classes) = answers.classes(&outputs).filter(|classes| *classes <= most) else { return Ok(None) };
         let counts = confusion.get_or_insert_with(|| Confusion::new(answers.words(classes)));
         let length = target.elements();
         for row in 0..batch.rows {

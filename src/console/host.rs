@@ -9,6 +9,7 @@ use crate::artifact::{Artifact, Purpose, Reading, Watched};
 use crate::device::Device;
 use crate::kernel::Persistent;
 use crate::machine::Level;
+use crate::runtime::about::About;
 use crate::runtime::data::Dataset;
 use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
@@ -62,6 +63,11 @@ pub trait Network {
 
     /// The instruction sets that there is code for.
     fn levels(&self) -> &[Level];
+
+    /// What the compiler tells people of it, for data with these fields.
+    fn about(&self, _fields: &[FieldInfo]) -> About {
+        About::of(self.settings())
+    }
 
     /// How its outputs are read.
     ///

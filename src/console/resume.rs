@@ -18,18 +18,19 @@ use crate::{Failure, train};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The run folder
-    run: PathBuf,
+    pub run: PathBuf,
     /// Go on although the data are not what the run began with
     #[arg(long)]
-    changed_data: bool,
+    pub changed_data: bool,
     /// Append a JSON line for each step
     #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    pub log: Option<PathBuf>,
     /// Save and stop when this many steps are done
     #[arg(long, value_name = "STEPS")]
-    stop_after: Option<u64>,
+    pub stop_after: Option<u64>,
+    /// The machine.
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 /// Goes on with a run. The model is where the command says, or where `model` does.
@@ -38,6 +39,14 @@ pub struct Arguments {
 /// As [`train::run`], and another model or data than the run's.
 pub fn run(host: &dyn Host, model: Option<&Path>, arguments: &Arguments) -> crate::Outcome {
     let interrupt = Interrupt::watch().map_err(Failure::of("signals cannot be watched"))?;
+    under(host, model, arguments, &interrupt)
+}
+
+/// As [`run`], where signals are watched already.
+///
+/// # Errors
+/// As [`run`].
+pub fn under(host: &dyn Host, model: Option<&Path>, arguments: &Arguments, interrupt: &Interrupt) -> crate::Outcome {
     let path = &arguments.run;
     let mut command = Record::command(path)
         .map_err(|error| Failure::Problem(format!("{} is not the folder of a run: {error}", path.display())))?;
@@ -49,7 +58,8 @@ pub fn run(host: &dyn Host, model: Option<&Path>, arguments: &Arguments) -> crat
     let found = newest(&folder)?;
     let recorded = found.as_ref().and_then(|found| found.note.recipe.as_ref());
     let session = Session::open(host, &model, &command.overrides)?;
-    let mut trainer = session.trainer(&arguments.machine.at_level_of(recorded), Measures::default())?;
+    let machine = arguments.machine.at_level_of(recorded);
+    let mut trainer = session.trainer(&machine, Measures::default())?;
     let recipe = session.recipe(&trainer, command.no_shuffle)?;
     match found {
         Some(found) => restore(&mut trainer, found, &recipe, arguments.changed_data)?,
@@ -71,8 +81,8 @@ pub fn run(host: &dyn Host, model: Option<&Path>, arguments: &Arguments) -> crat
     }
     let log = arguments.log.as_deref().map(|path| StepLog::go_on(path, step)).transpose()?;
     let mut record = Record::open(folder, step)?;
-    let options = train::Options { recipe, log, log_gradients: false, stop_after: arguments.stop_after };
-    train::go(host, &session, &mut trainer, &mut record, &command, options, &interrupt)
+    let options = train::Options { recipe, log, log_gradients: false, stop_after: arguments.stop_after, machine };
+    train::go(host, &session, &mut trainer, &mut record, &command, options, interrupt)
 }
 
 /// The newest checkpoint that is whole; none where none was saved yet.

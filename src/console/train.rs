@@ -12,13 +12,17 @@ use crate::machine::limits::Limits;
 use crate::options::Machine;
 use crate::runtime::checkpoint::Note;
 use crate::runtime::folder::RunFolder;
-use crate::runtime::keep;
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Init, Record, StepLog};
 use crate::runtime::train::{self, Divergence, Ending, Loop, LoopError, Weights};
 use crate::runtime::trainer::{NOT_A_NUMBER, Origin, Trainer};
+use crate::runtime::{keep, memory};
 use crate::session::{self, Measures, Session};
+use crate::watch::Watch;
 use crate::{Failure, roofline};
+
+/// Bytes that threads, curves and reports take beside the steps of a run.
+const BESIDE_STEPS: u64 = 64 << 20;
 
 /// Options of `train`.
 #[derive(Debug, Args)]
@@ -28,39 +32,40 @@ pub struct Arguments {
     pub set: Vec<(String, String)>,
     /// Passes over the training split
     #[arg(long, conflicts_with = "steps")]
-    epochs: Option<f64>,
+    pub epochs: Option<f64>,
     /// Optimizer steps
     #[arg(long)]
-    steps: Option<u64>,
+    pub steps: Option<u64>,
     /// Seed of initialisation, shuffling, splits, augmentation and dropout
     #[arg(long)]
-    seed: Option<u64>,
+    pub seed: Option<u64>,
     /// Start from these weights
     #[arg(long, value_name = "SAFETENSORS")]
-    init: Option<PathBuf>,
+    pub init: Option<PathBuf>,
     /// Leave the short last batch of an epoch out
     #[arg(long)]
-    drop_last: bool,
+    pub drop_last: bool,
     /// Keep the order of the samples
     #[arg(long)]
-    no_shuffle: bool,
+    pub no_shuffle: bool,
     /// Write a JSON line for each step
     #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    pub log: Option<PathBuf>,
     /// Add the norm of each parameter's gradient to the log
     #[arg(long, requires = "log")]
-    log_grads: bool,
+    pub log_grads: bool,
     /// Print the time of each kernel at the end
     #[arg(long)]
-    profile: bool,
+    pub profile: bool,
     /// Save and stop when this many steps are done; `resume` goes on
     #[arg(long, value_name = "STEPS")]
-    stop_after: Option<u64>,
+    pub stop_after: Option<u64>,
     /// The run folder (a new one below `runs/` by default)
     #[arg(long, value_name = "FOLDER")]
-    run: Option<PathBuf>,
+    pub run: Option<PathBuf>,
+    /// The machine.
     #[command(flatten)]
-    machine: Machine,
+    pub machine: Machine,
 }
 
 /// Trains the network of a model file.
@@ -69,6 +74,14 @@ pub struct Arguments {
 /// What is wrong with the file, its data or the run's folder; a signal.
 pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcome {
     let interrupt = Interrupt::watch().map_err(Failure::of("signals cannot be watched"))?;
+    under(host, file, arguments, &interrupt)
+}
+
+/// As [`run`], where signals are watched already.
+///
+/// # Errors
+/// As [`run`].
+pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &Interrupt) -> crate::Outcome {
     let overrides = overrides(arguments);
     let session = Session::open(host, file, &overrides)?;
     findings::report(&keep::findings(session.settings(), Some(&session.dataset)), session.sources())?;
@@ -92,8 +105,9 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
     let command = Command::new(file, &folder.path, overrides, arguments.no_shuffle, init)?;
     let log = arguments.log.as_deref().map(StepLog::create).transpose()?;
     let mut record = Record::create(folder, &command)?;
-    let options = Options { recipe, log, log_gradients: arguments.log_grads, stop_after: arguments.stop_after };
-    go(host, &session, &mut trainer, &mut record, &command, options, &interrupt)?;
+    let (log_gradients, stop_after) = (arguments.log_grads, arguments.stop_after);
+    let options = Options { recipe, log, log_gradients, stop_after, machine: arguments.machine.clone() };
+    go(host, &session, &mut trainer, &mut record, &command, options, interrupt)?;
     if arguments.profile {
         let limits = Limits::measure(arguments.machine.level(session.network.levels())?, arguments.machine.threads());
         print!("{}", profile(&session, &trainer, &limits));
@@ -165,6 +179,8 @@ pub struct Options {
     pub log_gradients: bool,
     /// Stop when this many steps are done.
     pub stop_after: Option<u64>,
+    /// The machine that it runs on.
+    pub machine: Machine,
 }
 
 /// Trains to the end or to an interruption, and says where things are.
@@ -177,7 +193,10 @@ pub(crate) fn go(
     options: Options,
     interrupt: &Interrupt,
 ) -> crate::Outcome {
+    // What runs beside the steps asks in small pieces, whose refusal nothing could tell of.
+    memory::check(BESIDE_STEPS, "what saves and tells of a run").map_err(Failure::Problem)?;
     let folder = record.folder.path.clone();
+    let watch = Watch::begin(&folder, session, trainer, &options.machine);
     let mut progress = session.progress(trainer);
     let mut settings = Loop {
         training: session.settings(),
@@ -200,13 +219,17 @@ pub(crate) fn go(
     progress.finish();
     interrupt.end();
     match ending {
-        Ok(Ending::Complete(weights)) => finish(host, session, trainer, &folder, &weights),
+        Ok(Ending::Complete(weights)) => finish(host, session, trainer, &watch, &folder, &weights),
         Ok(Ending::Stopped) => {
             println!("stopped after step {}; everything is saved", trainer.position().step);
+            watch.stopped("stopped", trainer.position().step);
             println!("go on with: {} {}", host.call_resume(), quoted(&folder));
             interrupt.code().map_or(Ok(()), |code| Err(Failure::Signal(code)))
         }
-        Err(LoopError::Diverged(found)) => Err(diverged(host, session, &folder, &found)),
+        Err(LoopError::Diverged(found)) => {
+            watch.stopped(&format!("{} is not finite at step {}", found.what, found.step), found.step);
+            Err(diverged(host, session, &folder, &found))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -237,6 +260,7 @@ fn finish(
     host: &dyn Host,
     session: &Session,
     trainer: &mut Trainer,
+    watch: &Watch,
     folder: &Path,
     weights: &Weights,
 ) -> crate::Outcome {
@@ -249,12 +273,19 @@ fn finish(
             println!("best: {figure} was never finite; what follows is of the last weights");
         }
     }
+    let step = trainer.position().step;
+    let mut measured = None;
     if let Some((name, split)) = train::final_split(&session.dataset) {
         let figures = train::evaluate(trainer, split, session.settings().batch)?;
         println!("{name}: {}", crate::progress::figures(&figures));
+        measured = Some((name, figures));
     }
+    let report = watch.complete(session, step, weights, measured.as_ref().map(|(name, figures)| (*name, figures)));
     let weights = folder.join("weights.safetensors");
     println!("weights: {}   curve: {}", weights.display(), folder.join("loss.svg").display());
+    if let Some(report) = report {
+        println!("report: {}", report.display());
+    }
     println!("next: {} --weights {}", host.call("eval", &session.path), quoted(&weights));
     Ok(())
 }

@@ -14,9 +14,14 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
+use crate::diagnostics::Diagnostic;
 use crate::graph::{Graph, ValueId};
+use crate::model::expand::{Expanded, ModelUse, expand_use};
+use crate::model::expander::Mode;
 use crate::model::project::Project;
-use crate::settings::{FieldRange, Training};
+use crate::settings::{FieldInfo, FieldRange, Training};
 pub use advice::warnings;
 pub use forward::{Predicted, forward, prediction};
 use item::TrainItem;
@@ -33,6 +38,29 @@ pub struct Resolved {
     item: TrainItem,
     /// The settings.
     pub settings: Training,
+}
+
+impl Resolved {
+    /// The model alone as it is trained, with the sizes that the fields give; the number of samples keeps its name.
+    ///
+    /// # Errors
+    /// What is wrong with the model for these sizes.
+    pub fn expanded(&self, fields: &[FieldInfo]) -> Result<Expanded, Vec<Diagnostic>> {
+        let used = ModelUse { file: self.item.file, model: &self.item.model };
+        let expand = |sizes: &BTreeMap<String, i64>| expand_use(&self.project, &used, Mode::Train, sizes);
+        let (free, _) = expand(&BTreeMap::new())?;
+        let mut sizes = BTreeMap::new();
+        for input in &free.graph.inputs {
+            let Some(field) = fields.iter().find(|field| field.name == input.name) else { continue };
+            // The first dim is the batch.
+            for (dim, size) in input.shape.iter().skip(1).zip(&field.sizes) {
+                if let (Some(name), Ok(size)) = (dim.as_var(), i64::try_from(*size)) {
+                    sizes.insert(name.to_string(), size);
+                }
+            }
+        }
+        if sizes.is_empty() { Ok(free) } else { expand(&sizes).map(|(expanded, _)| expanded) }
+    }
 }
 
 /// The forward half of a step with bound sizes: the model on the data's fields, loss and metrics.

@@ -129,6 +129,17 @@ impl RunFolder {
         Ok(steps)
     }
 
+    /// The files of events with the numbers of the processes that wrote them, the oldest first.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn event_files(&self) -> Result<Vec<(u64, PathBuf)>, Refusal> {
+        let names = self.names()?;
+        let mut files: Vec<_> = names.iter().filter_map(|name| Some((writer_of(name)?, self.join(name)))).collect();
+        files.sort_unstable();
+        Ok(files)
+    }
+
     /// Saves the newest checkpoint and keeps `count` of the latest, itself included.
     ///
     /// # Errors
@@ -211,11 +222,36 @@ fn step_of(name: &str) -> Option<u64> {
     (numbered_name(step) == name).then_some(step)
 }
 
+/// The name of the events of the process that was the `number`-th to work on the run. Readers take files in the order of
+/// their names.
+pub fn events_name(number: u64) -> String {
+    format!("events.out.tfevents.{number:06}.ansatz")
+}
+
+/// The number of the process that wrote a file of events, whose name is the one that we would give it.
+fn writer_of(name: &str) -> Option<u64> {
+    let number = name.strip_prefix("events.out.tfevents.")?.strip_suffix(".ansatz")?.parse().ok()?;
+    (events_name(number) == name).then_some(number)
+}
+
+/// Files of a run, or of a sweep, that have one name in all of them.
+const FIXED: [&str; 11] = [
+    "run.json",
+    "sweep.json",
+    "metrics.jsonl",
+    "loss.svg",
+    "about.json",
+    "result.json",
+    "report.html",
+    "last.safetensors",
+    BEST,
+    BACK,
+    "weights.safetensors",
+];
+
 /// Names of files that a run writes.
 fn is_ours(name: &str) -> bool {
-    let fixed = ["run.json", "metrics.jsonl", "loss.svg"];
-    let checkpoints = ["last.safetensors", BEST, BACK, "weights.safetensors"];
-    fixed.contains(&name) || checkpoints.contains(&name) || step_of(name).is_some()
+    FIXED.contains(&name) || step_of(name).is_some() || writer_of(name).is_some()
 }
 
 #[cfg(test)]

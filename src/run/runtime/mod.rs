@@ -3,9 +3,11 @@
 //! Input: a compiled `train` item and the user's files. Output: a run folder with weights, figures and pictures.
 //! Invariant: a run depends on the model file, the data and the seed, and on nothing else.
 
+pub mod about;
 pub mod checkpoint;
 pub mod curve;
 pub mod data;
+pub mod events;
 mod exact;
 pub mod figures;
 pub mod files;
@@ -17,6 +19,7 @@ mod packed;
 mod places;
 pub mod recipe;
 pub mod record;
+pub mod report;
 pub mod saver;
 mod spikes;
 pub mod train;

@@ -1,6 +1,6 @@
 //! The run folder: what a run writes for people and programs to read.
 //!
-//! Input: figures of epochs and steps. Output: `metrics.jsonl`, `loss.svg`, a step log, `run.json`.
+//! Input: figures of epochs and steps. Output: `metrics.jsonl`, `loss.svg`, events, a step log, `run.json`.
 //! Invariant: every line written is complete JSON; figures that are not finite become `null`.
 
 use std::fs::{File, OpenOptions};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::curve::{Curve, Point};
+use super::events::Events;
 use super::figures::Epoch;
 use super::files::{self, named};
 use super::folder::RunFolder;
@@ -106,6 +107,8 @@ const REDRAW: Duration = Duration::from_secs(5);
 pub struct Record {
     /// The folder; shared with whoever writes into it beside the loop.
     pub folder: Arc<RunFolder>,
+    /// What TensorBoard reads.
+    pub events: Events,
     curve: Curve,
     drawn: Option<Instant>,
 }
@@ -118,7 +121,8 @@ impl Record {
     pub fn create(folder: RunFolder, command: &Command) -> Result<Self, Refusal> {
         write_command(&folder, command)?;
         write(&folder, "metrics.jsonl", "")?;
-        Ok(Self { folder: folder.into(), curve: Curve::default(), drawn: None })
+        let events = Events::begin(&folder, 0);
+        Ok(Self { folder: folder.into(), events, curve: Curve::default(), drawn: None })
     }
 
     /// Opens the folder of an earlier run, keeping the epochs up to `step`.
@@ -126,8 +130,9 @@ impl Record {
     /// # Errors
     /// The folder is not one of a run, or cannot be read.
     pub fn open(folder: RunFolder, step: u64) -> Result<Self, Refusal> {
-        let mut record = Self { folder: folder.into(), curve: Curve::default(), drawn: None };
-        record.go_back(step)?;
+        let events = Events::begin(&folder, step);
+        let mut record = Self { folder: folder.into(), events, curve: Curve::default(), drawn: None };
+        record.keep_to(step)?;
         Ok(record)
     }
 
@@ -136,6 +141,11 @@ impl Record {
     /// # Errors
     /// As [`Record::open`].
     pub fn go_back(&mut self, step: u64) -> Result<(), Refusal> {
+        self.events = Events::begin(&self.folder, step);
+        self.keep_to(step)
+    }
+
+    fn keep_to(&mut self, step: u64) -> Result<(), Refusal> {
         let path = self.folder.join("metrics.jsonl");
         let text = match read_text(&path, memory::for_contents()) {
             // A run that was killed before it had the file has no figures.
@@ -179,6 +189,7 @@ impl Record {
         let path = self.folder.join("metrics.jsonl");
         let file = OpenOptions::new().append(true).create(true).open(&path);
         file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|error| named(&path, &error))?;
+        self.events.epoch(epoch);
         let losses = SPLITS.map(|split| epoch.split(split).map(|figures| figures.loss));
         self.curve.push(Point { epoch: epoch.epoch, losses });
         if self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW) {

@@ -305,6 +305,9 @@ fn step(
             format!("the metric `{metric}` is not finite at step {step}; a pass with such a step has no figure of it");
         events(Event::Trouble(words));
     }
+    let total = Extent::of(run.training, run.dataset.train.len()).total_steps;
+    run.record.events.step(step, report.loss, total);
+    tell_of_events(run, events);
     events(Event::Step { step, report: &report, samples: batch.rows });
     Ok(Turn::On)
 }
@@ -312,6 +315,15 @@ fn step(
 fn flush(run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) {
     if let Some(Err(error)) = run.log.as_mut().map(StepLog::flush) {
         give_up_log(run, &error, events);
+    }
+    run.record.events.flush();
+    tell_of_events(run, events);
+}
+
+/// As with a log of steps, events that cannot be written are worth less than the run.
+fn tell_of_events(run: &mut Loop<'_>, events: &mut dyn FnMut(Event<'_>)) {
+    if let Some(words) = run.record.events.trouble() {
+        events(Event::Trouble(words));
     }
 }
 
