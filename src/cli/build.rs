@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::compiled::{self, ModelFile};
 use super::tuning::Cache;
-use super::{Failure, open};
+use super::{Failure, about, open};
 use crate::artifact::{Artifact, Purpose, checksum, wanted};
 use crate::console::findings::{quoted, shown};
 use crate::cpu::code::{self, Options};
@@ -124,6 +124,7 @@ fn contents(training: &Resolved, output: &Path) -> Result<Contents, Failure> {
     Ok(Contents {
         data_root: relative(folder.parent().unwrap_or(Path::new("/")), &root),
         source: checksum(own.into_iter()),
+        about: about::about(training, &fields),
         library,
         artifact,
         reading,

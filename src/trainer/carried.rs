@@ -14,6 +14,7 @@ use crate::contents::{Carrier, Contents};
 use crate::cpu::{Cpu, found_in};
 use crate::device::Device;
 use crate::kernel::{Persistent, Program};
+use crate::runtime::about::About;
 use crate::runtime::data::Dataset;
 use crate::settings::{FieldInfo, Length, Training};
 use crate::source::SourceMap;
@@ -202,6 +203,11 @@ impl Network for Carried {
 
     fn levels(&self) -> &[Level] {
         &self.levels
+    }
+
+    fn about(&self, _: &[FieldInfo]) -> About {
+        let About { settings, seed, .. } = About::of(&self.training);
+        About { settings, seed, ..self.contents.about.clone() }
     }
 
     fn reading(&self) -> Result<Reading, Failure> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::{Artifact, Reading, Watched};
 use crate::cpu::Code;
+use crate::runtime::about::About;
 use crate::runtime::files::{self, named};
 use crate::settings::PackedFiles;
 use ansatz_compute::machine::Level;
@@ -42,6 +43,8 @@ pub struct Contents {
     pub library: usize,
     /// CRC-32 of the other texts.
     pub source: String,
+    /// What the compiler tells people of it.
+    pub about: About,
 }
 
 /// Training steps opened up to see what is not finite, by number of samples. They are read only where that happens.

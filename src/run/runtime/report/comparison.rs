@@ -19,6 +19,8 @@ pub struct Comparison {
     pub numbers: usize,
     /// The best run and why it is.
     pub best: Option<(usize, Judge)>,
+    /// Whether runs have model texts that differ.
+    pub is_mixed: bool,
 }
 
 /// A column of numbers: its name, and the cell of a run.
@@ -54,7 +56,9 @@ pub fn compare(runs: &[Run]) -> Comparison {
         start.chain(own).chain(columns.iter().map(|column| (column.1)(run))).chain([run.state()]).collect()
     };
     let rows = runs.iter().enumerate().map(row).collect();
-    Comparison { head, rows, numbers: 2 + settings.len(), best }
+    let hashes: Vec<&String> = runs.iter().filter_map(|run| Some(&run.story.as_ref()?.about.hash)).collect();
+    let is_mixed = hashes.iter().any(|hash| *hash != hashes[0]);
+    Comparison { head, rows, numbers: 2 + settings.len(), best, is_mixed }
 }
 
 impl Comparison {
@@ -78,10 +82,14 @@ impl Comparison {
             text.push_str(cells.join("  ").trim_end());
             text.push('\n');
         }
-        if let Some(words) = self.reason() {
-            text.push_str(&format!("{words}\n"));
-        }
+        self.remarks().iter().for_each(|words| text.push_str(&format!("{words}\n")));
         text
+    }
+
+    /// What is to be known of the table.
+    fn remarks(&self) -> Vec<String> {
+        let mixed = self.is_mixed.then(|| "the runs have model texts that differ".to_string());
+        self.reason().into_iter().chain(mixed).collect()
     }
 
     fn reason(&self) -> Option<String> {
@@ -102,8 +110,8 @@ impl Comparison {
             let place = html.match_indices("<tr><td").nth(which).map(|(place, _)| place);
             place.into_iter().for_each(|place| html.insert_str(place + 3, " class=\"best\""));
         }
-        let reason =
-            self.reason().map_or(String::new(), |words| format!("<p class=\"dim small\">{}</p>\n", text(words)));
+        let remark = |words: &String| format!("<p class=\"dim small\">{}</p>\n", text(words));
+        let reason: String = self.remarks().iter().map(remark).collect();
         let body = format!(
             "<header>\n<h1>{}</h1>\n<p class=\"dim\">{} runs</p>\n</header>\n<h2>Runs</h2>\n{html}{reason}\
              <h2>Curves</h2>\n<div class=\"charts\">\n{}</div>\n",
@@ -270,5 +278,10 @@ mod tests {
             story.about.judged_by = judged_by;
         }
         assert_eq!(compare(&runs).best, None);
+        assert!(!compare(&runs).is_mixed);
+        if let Some(story) = &mut runs[0].story {
+            story.about.hash = "0badcafe".into();
+        }
+        assert!(compare(&runs).text().ends_with("the runs have model texts that differ\n"));
     }
 }
