@@ -176,6 +176,7 @@ fn a_sweep_trains_each_combination_and_goes_on_where_it_stopped() {
     ];
     let table = succeed(path, &sweep);
     assert!(table.contains("* best: ") && table.contains("report: grid/report.html"), "{table}");
+    assert!(!table.contains("model texts"), "settings are no part of the text: {table}");
     let written = |number: u32| {
         std::fs::metadata(path.join(format!("grid/{number}/weights.safetensors")))
             .expect("written")

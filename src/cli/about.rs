@@ -19,7 +19,7 @@ const LONGEST_LINE: usize = 60;
 /// The compiler's part of what a run is about.
 pub(super) fn about(training: &Resolved, fields: &[FieldInfo]) -> About {
     let project = &training.project;
-    let (sources, hash) = texts(&project.sources, |file| project.is_library(file));
+    let (sources, hash) = texts(&project.sources, |file| project.is_written(file));
     let blocks = training.expanded(fields).map(|expanded| blocks(&expanded, &project.sources)).unwrap_or_default();
     About { version: env!("CARGO_PKG_VERSION").to_string(), sources, hash, blocks, ..About::of(&training.settings) }
 }
@@ -42,7 +42,9 @@ fn blocks(expanded: &Expanded, sources: &SourceMap) -> Vec<Block> {
     for output in &expanded.graph.outputs {
         let shape = shape_text(expanded.graph.shape(output.value));
         let from = drawing.sources_of(&[output.value]);
-        drawing.add(Block { name: output.name.to_string(), kind: "output".into(), shape, parameters: 0, from }, None);
+        let name = output.name.to_string();
+        let name = if name == "output" { String::new() } else { name };
+        drawing.add(Block { name, kind: "output".into(), shape, parameters: 0, from }, None);
     }
     drawing.blocks
 }
@@ -76,7 +78,7 @@ impl Drawing<'_> {
         // A stage that makes nothing gives what flows in.
         let from = if inside.is_empty() { self.sources_of(&[call.output]) } else { self.sources_of(&taken) };
         // What has no weights is called as what it is.
-        let name = if call.path == call.layer { String::new() } else { call.path.clone() };
+        let name = if call.path.eq_ignore_ascii_case(&call.layer) { String::new() } else { call.path.clone() };
         let kind = call.layer.clone();
         let shape = shape_text(graph.shape(call.output));
         let parameters = inside.iter().map(|id| self.parameters(*id)).sum();

@@ -155,6 +155,11 @@ impl Project {
         below.unwrap_or_default()
     }
 
+    /// True for files that the user wrote: none of the standard library, and no setting of the command line.
+    pub fn is_written(&self, file: FileId) -> bool {
+        !self.is_library(file) && self.sources.get(file).is_some_and(|file| file.name != COMMAND_LINE)
+    }
+
     /// True for files of the standard library.
     pub fn is_library(&self, file: FileId) -> bool {
         (file.0 as usize) < self.library_len

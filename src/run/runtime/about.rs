@@ -291,9 +291,9 @@ fn processor() -> String {
 }
 
 /// The user's texts with a hash of them.
-pub fn texts(sources: &SourceMap, is_library: impl Fn(crate::source::FileId) -> bool) -> (Vec<SourceFile>, String) {
+pub fn texts(sources: &SourceMap, is_written: impl Fn(crate::source::FileId) -> bool) -> (Vec<SourceFile>, String) {
     let own: Vec<SourceFile> =
-        sources.files().filter(|(id, _)| !is_library(*id)).map(|(_, file)| file.clone()).collect();
+        sources.files().filter(|(id, _)| is_written(*id)).map(|(_, file)| file.clone()).collect();
     let hash = crate::artifact::checksum(own.iter().map(|file| file.text.as_bytes()));
     (own, hash)
 }

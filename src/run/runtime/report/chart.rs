@@ -65,7 +65,7 @@ pub fn chart(title: &str, series: &[Series], scale: Scale) -> String {
         return String::new();
     }
     let last = points().map(|point| point.0).fold(0.0, f64::max);
-    let across = Axis { low: 0.0, high: last, marks: linear_marks(0.0, last, 6), is_logarithmic: false };
+    let across = Axis { low: 0.0, high: last, marks: epoch_marks(last), is_logarithmic: false };
     let up = upwards(points().map(|point| point.1), scale);
     let mut keys = String::new();
     let mut lines = String::new();
@@ -97,6 +97,11 @@ fn upwards(values: impl Iterator<Item = f64>, scale: Scale) -> Axis {
     Axis { low, high, marks: linear_marks(low, high, 5), is_logarithmic: false }
 }
 
+/// Round numbers of epochs, whole ones where there are two or more.
+fn epoch_marks(last: f64) -> Vec<f64> {
+    linear_marks(0.0, last, if last >= 2.0 { (last as usize).min(6) } else { 4 })
+}
+
 /// About `count` round numbers from `low` to `high`.
 fn linear_marks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let rough = (high - low) / count as f64;
@@ -126,7 +131,7 @@ fn mark_text(mark: f64, marks: &[f64]) -> String {
     let step = marks.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(f64::INFINITY, f64::min);
     match mark.abs() {
         zero if zero < step * 1e-6 => "0".to_string(),
-        size if !(1e-3..1e5).contains(&size) => format!("{mark:.0e}"),
+        size if !(1e-4..1e5).contains(&size) => format!("{mark:.0e}"),
         _ if step >= 1.0 => format!("{mark:.0}"),
         _ => {
             let decimals = (-step.log10() - 1e-9).ceil().clamp(0.0, 6.0) as usize;
@@ -246,6 +251,7 @@ mod tests {
         assert_eq!(logarithmic_marks(0.01, 2.0), [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]);
         assert_eq!(logarithmic_marks(1e-9, 1.0).len(), 5);
         assert_eq!(linear_marks(1.0, 1.0, 5), [1.0]);
+        assert_eq!((epoch_marks(3.0), epoch_marks(1.0).len()), (vec![0.0, 1.0, 2.0, 3.0], 3));
         assert_eq!([0.0, 5.0].map(|mark| mark_text(mark, &[0.0, 5.0])), ["0", "5"]);
     }
 
