@@ -111,14 +111,26 @@ def saves(binary, parent, counts, options):
     print(f"  {starts} starts, {hit} kills in a save, at most {furthest} steps behind it (interval {INTERVAL})", flush=True)
     last = faults.newest(run) + INTERVAL
     end = ["--threads", "1", "--stop-after", str(last)]
-    done = faults.call(binary, folder, "resume", "run", *end)
-    whole = faults.call(binary, folder, "train", "net.ansatz", "--run", "whole", *end)
-    assert whole.returncode == 0, whole.stderr
+    done = start(binary, folder, ["resume", "run", *end])
+    _, err = done.communicate()
+    # Saving as often would take minutes, and changes no step.
+    rarely = ["--set", f"train.save={2 * last} steps"]
+    whole = start(binary, folder, ["train", "net.ansatz", "--run", "whole", *end, *rarely])
+    _, words = whole.communicate()
+    assert whole.returncode == 0, words
     if done.returncode:
-        return counts.trouble("lost", f"cannot be gone on with: {done.stderr.strip()[-300:]}")
-    name = "last.safetensors"
-    if (run / name).read_bytes() != (folder / "whole" / name).read_bytes():
+        return counts.trouble("lost", f"cannot be gone on with: {err.strip()[-300:]}")
+    if tensors(run) != tensors(folder / "whole"):
         counts.trouble("silent", f"other bits after {last} steps")
+
+
+def tensors(run):
+    """Names, shapes and bytes of the newest checkpoint, without what it says of the run."""
+    data = (run / "last.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    described = json.loads(data[8 : 8 + length])
+    described.pop("__metadata__")
+    return described, data[8 + length :]
 
 
 def signals(binary, parent, counts, options, reference, seconds):
@@ -159,16 +171,18 @@ def steps_until(binary, folder, seconds, period):
     while True:
         run = folder / "run"
         arguments = ["resume", "run"] if (run / "run.json").exists() else ["train", "net.ansatz", "--run", "run"]
-        child = start(binary, folder, arguments)
+        # Into a file: a pipe that nobody empties would stop the run.
+        with open(folder / "words", "w") as words:
+            child = subprocess.Popen([binary, *arguments], cwd=folder, stdout=words, stderr=words)
         left = end - time.monotonic()
         try:
             child.wait(timeout=max(0, min(left, period or left)))
-            assert False, child.communicate()[1]
+            raise SystemExit(f"the run ended by itself: {(folder / 'words').read_text()[-300:]}")
         except subprocess.TimeoutExpired:
             pass
         last = time.monotonic() >= end
         child.send_signal(signal.SIGTERM if last else signal.SIGKILL)
-        child.communicate(timeout=120)
+        child.wait(timeout=120)
         if last:
             return faults.newest(run), kills
         kills += 1
@@ -198,10 +212,9 @@ def sample(process):
 def soak(binary, parent, counts, options):
     """Memory and descriptors of a long run."""
     folder = faults.workspace(parent, "soak", STEADY)
-    child = start(binary, folder, ["train", "net.ansatz", "--run", "run", "--log", "steps.jsonl"])
-    # Progress is written all the time; a full pipe would stop the run.
-    child.stdout.close()
-    child.stderr.close()
+    arguments = ["train", "net.ansatz", "--run", "run", "--log", "steps.jsonl"]
+    silent = subprocess.DEVNULL
+    child = subprocess.Popen([binary, *arguments], cwd=folder, stdout=silent, stderr=silent)
     end, samples = time.monotonic() + options.seconds, []
     while time.monotonic() < end:
         time.sleep(1)
