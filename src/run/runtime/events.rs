@@ -21,22 +21,32 @@ use super::memory;
 pub const MOST_STEPS: u64 = 1000;
 
 /// The open file of events. One that cannot be written is told of once and ends; the run goes on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Events {
     out: Option<BufWriter<File>>,
     trouble: Option<String>,
+    has_ended: bool,
 }
 
 impl Events {
     /// Begins a file for what follows step `done`, and cuts later steps off the folder's older files.
     pub fn begin(folder: &RunFolder, done: u64) -> Self {
+        let mut events = Self::default();
+        events.go_back(folder, done);
+        events
+    }
+
+    /// As [`Events::begin`], where this process may have written later steps.
+    pub fn go_back(&mut self, folder: &RunFolder, done: u64) {
+        // What is held back would be written behind the cut.
+        self.flush();
+        self.out = None;
+        if self.has_ended {
+            return;
+        }
         match open(folder, done) {
-            Ok(out) => Self { out: Some(out), trouble: None },
-            Err(error) => {
-                let mut events = Self { out: None, trouble: None };
-                events.give_up(&error);
-                events
-            }
+            Ok(out) => self.out = Some(out),
+            Err(error) => self.give_up(&error),
         }
     }
 
@@ -84,7 +94,7 @@ impl Events {
     }
 
     fn give_up(&mut self, error: &io::Error) {
-        self.out = None;
+        (self.out, self.has_ended) = (None, true);
         self.trouble = Some(format!("the events for TensorBoard cannot be written and end here: {error}"));
     }
 }
@@ -329,8 +339,13 @@ mod tests {
         let found: Vec<u64> = scalars(&folder).into_iter().map(|(step, _, _)| step).collect();
         assert_eq!(found, (1..=170).collect::<Vec<u64>>());
         assert_eq!(folder.event_files().expect("listed").len(), 2, "the second file had nothing left");
-        steps(1, 3, 0);
-        assert_eq!(scalars(&folder).len(), 3, "a run that begins again");
+        let mut events = Events::begin(&folder, 0);
+        (1..=9).for_each(|step| events.step(step, step as f64, 400));
+        events.go_back(&folder, 4);
+        (5..=6).for_each(|step| events.step(step, step as f64, 400));
+        events.flush();
+        let found: Vec<u64> = scalars(&folder).into_iter().map(|(step, _, _)| step).collect();
+        assert_eq!(found, (1..=6).collect::<Vec<u64>>(), "a run that begins again, and one that goes back by itself");
     }
 
     #[test]

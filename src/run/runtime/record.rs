@@ -130,8 +130,8 @@ impl Record {
     /// # Errors
     /// The folder is not one of a run, or cannot be read.
     pub fn open(folder: RunFolder, step: u64) -> Result<Self, Refusal> {
-        let events = Events::begin(&folder, step);
-        let mut record = Self { folder: folder.into(), events, curve: Curve::default(), drawn: None };
+        let (events, curve) = (Events::default(), Curve::default());
+        let mut record = Self { folder: folder.into(), events, curve, drawn: None };
         record.keep_to(step)?;
         Ok(record)
     }
@@ -141,7 +141,7 @@ impl Record {
     /// # Errors
     /// As [`Record::open`].
     pub fn go_back(&mut self, step: u64) -> Result<(), Refusal> {
-        self.events = Events::begin(&self.folder, step);
+        self.events.go_back(&self.folder, step);
         self.keep_to(step)
     }
 
