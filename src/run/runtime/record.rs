@@ -132,7 +132,7 @@ impl Record {
     pub fn open(folder: RunFolder, step: u64) -> Result<Self, Refusal> {
         let (events, curve) = (Events::default(), Curve::default());
         let mut record = Self { folder: folder.into(), events, curve, drawn: None };
-        record.keep_to(step)?;
+        record.go_back(step)?;
         Ok(record)
     }
 
@@ -142,10 +142,6 @@ impl Record {
     /// As [`Record::open`].
     pub fn go_back(&mut self, step: u64) -> Result<(), Refusal> {
         self.events.go_back(&self.folder, step);
-        self.keep_to(step)
-    }
-
-    fn keep_to(&mut self, step: u64) -> Result<(), Refusal> {
         let path = self.folder.join("metrics.jsonl");
         let text = match read_text(&path, memory::for_contents()) {
             // A run that was killed before it had the file has no figures.
