@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every reader of files and settings: `scripts/fuzz.sh [SECONDS] [SEED]`, so many seconds for each reader (by default
+# Fuzzes every reader of files and settings: `scripts/fuzz.sh [SECONDS] [SEED]` (the date by default), so many seconds for each reader (by default
 # an hour for all of them together), two at a time. Inputs that break a promise are in `target/fuzz`, each with the command that
 # repeats it; exit code 1 if there is one.
 set -euo pipefail

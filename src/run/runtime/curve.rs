@@ -2,7 +2,7 @@
 //!
 //! Input: the losses of epochs, one after the other. Output: SVG text. Invariants: a run of any length gives a readable
 //! picture at the same cost; what is drawn depends on the epochs alone, not on where a run was interrupted; values that
-//! are not finite are left out.
+//! are not finite, and places that no epoch has, are left out.
 
 use plotters::prelude::*;
 
@@ -10,6 +10,9 @@ use crate::settings::SplitName;
 
 /// Points from which every other one is left out.
 const MOST_POINTS: usize = 512;
+
+/// Numbers from here on are no part of a picture: the widths of their ranges would overflow.
+const GREATEST: f64 = 1e150;
 
 /// The losses after some passes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,8 +70,9 @@ impl Curve {
     /// What the plotting library reports, as text.
     pub fn svg(&self, title: &str) -> Result<String, String> {
         let series = [0, 1, 2].map(|split: usize| -> Vec<(f64, f64)> {
-            let value = |point: &Point| point.losses[split].filter(|loss| loss.is_finite());
-            self.points().filter_map(|point| Some((point.epoch, value(point)?))).collect()
+            let value = |point: &Point| point.losses[split].filter(|loss| loss.abs() < GREATEST);
+            let places = self.points().filter(|point| (0.0..GREATEST).contains(&point.epoch));
+            places.filter_map(|point| Some((point.epoch, value(point)?))).collect()
         });
         let points = series.iter().flatten();
         let (mut low, mut high) = points.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), p| (l.min(p.1), h.max(p.1)));
@@ -76,7 +80,7 @@ impl Curve {
             (low, high) = (0.0, 1.0);
         }
         let margin = ((high - low) * 0.05).max(high.abs() * 1e-3).max(1e-9);
-        let last = self.points().last().map_or(1.0, |point| point.epoch).max(1e-9);
+        let last = series.iter().flatten().map(|point| point.0).fold(1e-9, f64::max);
         let mut text = String::new();
         {
             let root = SVGBackend::with_string(&mut text, (720, 420)).into_drawing_area();
@@ -154,6 +158,16 @@ mod tests {
     fn values_that_are_not_finite_are_left_out() {
         assert!(!curve([f64::NAN, 1.0]).svg("digits").expect("drawn").contains("NaN"));
         curve([]).svg("nothing").expect("an empty run is drawn too");
+    }
+
+    #[test]
+    fn damaged_places_and_enormous_losses_do_no_harm() {
+        for (epoch, loss) in [(f64::NAN, 1.0), (-1e9, 1.0), (1e300, 1.0), (2.0, 1e308), (2.0, -1e308), (1e-300, 0.5)] {
+            let mut curve = curve([2.0]);
+            curve.push(Point { epoch, losses: [Some(loss), None, None] });
+            let text = curve.svg("damaged").expect("drawn");
+            assert!(text.contains("<polyline"), "epoch {epoch}, loss {loss}");
+        }
     }
 
     #[test]
