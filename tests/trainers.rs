@@ -14,7 +14,14 @@ use crate::train::{MODEL, succeed};
 /// A trainer called `t`, in its folder, with nothing of this process's environment.
 fn trainer(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new("./t");
-    command.args(arguments).current_dir(folder).env_clear().output().expect("the trainer starts")
+    command.args(arguments).current_dir(folder).env_clear();
+    loop {
+        match command.output() {
+            // A process that another test is starting holds the file that was just written open until it runs its program.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => return output.expect("the trainer starts"),
+        }
+    }
 }
 
 /// Standard output and error of a trainer that succeeds.

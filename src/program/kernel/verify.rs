@@ -5,7 +5,7 @@
 //! last read. What cannot be proved counts as broken.
 //!
 //! The rules:
-//! - *Form.* Every id names something; extents are at least 1; operands precede their users; `NodeOp::Reduced` names a
+//! - *Form.* Sizes can be counted in bytes; every id names something; extents are at least 1; operands precede their users; `NodeOp::Reduced` names a
 //!   reduction of an earlier phase; linear functions are sorted and name loops that exist.
 //! - *Types.* Those of the graph's ops; a load and a store have their buffer's type; sums and what is added are F32,
 //!   positions and data-dependent indices I32.
@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 
 use super::print::kernel_text;
 use super::winograd::{Geometry, Kind};
-use super::{BufferId, Group, Kernel, KernelKind, Lanes, Product, Program, Winograd};
+use super::{Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Product, Program, Winograd, interpret};
 use crate::graph::DType;
 use crate::graph::verify::{Checked, ensure};
 use domain::Access;
@@ -73,12 +73,26 @@ pub fn verify(program: &Program) -> Result<(), Vec<Violation>> {
 /// # Errors
 /// The first broken rule of each kernel.
 pub fn verify_kernels(program: &Program) -> Result<(), Vec<Violation>> {
+    if let Err(message) = check_sizes(program) {
+        return Err(vec![Violation { kernel: None, message }]);
+    }
     let check = |(position, kernel): (usize, &Kernel)| {
         let message = check_kernel(program, kernel).err()?;
         Some(Violation { kernel: Some(position), message: format!("{}: {message}", kernel.name) })
     };
     let found: Vec<Violation> = program.kernels.iter().enumerate().filter_map(check).collect();
     if found.is_empty() { Ok(()) } else { Err(found) }
+}
+
+/// Buffers have sizes that can be counted, in types of the machine and in those of linear functions.
+fn check_sizes(program: &Program) -> Checked {
+    let bytes = |buffer: &Buffer| {
+        let elements = buffer.sizes.iter().try_fold(1_usize, |count, size| count.checked_mul(*size))?;
+        let end = elements.checked_mul(interpret::element_bytes(buffer.dtype))?.checked_add(buffer.offset)?;
+        end.checked_add(program.arena_bytes).filter(|end| isize::try_from(*end).is_ok())
+    };
+    let endless = program.buffers.iter().find(|buffer| bytes(buffer).is_none());
+    ensure(endless.is_none(), || format!("{:?} has more bytes than can be counted", endless.map(|each| &each.role)))
 }
 
 /// Holds what a rewrite has made against these rules, in debug builds.
@@ -224,8 +238,9 @@ fn check_group(program: &Program, group: &Group) -> Checked {
 fn sliced_accesses(kind: &KernelKind, slices: usize) -> Result<Vec<(BufferId, Access, usize)>, String> {
     match kind {
         KernelKind::Nest(nest) => {
-            let count: usize = nest.outer[..nest.parallel].iter().product();
-            ensure(count == slices, || format!("{count} points of the parallel loops in {slices} slices"))?;
+            let mut parallel = nest.outer[..nest.parallel].iter();
+            let count = parallel.try_fold(1_usize, |count, extent| count.checked_mul(*extent));
+            ensure(count == Some(slices), || format!("the parallel loops do not have the points of {slices} slices"))?;
             let lanes = nest.lanes != Lanes::Outer || nest.parallel < nest.outer.len();
             ensure(lanes, || "lanes of a nest are other slices".into())?;
             let phases = nest.phases.iter();

@@ -68,6 +68,16 @@ fn accesses_that_leave_their_buffers_are_found() {
 }
 
 #[test]
+fn sizes_that_cannot_be_counted_are_found() {
+    let program = bordered();
+    for sizes in [vec![usize::MAX, 2], vec![usize::MAX / 4 + 1], vec![isize::MAX as usize / 4 + 1]] {
+        expect(&program, "more bytes than can be counted", |program| program.buffers[0].sizes = sizes);
+    }
+    expect(&program, "more bytes than can be counted", |program| program.buffers[0].offset = usize::MAX - 3);
+    expect(&program, "more bytes than can be counted", |program| program.arena_bytes = isize::MAX as usize);
+}
+
+#[test]
 fn products_that_leave_their_tensors_or_meet_in_an_element_are_found() {
     let program = convolution(2, 1, 1, 9, 3).check();
     expect(&program, "tensor of a product leaves", |program| product(program).m[0].a *= 2);

@@ -222,7 +222,20 @@ fn are_apart_by_digits(accesses: &[&Access], apart: &Range<usize>) -> bool {
         digits.push(Digit { weight: coefficient.abs(), extent: extent as i64, apart: false });
         rest = rest.iter().zip(places).map(|(access, place)| access.without(place..place + 1)).collect();
     }
-    can_tell(digits, spread(&rest))
+    // What is left goes in steps of what divides all its terms and the differences of its constants.
+    let step = step(&rest);
+    let steps = spread(&rest).checked_div(step).unwrap_or(0);
+    digits.push(Digit { weight: step, extent: steps + 1, apart: false });
+    can_tell(digits, 0)
+}
+
+/// The greatest number of which all differences between elements of the accesses are multiples; 0 if there are none.
+fn step(accesses: &[Access]) -> i64 {
+    let Some(first) = accesses.first() else { return 0 };
+    let differences = accesses.iter().map(|access| access.index.offset - first.index.offset);
+    let coefficients =
+        accesses.iter().flat_map(|access| access.index.terms.iter().map(|(_, coefficient)| *coefficient));
+    differences.chain(coefficients).fold(0, |step, each| greatest_common_divisor(step, each.abs()))
 }
 
 /// From the least to the greatest element of all.
@@ -275,4 +288,26 @@ fn are_apart_by_trial(accesses: &[&Access], apart: &Range<usize>) -> bool {
         });
     }
     is_apart
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linear(terms: &[(usize, i64)], offset: i64) -> Linear {
+        Linear { terms: terms.to_vec(), offset }
+    }
+
+    #[test]
+    fn rows_of_any_length_that_are_named_by_numbers_are_apart_by_columns() {
+        // Rows are stored by a loop and read one by one, of more columns than can be tried.
+        for columns in [100, i64::from(i32::MAX)] {
+            let stored = Access::plain(linear(&[(0, 1), (1, columns)], 0), &[columns as usize, 11]);
+            let read = |offset: i64| Access::plain(linear(&[(0, 1)], offset), &[columns as usize]);
+            for row in [0, 1, 10] {
+                assert!(is_apart(&[&stored, &read(row * columns)], 0..1));
+            }
+            assert!(!is_apart(&[&stored, &read(10 * columns - 1)], 0..1));
+        }
+    }
 }
