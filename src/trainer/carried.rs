@@ -27,7 +27,7 @@ pub struct Trainer {
     /// Its file.
     pub path: PathBuf,
     /// The file's directory.
-    pub carrier: Rc<Carrier>,
+    pub carrier: Rc<Carrier<'static>>,
     /// The run.
     pub contents: Rc<Contents>,
 }
@@ -127,7 +127,7 @@ fn length(text: &str) -> Option<Length> {
 /// The carried `train` item with settings in place of its own.
 struct Carried {
     training: Training,
-    carrier: Rc<Carrier>,
+    carrier: Rc<Carrier<'static>>,
     contents: Rc<Contents>,
     levels: Vec<Level>,
 }

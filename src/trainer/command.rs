@@ -45,7 +45,7 @@ struct On<A: Args> {
 }
 
 /// Runs the command line of this process, whose file is `path`.
-pub(crate) fn main(path: &Path, carrier: Result<Carrier, Refusal>) -> ExitCode {
+pub(crate) fn main(path: &Path, carrier: Result<Carrier<'static>, Refusal>) -> ExitCode {
     failure::begin();
     let name = std::env::args_os().next().map_or_else(|| path.to_path_buf(), PathBuf::from);
     let trainer = || -> Result<Trainer, Refusal> {

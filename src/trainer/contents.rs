@@ -6,7 +6,6 @@
 //! Behind the sections, which are deflated, lies a directory of them, and in the last bytes of the file its length, its checksum
 //! and [`MAGIC`]. All numbers are little-endian.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -145,53 +144,81 @@ fn deflated(bytes: &[u8]) -> Vec<u8> {
     written.expect("memory takes all bytes")
 }
 
-/// An open file that carries a run.
+/// What carries a run, opened: a file, or bytes in memory.
 #[derive(Debug)]
-pub struct Carrier {
-    path: PathBuf,
+pub struct Carrier<'b> {
+    place: Place<'b>,
     sections: Vec<Section>,
+}
+
+/// Where the bytes lie.
+#[derive(Debug)]
+enum Place<'b> {
+    File(PathBuf),
+    /// The name is for messages.
+    Memory(&'b str, &'b [u8]),
+}
+
+impl Place<'_> {
+    fn name(&self) -> &Path {
+        match self {
+            Place::File(path) => path,
+            Place::Memory(name, _) => Path::new(name),
+        }
+    }
 }
 
 /// The file's directory; none where the file carries nothing.
 ///
 /// # Errors
 /// A file that cannot be read, and a directory that is damaged or of another version.
-pub fn open(path: &Path) -> Result<Option<Carrier>, Refusal> {
-    let read = || -> io::Result<Option<Vec<Section>>> {
-        let mut file = files::open(path)?;
-        let length = file.metadata()?.len();
-        if length < TAIL {
-            return Ok(None);
-        }
-        let tail = bytes_at(&mut file, length - TAIL, TAIL)?;
-        let (numbers, magic) = tail.split_at(12);
-        if magic[..15] != MAGIC[..15] {
-            return Ok(None);
-        }
-        let damaged = |words: &str| Err(io::Error::new(io::ErrorKind::InvalidData, words));
-        if magic != MAGIC {
-            return damaged("carries a run of another version of ansatz");
-        }
-        let of_directory = u64::from_le_bytes(numbers[..8].try_into().expect("eight bytes"));
-        if of_directory > MAX_DIRECTORY.min(length - TAIL) {
-            return damaged("is damaged: its directory is longer than it can be");
-        }
-        let directory = bytes_at(&mut file, length - TAIL - of_directory, of_directory)?;
-        if crc32(&directory).to_le_bytes() != numbers[8..] {
-            return damaged("is damaged: the checksum of its directory does not hold");
-        }
-        let Ok(sections) = postcard::from_bytes::<Vec<Section>>(&directory) else {
-            return damaged("is damaged: its directory cannot be read");
-        };
-        let end = length - TAIL - of_directory;
-        let lies = |section: &Section| section.start.checked_add(section.length).is_some_and(|last| last <= end);
-        if sections.iter().all(lies) { Ok(Some(sections)) } else { damaged("is damaged: a part lies behind its end") }
-    };
-    let sections = read().map_err(|error| named(path, &error))?;
-    Ok(sections.map(|sections| Carrier { path: path.to_path_buf(), sections }))
+pub fn open(path: &Path) -> Result<Option<Carrier<'static>>, Refusal> {
+    let sections = files::open(path).and_then(|mut file| directory(&mut file));
+    let sections = sections.map_err(|error| named(path, &error))?;
+    Ok(sections.map(|sections| Carrier { place: Place::File(path.to_path_buf()), sections }))
 }
 
-impl Carrier {
+/// As [`open`], of bytes that lie in memory and are called `name` in messages.
+///
+/// # Errors
+/// As [`open`].
+pub fn of_bytes<'b>(name: &'b str, bytes: &'b [u8]) -> Result<Option<Carrier<'b>>, Refusal> {
+    let sections = directory(&mut io::Cursor::new(bytes)).map_err(|error| named(Path::new(name), &error))?;
+    Ok(sections.map(|sections| Carrier { place: Place::Memory(name, bytes), sections }))
+}
+
+/// The directory behind a program's bytes; none where they carry nothing.
+fn directory(file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<Section>>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    if length < TAIL {
+        return Ok(None);
+    }
+    let tail = bytes_at(file, length - TAIL, TAIL)?;
+    let (numbers, magic) = tail.split_at(12);
+    if magic[..15] != MAGIC[..15] {
+        return Ok(None);
+    }
+    let damaged = |words: &str| Err(io::Error::new(io::ErrorKind::InvalidData, words));
+    if magic != MAGIC {
+        return damaged("carries a run of another version of ansatz");
+    }
+    let of_directory = u64::from_le_bytes(numbers[..8].try_into().expect("eight bytes"));
+    if of_directory > MAX_DIRECTORY.min(length - TAIL) {
+        return damaged("is damaged: its directory is longer than it can be");
+    }
+    let directory = bytes_at(file, length - TAIL - of_directory, of_directory)?;
+    if crc32(&directory).to_le_bytes() != numbers[8..] {
+        return damaged("is damaged: the checksum of its directory does not hold");
+    }
+    let Ok(sections) = postcard::from_bytes::<Vec<Section>>(&directory) else {
+        return damaged("is damaged: its directory cannot be read");
+    };
+    let end = length - TAIL - of_directory;
+    let lies = |section: &Section| section.start.checked_add(section.length).is_some_and(|last| last <= end);
+    if sections.iter().all(lies) { Ok(Some(sections)) } else { damaged("is damaged: a part lies behind its end") }
+}
+
+impl Carrier<'_> {
     /// The run.
     ///
     /// # Errors
@@ -244,10 +271,14 @@ impl Carrier {
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, Refusal> {
-        let problem = |words: &dyn std::fmt::Display| named(&self.path, words);
+        let problem = |words: &dyn std::fmt::Display| named(self.place.name(), words);
         let section = self.sections.iter().find(|section| section.name == name);
         let section = section.ok_or_else(|| problem(&format!("carries no {name}")))?;
-        let bytes = files::open(&self.path).and_then(|mut file| bytes_at(&mut file, section.start, section.length));
+        let (start, length) = (section.start, section.length);
+        let bytes = match &self.place {
+            Place::File(path) => files::open(path).and_then(|mut file| bytes_at(&mut file, start, length)),
+            Place::Memory(_, bytes) => bytes_at(&mut io::Cursor::new(bytes), start, length),
+        };
         let bytes = bytes.map_err(|error| problem(&error))?;
         if crc32(&bytes) != section.crc32 {
             return Err(problem(&format!("is damaged: the checksum of its {name} does not hold")));
@@ -263,7 +294,7 @@ impl Carrier {
 }
 
 /// So many bytes from a place on; the caller has held both against the length of the file.
-fn bytes_at(file: &mut File, start: u64, length: u64) -> io::Result<Vec<u8>> {
+fn bytes_at(file: &mut (impl Read + Seek), start: u64, length: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     file.read_exact(&mut bytes)?;
@@ -277,8 +308,13 @@ mod tests {
     /// What a file of these bytes gives, section by section, or what is wrong with it; none where it carries nothing.
     fn parts(path: &Path, bytes: &[u8]) -> Result<Option<[Vec<u32>; 2]>, Refusal> {
         std::fs::write(path, bytes).expect("written");
-        let Some(carrier) = open(path)? else { return Ok(None) };
-        Ok(Some([carrier.read("a")?, carrier.read("b")?]))
+        let read = |carrier: Option<Carrier<'_>>| {
+            carrier.map(|carrier| Ok([carrier.read("a")?, carrier.read("b")?])).transpose()
+        };
+        let of_file = open(path).and_then(read);
+        let name = path.to_str().expect("UTF-8");
+        assert_eq!(of_bytes(name, bytes).and_then(read), of_file, "bytes in memory are read as a file's are");
+        of_file
     }
 
     #[test]

@@ -64,6 +64,13 @@ pub struct Prediction {
     pub values: Vec<f32>,
 }
 
+/// The sums of a pass that waits while another one evaluates; no step trains meanwhile.
+#[derive(Debug)]
+pub struct Aside {
+    position: Position,
+    sums: Vec<(Buffer, Vec<f32>)>,
+}
+
 /// The way out where finite weights give what is not a number.
 pub const NOT_A_NUMBER: &str = "a logarithm or root of a negative number, or a division by zero, needs its argument kept \
                                 away from there, such as by `log(max(x, 1e-6))`";
@@ -319,21 +326,22 @@ impl Trainer {
 
     /// Loss and metrics over batches, without training; the sums of the running pass are kept.
     pub fn evaluate(&mut self, batches: impl Iterator<Item = Batch>) -> Figures {
-        let (position, sums) = (self.position.clone(), self.metric_states());
-        self.reset_metrics();
+        let aside = self.begin_evaluation();
         for batch in batches {
             self.evaluate_batch(&batch);
         }
-        let figures = self.figures();
-        self.position = position;
-        for (buffer, values) in sums {
-            self.device.write_f32(&buffer, &values);
-        }
-        figures
+        self.finish_evaluation(aside)
     }
 
-    /// A batch for which there is no step is evaluated sample by sample.
-    fn evaluate_batch(&mut self, batch: &Batch) {
+    /// Puts the sums of the running pass aside and begins one that evaluates.
+    pub fn begin_evaluation(&mut self) -> Aside {
+        let aside = Aside { position: self.position.clone(), sums: self.metric_states() };
+        self.reset_metrics();
+        aside
+    }
+
+    /// Adds a batch to the pass that evaluates. One for which there is no step is evaluated sample by sample.
+    pub fn evaluate_batch(&mut self, batch: &Batch) {
         if self.loaded.contains_key(&(Purpose::Evaluate, batch.rows)) {
             self.run(Purpose::Evaluate, batch);
             self.add_figures(Purpose::Evaluate, batch.rows);
@@ -343,6 +351,16 @@ impl Trainer {
             self.run(Purpose::Evaluate, &batch.single(row));
             self.add_figures(Purpose::Evaluate, 1);
         }
+    }
+
+    /// Loss and metrics of the pass that evaluated; the one before goes on.
+    pub fn finish_evaluation(&mut self, aside: Aside) -> Figures {
+        let figures = self.figures();
+        self.position = aside.position;
+        for (buffer, values) in aside.sums {
+            self.device.write_f32(&buffer, &values);
+        }
+        figures
     }
 
     fn metric_states(&self) -> Vec<(Buffer, Vec<f32>)> {

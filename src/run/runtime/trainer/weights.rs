@@ -36,6 +36,35 @@ impl Trainer {
         tensors
     }
 
+    /// Sets the parameter or state of this checkpoint name to elements of four bytes, row-major.
+    ///
+    /// # Errors
+    /// No such tensor, another length, or values that are not finite where the model's own begin finite.
+    pub fn set_tensor(&mut self, name: &str, bytes: &[u8]) -> Result<(), TrainerError> {
+        let params = self.artifact.params.iter().map(|p| (p.name.clone(), Role::Param(p.name.clone()), true));
+        let states = self.artifact.states.iter().map(|state| {
+            let finite = state.init.is_finite();
+            (checkpoint_name(&state.kind, &state.name), Role::State(state.name.clone()), finite)
+        });
+        let all: Vec<(String, Role, bool)> = params.chain(states).collect();
+        let Some((_, role, finite)) = all.iter().find(|(known, _, _)| known == name) else {
+            let near = suggest::nearest(name, all.iter().map(|(name, _, _)| name.as_str()));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(TrainerError(format!("the model has no `{name}`{hint}")));
+        };
+        let buffer = &self.places[role];
+        if bytes.len() != buffer.bytes() {
+            let (given, wanted) = (bytes.len(), buffer.bytes());
+            return Err(TrainerError(format!("`{name}` {:?} is {wanted} bytes, not {given}", buffer.sizes)));
+        }
+        let elements = bytes.as_chunks::<4>().0.iter().map(|element| f32::from_le_bytes(*element));
+        if buffer.dtype == DType::F32 && *finite && !elements.fold(true, |all, value| all & value.is_finite()) {
+            return Err(TrainerError(format!("`{name}` would hold values that are not finite")));
+        }
+        self.device.write_bytes(buffer, bytes);
+        Ok(())
+    }
+
     fn read(&self, role: &Role) -> Tensor<'_> {
         let buffer = &self.places[role];
         let integer = buffer.dtype != DType::F32;
