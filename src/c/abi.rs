@@ -112,7 +112,9 @@ unsafe fn with(run: *const Handle, work: impl FnOnce(&mut Run) -> Result<(), Pro
     };
     let (status, words) = match done {
         Ok(Ok(())) => (OK, None),
-        Ok(Err(problem @ Problem::Refused(_))) => (if inner.is_broken { BROKEN } else { REFUSED }, Some(problem.to_string())),
+        Ok(Err(problem @ Problem::Refused(_))) => {
+            (if inner.is_broken { BROKEN } else { REFUSED }, Some(problem.to_string()))
+        }
         Ok(Err(problem @ Problem::NotFinite(_))) => (NOT_FINITE, Some(problem.to_string())),
         Err(panic) => (BROKEN, Some(panic_words(&*panic))),
     };
@@ -200,7 +202,9 @@ pub unsafe extern "C" fn ansatz_create(
         let size = unsafe { (&raw const (*options).size).read_unaligned() };
         if size != size_of::<RawOptions>() {
             let known = size_of::<RawOptions>();
-            return Err(refused(&format!("the options have {size} bytes, not {known}: another ansatz.h, or `size` is not set")));
+            return Err(refused(&format!(
+                "the options have {size} bytes, not {known}: another ansatz.h, or `size` is not set"
+            )));
         }
         if isize::try_from(length).is_err() {
             return Err(refused("the contents are longer than memory"));
@@ -455,7 +459,9 @@ pub unsafe extern "C" fn ansatz_predict(
         for output in given {
             buffers.push(match output.data.is_null() {
                 true => None,
-                false if isize::try_from(output.bytes).is_err() => return Err(refused("an output is larger than memory")),
+                false if isize::try_from(output.bytes).is_err() => {
+                    return Err(refused("an output is larger than memory"));
+                }
                 // SAFETY: of so many bytes that nothing else overlaps, as this function's.
                 false => Some(unsafe { std::slice::from_raw_parts_mut(output.data.cast::<u8>(), output.bytes) }),
             });

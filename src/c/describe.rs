@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 
-use ansatz_program::artifact::{Artifact, Purpose};
+use ansatz_program::artifact::{Artifact, OutputInfo};
 use ansatz_program::dim::bound;
 use ansatz_program::graph::{DType, StateKind};
 use ansatz_program::settings::MetricSpec;
@@ -60,27 +60,18 @@ impl Tables {
         });
         let metrics = artifact.training.metrics.iter();
         let metrics = metrics.map(|metric| Entry::new(&metric.name, sizes_of(metric), false));
-        Self { fields: fields.collect(), outputs: outputs(artifact), tensors: tensors(artifact), metrics: metrics.collect() }
+        let output = |output: OutputInfo| {
+            let entry = Entry::new(&output.name, output.sizes, false);
+            Entry { role: i32::from(!output.per_sample), ..entry }
+        };
+        let outputs = artifact.outputs().into_iter().map(output).collect();
+        Self { fields: fields.collect(), outputs, tensors: tensors(artifact), metrics: metrics.collect() }
     }
 }
 
 fn sizes_of(metric: &MetricSpec) -> Vec<usize> {
     let output = metric.finish.as_ref().and_then(|graph| Some(bound(&graph.value(graph.outputs.first()?.value).shape)));
     output.unwrap_or_default()
-}
-
-/// The outputs of the step that predicts, with what a sample has of each.
-fn outputs(artifact: &Artifact) -> Vec<Entry> {
-    let step = artifact.steps.iter().find(|((purpose, _), _)| *purpose == Purpose::Predict);
-    let Some(((_, rows), step)) = step else { return Vec::new() };
-    let output = |buffer: &ansatz_program::kernel::Buffer| {
-        let name = buffer.role.output()?.to_string();
-        Some(match buffer.sizes.split_first() {
-            Some((first, rest)) if first == rows => Entry::new(&name, rest.to_vec(), false),
-            _ => Entry { role: 1, ..Entry::new(&name, buffer.sizes.clone(), false) },
-        })
-    };
-    step.program.buffers.iter().filter_map(output).collect()
 }
 
 fn tensors(artifact: &Artifact) -> Vec<Entry> {

@@ -3,6 +3,7 @@
 //! Input: contents, options, batches as bytes. Output: what steps report. Invariants: a step is taken at its place in the
 //! run's clock or refused; an error leaves parameters and states as they were, [`Problem::NotFinite`] alone excepted.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ansatz_compute::machine::{self, Level};
@@ -158,7 +159,8 @@ impl Run {
             return Err(refused(&words));
         }
         if self.position() >= self.extent.total_steps {
-            let words = format!("the run is complete after {} steps; create it with more `total_steps`", self.position());
+            let words =
+                format!("the run is complete after {} steps; create it with more `total_steps`", self.position());
             return Err(refused(&words));
         }
         self.trainer.load_steps(Purpose::Train)?;
@@ -321,7 +323,7 @@ impl Run {
         self.trainer.take(&mut before);
         let taken = match kind {
             Kind::Weights => self.trainer.take_weights(path, tensors),
-            Kind::Checkpoint => match self.position_of(path, note) {
+            Kind::Checkpoint => match self.position_of(path, &tensors, note) {
                 Ok(position) => self.trainer.restore(path, tensors, position),
                 Err(refusal) => Err(refusal),
             },
@@ -333,14 +335,19 @@ impl Run {
     }
 
     /// Where a checkpoint stands, if it is one of this run.
-    fn position_of(&self, path: &Path, note: Note) -> Result<checkpoint::Position, Refusal> {
+    fn position_of(
+        &self,
+        path: &Path,
+        tensors: &BTreeMap<String, checkpoint::Tensor<'_>>,
+        note: Note,
+    ) -> Result<checkpoint::Position, Refusal> {
         let refuse = |words: &str| Refusal(format!("{} {words}", path.display()));
         let (Some(position), Some(before)) = (note.position, note.recipe) else {
             return Err(refuse("is no checkpoint: it does not say where a run stands; load it as weights"));
         };
         // The samples are the caller's; the number of steps is compared as if they were the same.
         let before = Recipe { samples: self.recipe.samples, ..before };
-        let mut changes = before.changes_of_model(&self.recipe);
+        let mut changes = before.changes_of_model(&self.recipe, &self.trainer.changes_of_shape(tensors));
         if before.level != self.recipe.level {
             changes.push(format!("the run was at {} and is at {}", before.level, self.recipe.level));
         }
@@ -405,6 +412,7 @@ fn extent(artifact: &Artifact, options: &Options<'_>) -> Result<Extent, Problem>
 fn recipe(artifact: &Artifact, extent: Extent, level: Level) -> Recipe {
     Recipe {
         model: artifact.meaning.clone(),
+        lines: artifact.training.lines.clone(),
         steps: extent.total_steps,
         settings: artifact.training.overrides.clone(),
         seed: artifact.training.seed,

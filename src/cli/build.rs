@@ -1,14 +1,14 @@
-//! `ansatz build`: a trainer, one executable file with a run and its machine code.
+//! `ansatz build`: a trainer, one executable file with a run and its machine code; or the run as an object for C programs.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::compiled::{self, ModelFile};
 use super::tuning::Cache;
-use super::{Failure, about, open};
+use super::{Failure, about, object, open};
 use crate::artifact::{Artifact, Purpose, checksum, wanted};
 use crate::console::findings::{quoted, shown};
 use crate::cpu::code::{self, Options};
@@ -31,9 +31,12 @@ const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub"));
 pub(super) struct Arguments {
     #[command(flatten)]
     model: ModelFile,
-    /// The trainer's file
+    /// The trainer's file, or the object's
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// What to write: `trainer`, an executable file; `obj`, an object and a header for programs in C and other languages
+    #[arg(long, value_enum, value_name = "KIND", default_value = "trainer", hide_possible_values = true)]
+    emit: Emit,
     /// Code for this instruction set alone: avx512, avx2 or portable (by default for all three, chosen where it runs)
     #[arg(long, value_name = "LEVEL")]
     target_cpu: Option<String>,
@@ -42,9 +45,27 @@ pub(super) struct Arguments {
     embed_data: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Emit {
+    Trainer,
+    Obj,
+}
+
+/// The interface of the library that runs objects.
+const HEADER: &str = include_str!("../c/ansatz.h");
+
+/// The library that runs objects, as `cargo build --release -p ansatz-c` leaves it beside the compiler.
+const LIBRARY: &str = "libansatz_c.a";
+
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let levels = levels(arguments.target_cpu.as_deref())?;
-    let stub = stub()?;
+    let is_trainer = arguments.emit == Emit::Trainer;
+    if arguments.embed_data && !is_trainer {
+        return Err(Failure::Problem(
+            "`--embed-data` is for trainers: the program around an object brings the data".into(),
+        ));
+    }
+    let stub = if is_trainer { stub()? } else { Vec::new() };
     let training = compiled::training(&arguments.model.file, &arguments.model.set)?;
     let made = contents(&training, &arguments.output)?;
     let watched = watched(&training, &made.artifact);
@@ -55,22 +76,58 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         return Err(Failure::Problem("`--embed-data`: the data item names no file that is there".into()));
     }
     let bytes = contents::trainer(&stub, &made, &watched, &codes, data.as_ref())?;
-    write(&arguments.output, &bytes)?;
-    let sizes = [stub.len(), bytes.len() - stub.len()].map(|bytes| bytes_text(bytes as u64));
-    println!(
-        "wrote {}: {}, {} of program, {} of run",
-        shown(&arguments.output),
-        bytes_text(bytes.len() as u64),
-        sizes[0],
-        sizes[1]
-    );
-    let call = if arguments.output.components().count() == 1 {
-        Path::new(".").join(&arguments.output)
+    if is_trainer {
+        write_trainer(&arguments.output, &bytes, stub.len())
     } else {
-        arguments.output.clone()
-    };
+        write_object(arguments, &made, &bytes)
+    }
+}
+
+/// Writes a trainer, of which so many bytes are the program.
+fn write_trainer(path: &Path, bytes: &[u8], program: usize) -> super::Outcome {
+    write(path, bytes)?;
+    let [all, program, run] = [bytes.len(), program, bytes.len() - program].map(|bytes| bytes_text(bytes as u64));
+    println!("wrote {}: {all}, {program} of program, {run} of run", shown(path));
+    let call = if path.components().count() == 1 { Path::new(".").join(path) } else { path.to_path_buf() };
     println!("next: {} train", quoted(&call));
     Ok(())
+}
+
+/// Writes an object, its header, and what both need of this compiler.
+fn write_object(arguments: &Arguments, made: &Contents, contents: &[u8]) -> super::Outcome {
+    let output = &arguments.output;
+    let path = if output.extension().is_some_and(|end| end == "o") { output.clone() } else { with_ending(output, "o") };
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = object::name(&stem);
+    let file = arguments.model.file.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+    let bytes =
+        object::object(&name, contents).map_err(|error| Failure::Problem(format!("{}: {error}", shown(&path))))?;
+    let written = |path: &Path, bytes: &[u8]| -> super::Outcome {
+        checkpoint::write_atomically(path, bytes).map_err(Failure::at(path))?;
+        println!("wrote {}: {}", shown(path), bytes_text(bytes.len() as u64));
+        Ok(())
+    };
+    written(&path, &bytes)?;
+    written(&path.with_extension("h"), object::header(&name, &file, &made.artifact).as_bytes())?;
+    written(&path.with_file_name("ansatz.h"), HEADER.as_bytes())?;
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(LIBRARY));
+    match beside.and_then(|library| std::fs::read(library).ok()) {
+        Some(library) => {
+            written(&path.with_file_name(LIBRARY), &library)?;
+            let [path, library] = [&path, &path.with_file_name(LIBRARY)].map(|path| quoted(path));
+            println!("next: cc YOUR.c {path} {library} -lm -lpthread -ldl");
+        }
+        None => println!("next: build the library it needs, {LIBRARY}: cargo build --release -p ansatz-c"),
+    }
+    Ok(())
+}
+
+/// The path with one more ending.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".");
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 fn levels(asked: Option<&str>) -> Result<Vec<Level>, Failure> {

@@ -13,6 +13,7 @@ mod dump;
 mod fmt;
 mod grad;
 mod new;
+mod object;
 mod open;
 mod outline;
 mod plan;
@@ -56,7 +57,7 @@ enum Command {
     Grad(grad::Arguments),
     /// Train a model
     Train(On<train::Arguments>),
-    /// Write a trainer: one executable file that trains, evaluates and predicts without a compiler
+    /// Write a trainer: one executable file that trains, evaluates and predicts without a compiler; or an object for C
     Build(build::Arguments),
     /// Go on with an interrupted run
     Resume(Resume),

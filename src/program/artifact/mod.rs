@@ -91,6 +91,17 @@ pub struct Reading {
     pub target: Option<String>,
 }
 
+/// One output of a prediction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputInfo {
+    /// Its name.
+    pub name: String,
+    /// Sizes per sample, or all of them where it has one value for all samples.
+    pub sizes: Vec<usize>,
+    /// Whether each sample has a value of its own.
+    pub per_sample: bool,
+}
+
 impl Step {
     /// A planned graph.
     pub fn new(graph: &Graph, program: Program) -> Self {
@@ -117,6 +128,20 @@ impl Program {
 }
 
 impl Artifact {
+    /// What a prediction gives, in the order of its step; nothing where no step predicts.
+    pub fn outputs(&self) -> Vec<OutputInfo> {
+        let step = self.steps.iter().find(|((purpose, _), _)| *purpose == Purpose::Predict);
+        let Some(((_, rows), step)) = step else { return Vec::new() };
+        let output = |buffer: &Buffer| {
+            let name = buffer.role.output()?.to_string();
+            Some(match buffer.sizes.split_first() {
+                Some((first, rest)) if first == rows => OutputInfo { name, sizes: rest.to_vec(), per_sample: true },
+                _ => OutputInfo { name, sizes: buffer.sizes.clone(), per_sample: false },
+            })
+        };
+        step.program.buffers.iter().filter_map(output).collect()
+    }
+
     /// The artifact as bytes.
     ///
     /// # Errors
