@@ -3,6 +3,7 @@
 mod architecture;
 mod artifact;
 mod bands;
+mod c;
 mod cli;
 mod data;
 mod equations;

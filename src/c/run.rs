@@ -117,7 +117,7 @@ impl Run {
         let device = unsafe { Cpu::new(level, threads, found_in(carrier.codes(level)?, level)) }?;
         let recipe = recipe(&artifact, extent, level);
         let tables = Tables::of(&artifact);
-        let trainer = Trainer::new(artifact, Box::new(device), extent, threads, &[])?;
+        let trainer = Trainer::new(artifact, Box::new(device), extent, threads, &[Purpose::Train])?;
         Ok(Self { trainer, extent, recipe, tables, batch: Batch::default(), aside: None })
     }
 
@@ -163,7 +163,6 @@ impl Run {
                 format!("the run is complete after {} steps; create it with more `total_steps`", self.position());
             return Err(refused(&words));
         }
-        self.trainer.load_steps(Purpose::Train)?;
         fill(self.trainer.artifact(), Purpose::Train, rows, inputs, &mut self.batch)?;
         if self.position().is_multiple_of(self.extent.steps_per_epoch) {
             self.trainer.reset_metrics();

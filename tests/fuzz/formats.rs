@@ -102,7 +102,7 @@ pub fn repair_png(bytes: &mut [u8], random: &mut Random) {
     while let Some(head) = bytes.get(place..place + 8) {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let Some(end) = place.checked_add(length + 8).filter(|end| end + 4 <= bytes.len()) else { break };
-        if head[4..] == *b"IHDR" && random.once_in(4) {
+        if head[4..] == *b"IHDR" && length == 13 && random.once_in(4) {
             let at = place + 8 + random.below(13);
             bytes[at] = random.below(18) as u8;
         }
