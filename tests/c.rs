@@ -3,9 +3,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
+use std::process::Command;
 use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ansatz_c::{
     Kind, Options, Problem, Run, ansatz_count, ansatz_create, ansatz_describe, ansatz_destroy, ansatz_error,
@@ -13,6 +15,7 @@ use ansatz_c::{
 };
 
 use crate::train::succeed;
+use crate::trainers::built;
 
 const TEXT: &str = r#"
 model Net {
@@ -35,11 +38,26 @@ train Net on noise {
 }
 "#;
 
+/// `ansatz_options`, as a C compiler has it.
+#[repr(C)]
+struct Raw {
+    size: usize,
+    threads: usize,
+    level: *const c_char,
+    seed: *const u64,
+    total_steps: u64,
+    steps_per_epoch: u64,
+}
+
+/// The last error of a run, or of this thread.
+fn error(run: *const ansatz_c::Handle) -> String {
+    // SAFETY: a run that lives, or null; the text lives until the next call.
+    unsafe { CStr::from_ptr(ansatz_error(run)) }.to_string_lossy().into_owned()
+}
+
 /// A folder with the contents of a run, which are the bytes of its trainer.
 fn contents() -> (tempfile::TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(folder.path().join("net.ansatz"), TEXT).expect("written");
-    succeed(folder.path(), &["build", "net.ansatz", "-o", "t"]);
+    let folder = built(TEXT, &[]);
     let bytes = std::fs::read(folder.path().join("t")).expect("built");
     (folder, bytes)
 }
@@ -144,6 +162,65 @@ fn a_run_goes_on_from_its_checkpoint_and_from_no_other() {
     other.load(&weights, Kind::Weights).expect("weights fit any run of the model");
     assert_eq!(other.position(), 0);
     succeed(folder.path(), &["eval", "net.ansatz", "--weights", "w", "--split", "train"]);
+    // One that the command wrote is of the same run, whatever its data were.
+    succeed(folder.path(), &["train", "net.ansatz", "--run", "r", "--stop-after", "5", "--no-shuffle"]);
+    let mut other = run(&contents, &options()).expect("a run");
+    other.load(&folder.path().join("r/last.safetensors"), Kind::Checkpoint).expect("loaded");
+    assert_eq!(other.position(), 5);
+    assert!(step(&mut other, 4, 5).is_ok_and(f64::is_finite));
+}
+
+#[test]
+fn a_step_whose_loss_is_not_finite_says_so_and_is_taken() {
+    let (folder, contents) = contents();
+    let mut own = run(&contents, &options()).expect("a run");
+    let [weights, checkpoint] = ["w", "c"].map(|name| folder.path().join(name));
+    step(&mut own, 4, 0).expect("a step");
+    own.save(&weights, Kind::Weights).expect("saved");
+    own.save(&checkpoint, Kind::Checkpoint).expect("saved");
+    let [mut x, label] = samples(4, 1);
+    x[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let problem = own.step(4, &[Some(&x), Some(&label)]).expect_err("not finite");
+    assert!(matches!(&problem, Problem::NotFinite(words) if words.contains("not finite at step 2")), "{problem}");
+    assert_eq!(own.position(), 2);
+    // The optimizer's memory is lost too, which weights do not bring back.
+    refused(own.load(&weights, Kind::Weights), "`optimizer:fc.weight.m`");
+    own.load(&checkpoint, Kind::Checkpoint).expect("loaded");
+    let mut plain = run(&contents, &options()).expect("a run");
+    step(&mut plain, 4, 0).expect("a step");
+    assert_eq!((own.position(), step(&mut own, 4, 1)), (1, step(&mut plain, 4, 1)));
+}
+
+#[test]
+fn a_run_in_use_refuses_a_second_thread() {
+    struct Shared(*mut ansatz_c::Handle);
+    // SAFETY: the interface is for any thread, and refuses a second one itself: that is what is tested.
+    unsafe impl Sync for Shared {}
+    let (_folder, contents) = contents();
+    let raw =
+        Raw { size: size_of::<Raw>(), threads: 1, level: null(), seed: null(), total_steps: 0, steps_per_epoch: 6 };
+    let mut run = null_mut();
+    // SAFETY: pointers of what the header asks for; contents were built.
+    let status = unsafe { ansatz_create(contents.as_ptr().cast(), contents.len(), (&raw const raw).cast(), &mut run) };
+    assert_eq!(status, 0, "{}", error(null()));
+    let shared = Shared(run);
+    let in_use = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let run = { &shared }.0;
+                while !in_use.load(Ordering::Relaxed) {
+                    // SAFETY: the run lives; where it is in use the error is this thread's.
+                    if unsafe { ansatz_count(run, 0) } == 0 {
+                        assert!(error(null()).contains("in use by another thread"));
+                        in_use.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    // SAFETY: no thread uses it any more.
+    unsafe { ansatz_destroy(run) };
 }
 
 #[test]
@@ -161,19 +238,6 @@ fn options_and_contents_that_are_wrong_make_no_run() {
 
 #[test]
 fn pointers_that_are_null_are_told_and_not_followed() {
-    #[repr(C)]
-    struct Raw {
-        size: usize,
-        threads: usize,
-        level: *const i8,
-        seed: *const u64,
-        total_steps: u64,
-        steps_per_epoch: u64,
-    }
-    let error = |run| {
-        // SAFETY: a run that lives, or null; the text lives until the next call.
-        unsafe { CStr::from_ptr(ansatz_error(run)) }.to_string_lossy().into_owned()
-    };
     let (_folder, contents) = contents();
     let (start, length): (*const c_void, usize) = (contents.as_ptr().cast(), contents.len());
     let mut raw = Raw { size: 0, threads: 1, level: null(), seed: null(), total_steps: 0, steps_per_epoch: 6 };
@@ -189,7 +253,7 @@ fn pointers_that_are_null_are_told_and_not_followed() {
         let level = CString::new("quantum").expect("plain");
         raw.level = level.as_ptr();
         assert_eq!(ansatz_create(start, length, (&raw const raw).cast(), &mut run), 1);
-        assert!(error(null()).contains("no level `quantum`"));
+        assert!(error(null()).contains("no instruction set `quantum`"));
         raw.level = null();
         assert_eq!(ansatz_create(start, length, (&raw const raw).cast(), &mut run), 0, "{}", error(null()));
         assert_eq!((ansatz_count(run, 0), ansatz_count(run, 3), ansatz_count(run, 9)), (2, 1, 0));
@@ -215,6 +279,12 @@ fn an_object_has_its_header_and_what_it_needs() {
     let header = std::fs::read_to_string(folder.join("my-net.h")).expect("written");
     for line in ["extern const unsigned char my_net_contents[];", "enum { my_net_batch = 4, my_net_last_batch = 2 };"] {
         assert!(header.contains(line), "{header}");
+    }
+    for name in ["ansatz", "Ansatz.o"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ansatz"));
+        let output = command.args(["build", "net.ansatz", "--emit", "obj", "-o", name]).current_dir(folder).output();
+        let words = String::from_utf8_lossy(&output.expect("it runs").stderr).into_owned();
+        assert!(words.contains("the header of the interface"), "{words}");
     }
     assert!(header.contains("my_net_field_label = 1, /* int32_t [], from 0 to 2 */"), "{header}");
 }

@@ -43,7 +43,7 @@ fn refused(folder: &Path, arguments: &[&str], code: i32) -> String {
 }
 
 /// A folder with a trainer of this model and its file.
-fn built(text: &str, options: &[&str]) -> tempfile::TempDir {
+pub fn built(text: &str, options: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("net.ansatz"), text).expect("written");
     succeed(folder.path(), &[&["build", "net.ansatz", "-o", "t"], options].concat());

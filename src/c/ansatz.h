@@ -30,7 +30,7 @@ typedef struct ansatz_run ansatz_run;
 /* Statuses. */
 #define ANSATZ_OK 0
 #define ANSATZ_REFUSED 1    /* a wrong argument, a file, no memory: nothing has changed */
-#define ANSATZ_NOT_FINITE 2 /* the step was taken; the loss or a tensor is infinite or not a number: load an earlier file */
+#define ANSATZ_NOT_FINITE 2 /* the step was taken; a value is infinite or not a number: load an earlier checkpoint */
 #define ANSATZ_BROKEN 3     /* a bug of the library: the run can only be destroyed */
 
 /* Tables of a run, and their columns. */

@@ -17,7 +17,7 @@ use ansatz_run::runtime::figures::Figures;
 use ansatz_run::runtime::recipe::Recipe;
 use ansatz_run::runtime::trainer::{Aside, Extent, Snapshot, Trainer};
 use ansatz_trainer::Contents;
-use ansatz_trainer::contents::{self, Carrier};
+use ansatz_trainer::contents;
 
 use crate::batch::{ELEMENT, Inputs, fill};
 use crate::describe::Tables;
@@ -104,15 +104,14 @@ impl Run {
     pub unsafe fn create(bytes: &[u8], options: &Options<'_>) -> Result<Self, Problem> {
         let carrier = contents::of_bytes("the contents", bytes)?;
         let carrier = carrier.ok_or_else(|| refused("these are no contents that `ansatz build` wrote"))?;
-        let level = level(&carrier, options.level)?;
+        let level = machine::choose(options.level, &carrier.levels())?;
         let Contents { mut artifact, .. } = carrier.contents()?;
         if let Some(seed) = options.seed {
             artifact.training.seed = seed;
             artifact.training.overrides.push(("train.seed".into(), seed.to_string()));
         }
         let extent = extent(&artifact, options)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if options.threads == 0 { cores } else { options.threads }.clamp(1, 256);
+        let threads = machine::threads(Some(options.threads).filter(|threads| *threads > 0));
         // SAFETY: the caller vouches for the contents, and their checksums hold.
         let device = unsafe { Cpu::new(level, threads, found_in(carrier.codes(level)?, level)) }?;
         let recipe = recipe(&artifact, extent, level);
@@ -234,12 +233,11 @@ impl Run {
         self.trainer.load_steps(Purpose::Predict)?;
         for first in (0..rows).step_by(at_once) {
             let some = at_once.min(rows - first);
-            let part = |(bytes, entry): (&Option<&'_ [u8]>, &crate::Entry)| {
+            let fields = inputs.iter().zip(&self.tables.fields).map(|(bytes, entry)| {
                 let width = entry.elements() * ELEMENT;
-                bytes.map(|bytes| bytes[first * width..(first + some) * width].to_vec())
-            };
-            let part: Vec<Option<Vec<u8>>> = inputs.iter().zip(&self.tables.fields).map(part).collect();
-            let part: Vec<Option<&[u8]>> = part.iter().map(Option::as_deref).collect();
+                (*bytes).map(|bytes| &bytes[first * width..(first + some) * width])
+            });
+            let part: Vec<Option<&[u8]>> = fields.collect();
             fill(self.trainer.artifact(), Purpose::Predict, some, &part, &mut self.batch)?;
             let predicted = self.trainer.predict(&self.batch)?;
             for ((output, entry), values) in outputs.iter_mut().zip(&self.tables.outputs).zip(&predicted) {
@@ -372,40 +370,17 @@ fn rows_of(artifact: &Artifact, purpose: Purpose) -> Vec<usize> {
     artifact.steps.keys().filter(|(known, _)| *known == purpose).map(|(_, rows)| *rows).collect()
 }
 
-/// The level that is asked for, or the best that the machine has and the contents have code for.
-fn level(carrier: &Carrier<'_>, asked: Option<&str>) -> Result<Level, Problem> {
-    let (coded, best) = (carrier.levels(), machine::detect());
-    let names = || coded.iter().map(Level::to_string).collect::<Vec<_>>().join(", ");
-    if !best.runs_code() {
-        return Err(refused("machine code needs a processor of x86-64 with SSE 4.2"));
-    }
-    let Some(name) = asked else {
-        let level = coded.iter().copied().filter(|level| *level <= best).max();
-        return level.ok_or_else(|| refused(&format!("this machine has {best}, and there is code for {}", names())));
-    };
-    let level = Level::parse(name);
-    let level = level.ok_or_else(|| refused(&format!("no level `{name}`: choose avx512, avx2 or portable")))?;
-    if level > best {
-        return Err(refused(&format!("this machine has {best}, not {level}")));
-    }
-    match coded.contains(&level) {
-        true => Ok(level),
-        false => Err(refused(&format!("there is no code for {level}; there is for {}", names()))),
-    }
-}
-
 /// The run's clock. Schedules count steps and epochs, so neither has a default that could be wrong.
 fn extent(artifact: &Artifact, options: &Options<'_>) -> Result<Extent, Problem> {
     let steps_per_epoch = options.steps_per_epoch;
     if steps_per_epoch == 0 {
         return Err(refused("`steps_per_epoch` is 0: say how many batches your training samples have"));
     }
-    let total_steps = match (options.total_steps, artifact.training.length) {
-        (0, Length::Epochs(epochs)) => (epochs * steps_per_epoch as f64).round() as u64,
-        (0, Length::Steps(steps)) => steps,
-        (steps, _) => steps,
+    let length = match options.total_steps {
+        0 => artifact.training.length,
+        steps => Length::Steps(steps),
     };
-    Ok(Extent { total_steps, steps_per_epoch })
+    Ok(Extent::of_length(length, steps_per_epoch))
 }
 
 fn recipe(artifact: &Artifact, extent: Extent, level: Level) -> Recipe {

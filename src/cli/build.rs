@@ -99,6 +99,11 @@ fn write_object(arguments: &Arguments, made: &Contents, contents: &[u8]) -> supe
     let path = if output.extension().is_some_and(|end| end == "o") { output.clone() } else { with_ending(output, "o") };
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let name = object::name(&stem);
+    // The interface has this name: its header would take the place of the object's.
+    if name.eq_ignore_ascii_case("ansatz") {
+        let words = format!("{} would have the header of the interface, ansatz.h; choose another name", shown(&path));
+        return Err(Failure::Problem(words));
+    }
     let file = arguments.model.file.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
     let bytes =
         object::object(&name, contents).map_err(|error| Failure::Problem(format!("{}: {error}", shown(&path))))?;

@@ -20,8 +20,7 @@ pub struct Machine {
 impl Machine {
     /// Threads to run on.
     pub fn threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or(cores).clamp(1, 256)
+        machine::threads(self.threads)
     }
 
     /// These options, with the level that a run began at where none is asked for and this machine has it.
@@ -39,25 +38,7 @@ impl Machine {
     /// # Errors
     /// A level that this machine or the code has not.
     pub fn level(&self, coded: &[Level]) -> Result<Level, Failure> {
-        let best = machine::detect();
-        if !best.runs_code() {
-            return Err(Failure::Problem("machine code needs a processor of x86-64 with SSE 4.2".to_string()));
-        }
-        let words = || coded.iter().map(Level::to_string).collect::<Vec<_>>().join(", ");
-        let Some(name) = self.cpu.clone().or_else(|| std::env::var("ANSATZ_CPU").ok()) else {
-            let level = coded.iter().copied().filter(|level| *level <= best).max();
-            return level.ok_or_else(|| {
-                Failure::Problem(format!("this machine has {best}, and there is code for {} alone", words()))
-            });
-        };
-        let level = Level::parse(&name)
-            .ok_or_else(|| Failure::Problem(format!("no instruction set `{name}`: choose avx512, avx2 or portable")))?;
-        if level > best {
-            return Err(Failure::Problem(format!("this machine has {best}, not {level}")));
-        }
-        if !coded.contains(&level) {
-            return Err(Failure::Problem(format!("there is no code for {level}; there is for {}", words())));
-        }
-        Ok(level)
+        let asked = self.cpu.clone().or_else(|| std::env::var("ANSATZ_CPU").ok());
+        Ok(machine::choose(asked.as_deref(), coded)?)
     }
 }

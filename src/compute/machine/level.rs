@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::lanes::{Lanes, Portable};
+use ansatz_program::diagnostics::Refusal;
 
 /// An instruction-set level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -96,6 +97,32 @@ pub fn detect() -> Level {
 #[cfg(not(target_arch = "x86_64"))]
 pub fn detect() -> Level {
     Level::Portable
+}
+
+/// The level of that name, or the best of this machine among those that there is code for.
+///
+/// # Errors
+/// A level that this machine or the code has not, and a machine that runs no code of ours.
+pub fn choose(asked: Option<&str>, coded: &[Level]) -> Result<Level, Refusal> {
+    let best = detect();
+    if !best.runs_code() {
+        return Err(Refusal("machine code needs a processor of x86-64 with SSE 4.2".to_string()));
+    }
+    let names = || coded.iter().map(Level::to_string).collect::<Vec<_>>().join(", ");
+    let Some(name) = asked else {
+        let level = coded.iter().copied().filter(|level| *level <= best).max();
+        return level
+            .ok_or_else(|| Refusal(format!("this machine has {best}, and there is code for {} alone", names())));
+    };
+    let unknown = || Refusal(format!("no instruction set `{name}`: choose avx512, avx2 or portable"));
+    let level = Level::parse(name).ok_or_else(unknown)?;
+    if level > best {
+        return Err(Refusal(format!("this machine has {best}, not {level}")));
+    }
+    if !coded.contains(&level) {
+        return Err(Refusal(format!("there is no code for {level}; there is for {}", names())));
+    }
+    Ok(level)
 }
 
 /// The instance of generic code for the vectors of a level, compiled with its instructions, as a pointer:

@@ -421,8 +421,12 @@ impl Extent {
     /// From the settings and the number of training samples.
     pub fn of(training: &Training, samples: usize) -> Self {
         let plan = Plan::of_run(training);
-        let steps_per_epoch = plan.steps_per_epoch(samples).max(1);
-        let total_steps = match training.length {
+        Self::of_length(training.length, plan.steps_per_epoch(samples).max(1))
+    }
+
+    /// From a length and the steps of an epoch.
+    pub fn of_length(length: Length, steps_per_epoch: u64) -> Self {
+        let total_steps = match length {
             Length::Epochs(epochs) => (epochs * steps_per_epoch as f64).round() as u64,
             Length::Steps(steps) => steps,
         };
