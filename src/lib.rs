@@ -9,6 +9,7 @@ pub extern crate ansatz_console as console;
 
 pub mod cli;
 pub mod cpu;
+pub mod cuda;
 pub mod grad;
 pub mod model;
 pub mod passes;

@@ -164,9 +164,9 @@ impl Run {
         }
         fill(self.trainer.artifact(), Purpose::Train, rows, inputs, &mut self.batch)?;
         if self.position().is_multiple_of(self.extent.steps_per_epoch) {
-            self.trainer.reset_metrics();
+            self.trainer.reset_metrics()?;
         }
-        let report = self.trainer.step(&self.batch);
+        let report = self.trainer.step(&self.batch)?;
         let what = if report.loss.is_finite() { report.not_finite } else { Some("the loss".into()) };
         match what {
             Some(what) => Err(Problem::NotFinite(format!("{what} is not finite at step {}", self.position()))),
@@ -181,7 +181,7 @@ impl Run {
     pub fn evaluate_begin(&mut self) -> Result<(), Problem> {
         self.hold_no_evaluation()?;
         self.trainer.load_steps(Purpose::Evaluate)?;
-        self.aside = Some(self.trainer.begin_evaluation());
+        self.aside = Some(self.trainer.begin_evaluation()?);
         Ok(())
     }
 
@@ -197,7 +197,7 @@ impl Run {
             return Err(refused(&format!("an evaluation takes 1 to {} samples at once, not {rows}", self.batch())));
         }
         fill(self.trainer.artifact(), Purpose::Evaluate, rows, inputs, &mut self.batch)?;
-        self.trainer.evaluate_batch(&self.batch);
+        self.trainer.evaluate_batch(&self.batch)?;
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Run {
     /// No pass that was begun.
     pub fn evaluate_finish(&mut self) -> Result<Figures, Problem> {
         let aside = self.aside.take().ok_or_else(|| refused("no evaluation was begun"))?;
-        Ok(self.trainer.finish_evaluation(aside))
+        Ok(self.trainer.finish_evaluation(aside)?)
     }
 
     /// The model's outputs for any number of samples, as F32, into those of the caller's buffers that are there. Fields
@@ -279,7 +279,7 @@ impl Run {
     /// # Errors
     /// No such tensor, or a buffer of another length.
     pub fn get(&self, name: &str, into: &mut [u8]) -> Result<(), Problem> {
-        let tensors = self.trainer.tensors(false);
+        let tensors = self.trainer.tensors(false)?;
         let tensor = tensors.get(name).ok_or_else(|| refused(&format!("the model has no `{name}`")))?;
         if tensor.bytes.len() != into.len() {
             let (given, wanted) = (into.len(), tensor.bytes.len());
@@ -306,7 +306,7 @@ impl Run {
         self.hold_no_evaluation()?;
         let position = (kind == Kind::Checkpoint).then(|| self.trainer.position().clone());
         let note = Note { recipe: Some(self.recipe.clone()), preparation: None, position };
-        Ok(checkpoint::save(path, &self.trainer.tensors(kind == Kind::Weights), &note)?)
+        Ok(checkpoint::save(path, &self.trainer.tensors(kind == Kind::Weights)?, &note)?)
     }
 
     /// Takes the weights of a safetensors file and stays where the run is, or goes on from a checkpoint of this model.
@@ -317,7 +317,7 @@ impl Run {
         self.hold_no_evaluation()?;
         let (tensors, note) = checkpoint::load(path)?;
         let mut before = Snapshot::default();
-        self.trainer.take(&mut before);
+        self.trainer.take(&mut before)?;
         let taken = match kind {
             Kind::Weights => self.trainer.take_weights(path, tensors),
             Kind::Checkpoint => match self.position_of(path, &tensors, note) {
@@ -325,10 +325,11 @@ impl Run {
                 Err(refusal) => Err(refusal),
             },
         };
-        taken.map_err(|refusal| {
-            self.trainer.put_back(&before);
-            refusal.into()
-        })
+        if let Err(refusal) = taken {
+            self.trainer.put_back(&before)?;
+            return Err(refusal.into());
+        }
+        Ok(())
     }
 
     /// Where a checkpoint stands, if it is one of this run.
@@ -344,7 +345,7 @@ impl Run {
         };
         // The samples are the caller's; the number of steps is compared as if they were the same.
         let before = Recipe { samples: self.recipe.samples, ..before };
-        let mut changes = before.changes_of_model(&self.recipe, &self.trainer.changes_of_shape(tensors));
+        let mut changes = before.changes_of_model(&self.recipe, &self.trainer.changes_of_shape(tensors)?);
         if before.level != self.recipe.level {
             changes.push(format!("the run was at {} and is at {}", before.level, self.recipe.level));
         }

@@ -100,7 +100,7 @@ fn newest(folder: &RunFolder) -> Result<Option<Found>, Failure> {
 fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: bool) -> crate::Outcome {
     let Found { path, tensors, note } = found;
     let before = note.recipe.unwrap_or_default();
-    let changes = before.changes_of_model(recipe, &trainer.changes_of_shape(&tensors));
+    let changes = before.changes_of_model(recipe, &trainer.changes_of_shape(&tensors)?);
     if !changes.is_empty() {
         return Err(Failure::Problem(format!(
             "{} was written by another version of the model file: {}; to start from its weights use `--init`",
@@ -132,7 +132,7 @@ fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: b
 fn begin(trainer: &mut Trainer, command: &Command) -> crate::Outcome {
     let Some(init) = &command.init else { return Ok(()) };
     trainer.load_weights(&init.path)?;
-    if trainer.content() == init.content {
+    if trainer.content()? == init.content {
         return Ok(());
     }
     Err(Failure::Problem(format!(

@@ -91,7 +91,7 @@ pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &In
     let mut init = None;
     if let Some(weights) = &arguments.init {
         trainer.load_weights(weights)?;
-        init = Some(Init { path: record::absolute(weights)?, content: trainer.content() });
+        init = Some(Init { path: record::absolute(weights)?, content: trainer.content()? });
     }
     let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
     interrupt.begin();

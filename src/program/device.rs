@@ -33,36 +33,65 @@ pub trait Device {
     /// Bytes that it would hold for a program alone.
     fn bytes_for(&self, program: &Program) -> u64;
 
+    /// Bytes that it can still take, where it has memory of its own; else the host's memory says it.
+    fn room(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes the program's code and room for it.
     ///
     /// # Errors
     /// No code, or no memory; what was loaded before is untouched.
     fn load(&mut self, program: &Program) -> Result<Loaded, DeviceError>;
 
-    /// Runs a step. False if no operation of it made an infinity or what is not a number out of finite numbers.
-    fn run(&mut self, step: Loaded, input: StepInput) -> bool;
+    /// Runs a step. False if nothing that outlives it became an infinity or what is not a number by it.
+    ///
+    /// # Errors
+    /// The device has failed; what it holds is lost.
+    fn run(&mut self, step: Loaded, input: StepInput) -> Result<bool, DeviceError>;
 
     /// Nanoseconds spent in each kernel of a step so far, where the device was asked to measure.
     fn profile(&self, step: Loaded) -> Vec<u64>;
 
     /// The elements of an F32 buffer.
-    fn read_f32(&self, buffer: &Buffer) -> Cow<'_, [f32]>;
+    ///
+    /// # Errors
+    /// As [`Device::run`], here and below.
+    fn read_f32(&self, buffer: &Buffer) -> Result<Cow<'_, [f32]>, DeviceError>;
 
     /// The bytes of a buffer of any type.
-    fn read_bytes(&self, buffer: &Buffer) -> Cow<'_, [u8]>;
+    ///
+    /// # Errors
+    /// As above.
+    fn read_bytes(&self, buffer: &Buffer) -> Result<Cow<'_, [u8]>, DeviceError>;
 
     /// Sets the elements of an F32 buffer.
-    fn write_f32(&mut self, buffer: &Buffer, values: &[f32]);
+    ///
+    /// # Errors
+    /// As above.
+    fn write_f32(&mut self, buffer: &Buffer, values: &[f32]) -> Result<(), DeviceError>;
 
     /// Sets the elements of an I32 buffer.
-    fn write_i32(&mut self, buffer: &Buffer, values: &[i32]);
+    ///
+    /// # Errors
+    /// As above.
+    fn write_i32(&mut self, buffer: &Buffer, values: &[i32]) -> Result<(), DeviceError>;
 
     /// Sets the bytes of a buffer of any type.
-    fn write_bytes(&mut self, buffer: &Buffer, bytes: &[u8]);
+    ///
+    /// # Errors
+    /// As above.
+    fn write_bytes(&mut self, buffer: &Buffer, bytes: &[u8]) -> Result<(), DeviceError>;
 
     /// Lets somebody write the elements of an F32 buffer, whose values before mean nothing.
-    fn write_with(&mut self, buffer: &Buffer, write: &mut dyn FnMut(&mut [f32]));
+    ///
+    /// # Errors
+    /// As above.
+    fn write_with(&mut self, buffer: &Buffer, write: &mut dyn FnMut(&mut [f32])) -> Result<(), DeviceError>;
 
     /// Sets all elements of a buffer to a number of its type.
-    fn fill(&mut self, buffer: &Buffer, value: f64);
+    ///
+    /// # Errors
+    /// As above.
+    fn fill(&mut self, buffer: &Buffer, value: f64) -> Result<(), DeviceError>;
 }

@@ -3,6 +3,7 @@
 //! A run is an [`artifact::Artifact`]; neither parser nor compiler nor code generator is linked.
 
 pub mod cpu;
+pub mod cuda;
 pub mod runtime;
 
 use ansatz_compute::{contraction, machine, primitives};

@@ -29,7 +29,9 @@ use std::collections::BTreeMap;
 
 use super::print::kernel_text;
 use super::winograd::{Geometry, Kind};
-use super::{Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Product, Program, Winograd, interpret};
+use super::{
+    Buffer, BufferId, Group, Kernel, KernelKind, Lanes, Linear, Nest, Phase, Product, Program, Winograd, interpret,
+};
 use crate::graph::DType;
 use crate::graph::verify::{Checked, ensure};
 use domain::Access;
@@ -107,6 +109,46 @@ pub fn check(rewrite: &str, program: &Program, verify: fn(&Program) -> Result<()
         let found = found.iter().map(|each| format!("{each}\n{}", each.kernel.map(kernel).unwrap_or_default()));
         panic!("`{rewrite}` has broken rules of the loop IR:\n{}", found.collect::<Vec<_>>().join("\n"));
     }
+}
+
+/// Whether points of a phase that differ in its inner loops never store the same element, so that threads may share them.
+pub fn inner_stores_are_apart(nest: &Nest, phase: &Phase) -> bool {
+    let extents = [&nest.outer[..], &phase.inner[..]].concat();
+    stores_are_apart(&[(phase, extents.clone())], nest.outer.len()..extents.len(), |linear| linear.clone())
+}
+
+/// Whether points that differ in the last outer loop never store the same element wherever the other loops that are not
+/// parallel stand, so that threads may share it.
+pub fn last_outer_is_apart(nest: &Nest) -> bool {
+    let (parallel, last) = (nest.parallel, nest.outer.len() - 1);
+    // The last loop before the others that are not parallel.
+    let moved = |number: usize| match number {
+        number if number == last => parallel,
+        number if (parallel..last).contains(&number) => number + 1,
+        number => number,
+    };
+    let mut outer = nest.outer.clone();
+    outer[parallel..].rotate_right(1);
+    let phases: Vec<_> =
+        nest.phases.iter().map(|phase| (phase, [&outer[..], &phase.inner[..]].concat())).collect();
+    stores_are_apart(&phases, parallel..parallel + 1, |linear| linear.compose(|number| Linear::index(moved(number))))
+}
+
+/// Whether stores of the same buffer are apart in these loops, for functions as `place` gives them.
+fn stores_are_apart(
+    phases: &[(&Phase, Vec<usize>)],
+    loops: std::ops::Range<usize>,
+    place: impl Fn(&Linear) -> Linear,
+) -> bool {
+    let mut accesses: BTreeMap<BufferId, Vec<Access>> = BTreeMap::new();
+    for (phase, extents) in phases {
+        for store in &phase.stores {
+            let mut location = store.location.clone();
+            location.linears_mut().for_each(|linear| *linear = place(linear));
+            accesses.entry(location.buffer).or_default().push(Access::of(&location, extents));
+        }
+    }
+    accesses.values().all(|own| domain::is_apart(&own.iter().collect::<Vec<_>>(), loops.clone()))
 }
 
 fn check_kernel(program: &Program, kernel: &Kernel) -> Checked {

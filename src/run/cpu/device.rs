@@ -74,43 +74,48 @@ impl Device for Cpu {
         Ok(Loaded(self.executables.len() - 1))
     }
 
-    fn run(&mut self, step: Loaded, input: StepInput) -> bool {
-        self.executables[step.0].run(&mut self.arena, &self.pool, input)
+    fn run(&mut self, step: Loaded, input: StepInput) -> Result<bool, DeviceError> {
+        Ok(self.executables[step.0].run(&mut self.arena, &self.pool, input))
     }
 
     fn profile(&self, step: Loaded) -> Vec<u64> {
         self.executables[step.0].profile()
     }
 
-    fn read_f32(&self, buffer: &Buffer) -> Cow<'_, [f32]> {
-        self.arena.f32(buffer).into()
+    fn read_f32(&self, buffer: &Buffer) -> Result<Cow<'_, [f32]>, DeviceError> {
+        Ok(self.arena.f32(buffer).into())
     }
 
-    fn read_bytes(&self, buffer: &Buffer) -> Cow<'_, [u8]> {
-        self.arena.raw(buffer).into()
+    fn read_bytes(&self, buffer: &Buffer) -> Result<Cow<'_, [u8]>, DeviceError> {
+        Ok(self.arena.raw(buffer).into())
     }
 
-    fn write_f32(&mut self, buffer: &Buffer, values: &[f32]) {
+    fn write_f32(&mut self, buffer: &Buffer, values: &[f32]) -> Result<(), DeviceError> {
         self.arena.f32_mut(buffer).copy_from_slice(values);
+        Ok(())
     }
 
-    fn write_i32(&mut self, buffer: &Buffer, values: &[i32]) {
+    fn write_i32(&mut self, buffer: &Buffer, values: &[i32]) -> Result<(), DeviceError> {
         self.arena.i32_mut(buffer).copy_from_slice(values);
+        Ok(())
     }
 
-    fn write_bytes(&mut self, buffer: &Buffer, bytes: &[u8]) {
+    fn write_bytes(&mut self, buffer: &Buffer, bytes: &[u8]) -> Result<(), DeviceError> {
         self.arena.raw_mut(buffer).copy_from_slice(bytes);
+        Ok(())
     }
 
-    fn write_with(&mut self, buffer: &Buffer, write: &mut dyn FnMut(&mut [f32])) {
+    fn write_with(&mut self, buffer: &Buffer, write: &mut dyn FnMut(&mut [f32])) -> Result<(), DeviceError> {
         write(self.arena.f32_mut(buffer));
+        Ok(())
     }
 
-    fn fill(&mut self, buffer: &Buffer, value: f64) {
+    fn fill(&mut self, buffer: &Buffer, value: f64) -> Result<(), DeviceError> {
         match buffer.dtype {
             DType::F32 => self.arena.f32_mut(buffer).fill(value as f32),
             DType::I32 => self.arena.i32_mut(buffer).fill(value as i32),
             DType::Bool => self.arena.raw_mut(buffer).fill(u8::from(value != 0.0)),
         }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::artifact::Artifact;
-use crate::device::Device;
+use crate::device::{Device, DeviceError};
 use crate::dim::bound;
 use crate::graph::{DType, StateKind};
 use crate::kernel::{Buffer, Role};
@@ -33,20 +33,28 @@ pub(super) fn places(artifact: &Artifact) -> BTreeMap<Role, Buffer> {
 
 /// The first parameter, buffer or optimizer state that holds a value that is not finite, and where it is declared.
 /// States that begin infinite may stay so.
+///
+/// # Errors
+/// The device has failed.
 pub(super) fn not_finite(
     artifact: &Artifact,
     places: &BTreeMap<Role, Buffer>,
     device: &dyn Device,
-) -> Option<(String, Span)> {
-    let is_broken = |place: Role| !all_finite(&device.read_f32(&places[&place]));
-    let param = artifact.params.iter().find(|param| is_broken(Role::Param(param.name.clone())));
-    if let Some(param) = param {
-        return Some((param.name.clone(), param.span));
+) -> Result<Option<(String, Span)>, DeviceError> {
+    let is_broken = |place: Role| Ok(!all_finite(&device.read_f32(&places[&place])?));
+    for param in &artifact.params {
+        if is_broken(Role::Param(param.name.clone()))? {
+            return Ok(Some((param.name.clone(), param.span)));
+        }
     }
     let held = |kind: &StateKind| matches!(kind, StateKind::Buffer | StateKind::Optimizer(_));
     let states = artifact.states.iter().filter(|s| s.dtype == DType::F32 && held(&s.kind) && s.init.is_finite());
-    let mut broken = states.filter(|state| is_broken(Role::State(state.name.clone())));
-    broken.next().map(|state| (checkpoint_name(&state.kind, &state.name), state.span))
+    for state in states {
+        if is_broken(Role::State(state.name.clone()))? {
+            return Ok(Some((checkpoint_name(&state.kind, &state.name), state.span)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether no value is infinite or not a number.

@@ -72,10 +72,10 @@ impl Saver {
     pub fn begin(&mut self, trainer: &Trainer, note: Note, due: Due) -> Result<(), Refusal> {
         self.settle()?;
         if self.spare.is_empty() && memory::check(trainer.snapshot_bytes(), "a copy of the weights").is_err() {
-            return (self.write)(&trainer.tensors(false), &note, due);
+            return (self.write)(&trainer.tensors(false)?, &note, due);
         }
         let mut snapshot = std::mem::take(&mut self.spare);
-        trainer.take(&mut snapshot);
+        trainer.take(&mut snapshot)?;
         self.hand_over(snapshot, note, due)
     }
 

@@ -32,7 +32,7 @@ pub(super) fn finish_pass(
     course: &Course,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<bool, LoopError> {
-    let mut splits = vec![(SplitName::Train, trainer.figures())];
+    let mut splits = vec![(SplitName::Train, trainer.figures()?)];
     for (name, split) in keep::measured(run.training, run.dataset) {
         splits.push((name, evaluate(trainer, split, run.training.batch)?));
     }
@@ -73,7 +73,7 @@ pub(super) fn write_weights(trainer: &mut Trainer, run: &Loop<'_>) -> Result<Wei
         (Some(best), None) => Weights::NoBest { figure: format!("{}.{}", best.split, best.figure) },
         (None, _) => Weights::Last,
     };
-    checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true), &run.note)?;
+    checkpoint::save(&run.record.folder.join("weights.safetensors"), &trainer.tensors(true)?, &run.note)?;
     Ok(weights)
 }
 
@@ -102,7 +102,7 @@ impl Course {
 /// Weights that are not finite are not saved: the older file stays. Each step is looked at by itself; a file is worth a second
 /// look that does not rely on what the device noticed.
 fn hold_finite(trainer: &Trainer) -> Result<(), LoopError> {
-    match trainer.not_finite() {
+    match trainer.not_finite()? {
         Some(what) => {
             let step = trainer.position().step;
             Err(LoopError::Diverged(Divergence { step, what, origin: None, records: None, tried: None }.into()))

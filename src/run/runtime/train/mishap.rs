@@ -33,7 +33,7 @@ impl Course {
                 let what = "a copy of the weights, for `not_finite = skip`,";
                 memory::check(trainer.snapshot_bytes(), what).map_err(LoopError::Problem)?;
             }
-            trainer.take(&mut self.before);
+            trainer.take(&mut self.before)?;
         }
         Ok(())
     }
@@ -67,7 +67,7 @@ impl Course {
         (step, what, limit): (u64, String, u64),
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Turn, LoopError> {
-        trainer.put_back(&self.before);
+        trainer.put_back(&self.before)?;
         let in_a_row = trainer.position().mishaps.in_a_row;
         if in_a_row == limit {
             settle_aside(&mut self.saver, events);
@@ -194,7 +194,7 @@ fn replay(
     } else if let Some(found) = run.record.folder.newest().ok()?.0 {
         trainer.restore(&found.path, found.tensors, found.note.position?).ok()?;
     } else {
-        trainer.restart();
+        trainer.restart().ok()?;
         run.init.as_ref().map_or(Ok(()), |path| trainer.load_weights(path).map(drop)).ok()?;
     }
     let first = trainer.position().step;
@@ -206,7 +206,7 @@ fn replay(
             let records = records(run, &batch, Some(&origin));
             return Some((origin, records));
         }
-        trainer.step(&batch);
+        trainer.step(&batch).ok()?;
         if run.stop.load(Ordering::Relaxed) != 0 {
             return None;
         }

@@ -230,9 +230,10 @@ fn stretch(
     let mut batches = batches_left(trainer, run, total_steps)?;
     while let Some(batch) = batches.next() {
         if trainer.position().step.is_multiple_of(steps_per_epoch) {
-            trainer.reset_metrics();
+            trainer.reset_metrics()?;
         }
-        if step(trainer, run, course, &batch, events)? == Turn::Back {
+        let turn = step(trainer, run, course, &batch, events).inspect_err(|_| settle_aside(&mut course.saver, events))?;
+        if turn == Turn::Back {
             return Ok(None);
         }
         batches.recycle(batch);
@@ -275,9 +276,9 @@ fn step(
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<Turn, LoopError> {
     course.prepare(trainer, run)?;
-    let report = trainer.step(batch);
+    let report = trainer.step(batch)?;
     let step = trainer.position().step;
-    let grads = run.log_gradients.then(|| trainer.gradient_norms(batch.rows));
+    let grads = run.log_gradients.then(|| trainer.gradient_norms(batch.rows)).transpose()?;
     let position = trainer.position_mut();
     let leapt_over = if report.not_finite.is_none() { position.recent.add(report.loss) } else { None };
     if let Some(log) = &mut run.log {
@@ -356,5 +357,5 @@ fn not_started(error: std::io::Error) -> LoopError {
 pub fn evaluate(trainer: &mut Trainer, split: &Arc<Split>, batch: usize) -> Result<Figures, LoopError> {
     let batches = split.batches(Plan::evaluation(batch), 0, split.steps_per_epoch(batch)).map_err(not_started)?;
     trainer.load_steps(Purpose::Evaluate)?;
-    Ok(trainer.evaluate(batches))
+    Ok(trainer.evaluate(batches)?)
 }

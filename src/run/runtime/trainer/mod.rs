@@ -7,6 +7,7 @@ mod origin;
 mod snapshot;
 mod weights;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -115,7 +116,7 @@ impl Trainer {
             full_steps: (0, 0.0),
         };
         wanted.iter().try_for_each(|purpose| trainer.load_steps(*purpose))?;
-        trainer.initialise();
+        trainer.initialise()?;
         Ok(trainer)
     }
 
@@ -181,37 +182,45 @@ impl Trainer {
     }
 
     /// Back to the first values of all parameters and states, at the start of the run.
-    pub fn restart(&mut self) {
+    ///
+    /// # Errors
+    /// The device has failed, here and in all that computes, reads or writes.
+    pub fn restart(&mut self) -> Result<(), TrainerError> {
         for state in &self.artifact.states {
-            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init);
+            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init)?;
         }
         self.position = Position::default();
-        self.initialise();
+        self.initialise()
     }
 
-    fn initialise(&mut self) {
+    fn initialise(&mut self) -> Result<(), TrainerError> {
         let (seed, threads) = (self.training().seed, self.threads);
         for (position, param) in self.artifact.params.iter().enumerate() {
             let sizes = bound(&param.shape);
             self.device.write_with(&self.places[&Role::Param(param.name.clone())], &mut |values| {
                 init::fill(&param.init, &sizes, seed, position, threads, values);
-            });
+            })?;
         }
         // A fresh arena is zero: pages of optimizer memory are left for the threads that first use them.
         for state in self.artifact.states.iter().filter(|state| state.init != 0.0) {
-            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init);
+            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init)?;
         }
+        Ok(())
     }
 
     /// Sets the metric sums to their first values, at the start of a pass.
-    pub fn reset_metrics(&mut self) {
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn reset_metrics(&mut self) -> Result<(), TrainerError> {
         for state in self.artifact.states.iter().filter(|state| state.kind == StateKind::Metric) {
-            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init);
+            self.device.fill(&self.places[&Role::State(state.name.clone())], state.init)?;
         }
         self.position.loss_sum = Exact(0.0);
         self.position.samples = 0;
         self.position.metric_sums.clear();
         (self.position.mishaps.skipped, self.position.mishaps.leaps) = (0, 0);
+        Ok(())
     }
 
     /// Feeds a batch and runs a step; afterwards outputs lie in the device's memory. False if nothing that the step wrote
@@ -219,7 +228,7 @@ impl Trainer {
     ///
     /// # Panics
     /// If the artifact has no step for so many samples, or it was not loaded: a bug of the caller.
-    fn run(&mut self, purpose: Purpose, batch: &Batch) -> bool {
+    fn run(&mut self, purpose: Purpose, batch: &Batch) -> Result<bool, TrainerError> {
         let key = (purpose, batch.rows);
         let number = self.position.step + u64::from(purpose == Purpose::Train);
         let loaded = *self.loaded.get(&key).unwrap_or_else(|| panic!("no step is loaded for {key:?}"));
@@ -240,51 +249,60 @@ impl Trainer {
     }
 
     /// One optimizer step.
-    pub fn step(&mut self, batch: &Batch) -> StepReport {
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainerError> {
         let began = Instant::now();
-        let suspect = self.run(Purpose::Train, batch);
+        let suspect = self.run(Purpose::Train, batch)?;
         let seconds = began.elapsed().as_secs_f64();
         if batch.rows == self.training().batch {
             self.full_steps.0 += 1;
             self.full_steps.1 += seconds;
         }
         self.position.step += 1;
-        let loss = self.add_figures(Purpose::Train, batch.rows);
-        let not_finite = if suspect { self.not_finite() } else { None };
+        let loss = self.add_figures(Purpose::Train, batch.rows)?;
+        let not_finite = if suspect { self.not_finite()? } else { None };
         let not_finite = if loss.is_finite() { not_finite } else { Some("the loss".to_string()) };
         let is_kept = suspect && not_finite.is_none();
-        let lost_metrics = if is_kept { self.newly_lost_metrics() } else { Vec::new() };
-        StepReport { loss, lr: self.learning_rate(self.position.step), seconds, not_finite, lost_metrics }
+        let lost_metrics = if is_kept { self.newly_lost_metrics()? } else { Vec::new() };
+        Ok(StepReport { loss, lr: self.learning_rate(self.position.step), seconds, not_finite, lost_metrics })
     }
 
     /// Metrics whose sums are not finite, each once.
-    fn newly_lost_metrics(&mut self) -> Vec<String> {
+    fn newly_lost_metrics(&mut self) -> Result<Vec<String>, TrainerError> {
         let sums = self.position.metric_sums.iter().filter(|(_, sum)| !sum.0.is_finite()).map(|(name, _)| name);
         let states = self.artifact.states.iter().filter(|s| s.kind == StateKind::Metric && s.init.is_finite());
-        let states =
-            states.filter(|state| state.dtype == DType::F32 && !all_finite(&self.device.read_f32(self.place(state))));
-        let states = states.filter_map(|state| state.name.split('.').next());
-        let lost: Vec<String> = sums.map(String::as_str).chain(states).map(str::to_string).collect();
-        lost.into_iter().filter(|name| self.lost_metrics.insert(name.clone())).collect()
+        let mut lost: Vec<String> = sums.cloned().collect();
+        for state in states.filter(|state| state.dtype == DType::F32) {
+            if !all_finite(&self.device.read_f32(self.place(state))?) {
+                lost.extend(state.name.split('.').next().map(str::to_string));
+            }
+        }
+        Ok(lost.into_iter().filter(|name| self.lost_metrics.insert(name.clone())).collect())
     }
 
     /// Norms of the last step's gradients by parameter, if the artifact has them.
-    pub fn gradient_norms(&self, batch: usize) -> BTreeMap<String, f64> {
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn gradient_norms(&self, batch: usize) -> Result<BTreeMap<String, f64>, TrainerError> {
         let buffers = &self.step_of(Purpose::Train, batch).program.buffers;
         let norm = |buffer: &Buffer| {
             let OutputName::GradientNorm(name) = buffer.role.output()? else { return None };
-            Some((name.to_string(), f64::from(self.device.read_f32(buffer)[0])))
+            let norm = self.device.read_f32(buffer).map(|norm| f64::from(norm[0]));
+            Some(norm.map(|norm| (name.to_string(), norm)))
         };
         buffers.iter().filter_map(norm).collect()
     }
 
     /// Adds the last step's loss and stateless metrics to the sums of the pass; returns the loss.
-    fn add_figures(&mut self, kind: Purpose, batch: usize) -> f64 {
+    fn add_figures(&mut self, kind: Purpose, batch: usize) -> Result<f64, TrainerError> {
         let weight = batch as f64;
         let mut loss = f64::NAN;
         for buffer in &self.artifact.steps[&(kind, batch)].program.buffers {
             let Some(name) = buffer.role.output().filter(|name| name.is_figure()) else { continue };
-            let value = f64::from(self.device.read_f32(buffer)[0]);
+            let value = f64::from(self.device.read_f32(buffer)?[0]);
             if let OutputName::Metric(name) = name {
                 self.position.metric_sums.entry(name.clone()).or_default().0 += value * weight;
             } else {
@@ -293,80 +311,97 @@ impl Trainer {
             }
         }
         self.position.samples += batch as u64;
-        loss
+        Ok(loss)
     }
 
     /// Loss and metrics since [`Trainer::reset_metrics`].
-    pub fn figures(&self) -> Figures {
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn figures(&self) -> Result<Figures, TrainerError> {
         // Of no sample, where all steps were skipped, there is no figure: NaN.
         let samples = self.position.samples as f64;
         let metrics = self.training().metrics.iter().map(|metric| {
             let mean = || self.position.metric_sums.get(&metric.name).map_or(f64::NAN, |sum| sum.0 / samples);
             let (sizes, values) = match &metric.finish {
-                Some(graph) => self.finish(graph),
+                Some(graph) => self.finish(graph)?,
                 None => (Vec::new(), vec![mean()]),
             };
-            Metric { name: metric.name.clone(), sizes, values }
+            Ok(Metric { name: metric.name.clone(), sizes, values })
         });
-        Figures { loss: self.position.loss_sum.0 / samples, metrics: metrics.collect(), samples: self.position.samples }
+        let metrics = metrics.collect::<Result<_, TrainerError>>()?;
+        Ok(Figures { loss: self.position.loss_sum.0 / samples, metrics, samples: self.position.samples })
     }
 
     /// The shape and value of a metric with state.
-    fn finish(&self, graph: &Graph) -> (Vec<usize>, Vec<f64>) {
+    fn finish(&self, graph: &Graph) -> Result<(Vec<usize>, Vec<f64>), TrainerError> {
         let mut feeds = Feeds::default();
         for input in &graph.inputs {
             let buffer = &self.places[&Role::State(input.name.clone())];
-            let values = self.device.read_f32(buffer).iter().map(|x| f64::from(*x)).collect();
+            let values = self.device.read_f32(buffer)?.iter().map(|x| f64::from(*x)).collect();
             feeds.inputs.insert(input.name.clone(), Tensor64::new(&buffer.sizes, values));
         }
         let evaluation = evaluate(graph, &feeds);
         let value = evaluation.output("value").expect("a finishing graph has one output");
-        (value.sizes.clone(), value.data.clone())
+        Ok((value.sizes.clone(), value.data.clone()))
     }
 
     /// Loss and metrics over batches, without training; the sums of the running pass are kept.
-    pub fn evaluate(&mut self, batches: impl Iterator<Item = Batch>) -> Figures {
-        let aside = self.begin_evaluation();
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn evaluate(&mut self, batches: impl Iterator<Item = Batch>) -> Result<Figures, TrainerError> {
+        let aside = self.begin_evaluation()?;
         for batch in batches {
-            self.evaluate_batch(&batch);
+            self.evaluate_batch(&batch)?;
         }
         self.finish_evaluation(aside)
     }
 
     /// Puts the sums of the running pass aside and begins one that evaluates.
-    pub fn begin_evaluation(&mut self) -> Aside {
-        let aside = Aside { position: self.position.clone(), sums: self.metric_states() };
-        self.reset_metrics();
-        aside
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn begin_evaluation(&mut self) -> Result<Aside, TrainerError> {
+        let aside = Aside { position: self.position.clone(), sums: self.metric_states()? };
+        self.reset_metrics()?;
+        Ok(aside)
     }
 
     /// Adds a batch to the pass that evaluates. One for which there is no step is evaluated sample by sample.
-    pub fn evaluate_batch(&mut self, batch: &Batch) {
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn evaluate_batch(&mut self, batch: &Batch) -> Result<(), TrainerError> {
         if self.loaded.contains_key(&(Purpose::Evaluate, batch.rows)) {
-            self.run(Purpose::Evaluate, batch);
-            self.add_figures(Purpose::Evaluate, batch.rows);
-            return;
+            self.run(Purpose::Evaluate, batch)?;
+            self.add_figures(Purpose::Evaluate, batch.rows)?;
+            return Ok(());
         }
         for row in 0..batch.rows {
-            self.run(Purpose::Evaluate, &batch.single(row));
-            self.add_figures(Purpose::Evaluate, 1);
+            self.run(Purpose::Evaluate, &batch.single(row))?;
+            self.add_figures(Purpose::Evaluate, 1)?;
         }
+        Ok(())
     }
 
     /// Loss and metrics of the pass that evaluated; the one before goes on.
-    pub fn finish_evaluation(&mut self, aside: Aside) -> Figures {
-        let figures = self.figures();
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn finish_evaluation(&mut self, aside: Aside) -> Result<Figures, TrainerError> {
+        let figures = self.figures()?;
         self.position = aside.position;
         for (buffer, values) in aside.sums {
-            self.device.write_f32(&buffer, &values);
+            self.device.write_f32(&buffer, &values)?;
         }
-        figures
+        Ok(figures)
     }
 
-    fn metric_states(&self) -> Vec<(Buffer, Vec<f32>)> {
+    fn metric_states(&self) -> Result<Vec<(Buffer, Vec<f32>)>, TrainerError> {
         let metrics = self.artifact.states.iter().filter(|state| state.kind == StateKind::Metric);
         let held = metrics.map(|state| self.place(state));
-        held.map(|buffer| (buffer.clone(), self.device.read_f32(buffer).into_owned())).collect()
+        held.map(|buffer| Ok((buffer.clone(), self.device.read_f32(buffer)?.into_owned()))).collect()
     }
 
     /// How many samples a prediction takes at once.
@@ -378,22 +413,27 @@ impl Trainer {
     /// one, so that the same program runs and a sample's bits do not depend on how many come with it.
     ///
     /// # Errors
-    /// An output that is not a number.
+    /// An output that is not a number; the device has failed.
     pub fn predict(&mut self, batch: &Batch) -> Result<Vec<Prediction>, TrainerError> {
         let rows = Self::prediction_rows(self.training());
         let filled = if batch.rows < rows { &batch.filled(rows) } else { batch };
-        self.run(Purpose::Predict, filled);
+        self.run(Purpose::Predict, filled)?;
         let program = &self.step_of(Purpose::Predict, filled.rows).program;
         let outputs = program.buffers.iter().filter_map(|buffer| {
             let name = buffer.role.output()?;
-            let (mut values, mut sizes) = (self.device.read_f32(buffer).into_owned(), buffer.sizes.clone());
+            let values = self.device.read_f32(buffer).map(Cow::into_owned);
+            Some(values.map(|values| (name, buffer, values)))
+        });
+        let cut = |read: Result<(&OutputName, &Buffer, Vec<f32>), TrainerError>| {
+            let (name, buffer, mut values) = read?;
+            let mut sizes = buffer.sizes.clone();
             if let Some(first) = sizes.first_mut().filter(|first| **first == filled.rows) {
                 values.truncate(values.len() / filled.rows * batch.rows);
                 *first = batch.rows;
             }
-            Some(Prediction { name: name.clone(), sizes, values })
-        });
-        let outputs: Vec<Prediction> = outputs.collect();
+            Ok(Prediction { name: name.clone(), sizes, values })
+        };
+        let outputs = outputs.map(cut).collect::<Result<Vec<Prediction>, TrainerError>>()?;
         // Infinity may be meant, as that of a mask.
         match outputs.iter().find(|output| output.values.iter().any(|value| value.is_nan())) {
             Some(output) => Err(TrainerError(format!(
@@ -406,9 +446,12 @@ impl Trainer {
 
     /// The first parameter, buffer or optimizer state that holds a value that is not finite: its name, and the line that
     /// declares it.
-    pub fn not_finite(&self) -> Option<String> {
-        let (name, span) = not_finite(&self.artifact, &self.places, &*self.device)?;
-        Some(format!("`{name}` ({})", self.artifact.sources.location(span)))
+    ///
+    /// # Errors
+    /// As [`Trainer::restart`].
+    pub fn not_finite(&self) -> Result<Option<String>, TrainerError> {
+        let found = not_finite(&self.artifact, &self.places, &*self.device)?;
+        Ok(found.map(|(name, span)| format!("`{name}` ({})", self.artifact.sources.location(span))))
     }
 
     /// What results depend on beside the artifact: the instruction set, or the kind of the device.
@@ -444,7 +487,14 @@ fn load(device: &mut dyn Device, artifact: &Artifact, program: &Program, rows: u
         BATCHES_AT_ONCE * artifact.fields.iter().map(|field| (4 * field.elements() * rows) as u64).sum::<u64>();
     let wanted = device.bytes_for(program) + batches;
     let what = format!("a step for {rows} samples");
-    if program.arena_bytes as u64 > device.bytes()
+    let grows = program.arena_bytes as u64 > device.bytes();
+    let room = device.room();
+    if let Some(room) = room.filter(|room| grows && *room < wanted) {
+        let words = format!("{what} takes {} of the GPU's memory, of which {} are free", bytes_text(wanted), bytes_text(room));
+        return Err(TrainerError(words + &way_out(artifact, wanted, room, rows)));
+    }
+    if grows
+        && room.is_none()
         && let Some(room) = memory::room().filter(|room| room.bytes < wanted)
     {
         let words = memory::refusal(wanted, &what, room) + &way_out(artifact, wanted, room.bytes, rows);
@@ -471,19 +521,19 @@ fn run_step(
     loaded: Loaded,
     batch: &Batch,
     clock: ClockReading,
-) -> bool {
+) -> Result<bool, TrainerError> {
     let mut suspect = artifact.has_infinities || !batch.is_finite;
     for (field, rows) in artifact.fields.iter().zip(&batch.fields) {
         let Some((_, buffer)) = step.inputs.iter().find(|(name, _)| *name == field.name) else { continue };
         match rows {
-            Rows::F32(values) => device.write_f32(buffer, values),
-            Rows::I32(values) => device.write_i32(buffer, values),
+            Rows::F32(values) => device.write_f32(buffer, values)?,
+            Rows::I32(values) => device.write_i32(buffer, values)?,
         }
     }
     for (buffer, expr) in &step.scalars {
         let value = expr.evaluate(&clock) as f32;
-        device.write_f32(buffer, &[value]);
+        device.write_f32(buffer, &[value])?;
         suspect |= !value.is_finite();
     }
-    suspect | device.run(loaded, StepInput { seed: artifact.training.seed, step: clock.step })
+    Ok(suspect | device.run(loaded, StepInput { seed: artifact.training.seed, step: clock.step })?)
 }

@@ -9,7 +9,7 @@ use super::{Trainer, TrainerError, load, run_step};
 use crate::artifact::Watched;
 use crate::device::Loaded;
 use crate::graph::{Binary, Graph, Op, OutputName, Unary, Value, ValueId};
-use crate::kernel::{Buffer, Role};
+use crate::kernel::Role;
 use crate::runtime::data::Batch;
 
 /// See the module's text.
@@ -30,57 +30,69 @@ impl Trainer {
     /// Computes the next step for this batch without its updates, and looks at every value of it. None if all are finite.
     ///
     /// # Errors
-    /// No memory for a step that keeps so many values.
+    /// No memory for a step that keeps so many values; the device has failed.
     pub fn origin(&mut self, watched: &Watched, batch: &Batch) -> Result<Option<Origin>, TrainerError> {
         let loaded = load(&mut *self.device, &self.artifact, &watched.step.program, batch.rows)?;
-        let broken = self.broken(watched, loaded, batch);
+        let broken = self.broken(watched, loaded, batch)?;
         let is_broken = |value: ValueId| broken.contains(&value);
         let Some(root) = watched.roots.iter().find(|root| is_broken(**root)) else { return Ok(None) };
         let value = watched.graph.value(first_broken(&watched.graph, is_broken, *root));
         let (operation, advice) = words(&watched.graph, value);
         let operation = format!("{operation} at {}", self.artifact.sources.location(value.span));
         let samples = guilty(batch.rows, |places| {
-            let broken = self.broken(watched, loaded, &batch.only(places));
-            watched.roots.iter().any(|root| broken.contains(root))
-        });
+            let broken = self.broken(watched, loaded, &batch.only(places))?;
+            Ok(watched.roots.iter().any(|root| broken.contains(root)))
+        })?;
         Ok(Some(Origin { operation, advice, samples }))
     }
 
     /// The values of the next step that are not finite for this batch.
-    fn broken(&mut self, watched: &Watched, loaded: Loaded, batch: &Batch) -> HashSet<ValueId> {
+    fn broken(
+        &mut self,
+        watched: &Watched,
+        loaded: Loaded,
+        batch: &Batch,
+    ) -> Result<HashSet<ValueId>, TrainerError> {
         let clock = self.extent.clock(self.position.step + 1);
-        run_step(&mut *self.device, &self.artifact, &watched.step, loaded, batch, clock);
-        let broken = |buffer: &Buffer| match &buffer.role {
-            Role::Output(OutputName::Watch(value)) => (!self.device.read_f32(buffer)[0].is_finite()).then_some(*value),
-            _ => None,
-        };
-        watched.step.program.buffers.iter().filter_map(broken).collect()
+        run_step(&mut *self.device, &self.artifact, &watched.step, loaded, batch, clock)?;
+        let mut broken = HashSet::new();
+        for buffer in &watched.step.program.buffers {
+            if let Role::Output(OutputName::Watch(value)) = &buffer.role
+                && !self.device.read_f32(buffer)?[0].is_finite()
+            {
+                broken.insert(*value);
+            }
+        }
+        Ok(broken)
     }
 }
 
 /// The few samples of a batch without which a step of it is finite; `is_broken` is asked of batches that hold only the samples at
 /// some places. None where more are needed than are looked for, or where a batch of any samples is broken.
-fn guilty(rows: usize, mut is_broken: impl FnMut(&[usize]) -> bool) -> Vec<usize> {
+fn guilty(
+    rows: usize,
+    mut is_broken: impl FnMut(&[usize]) -> Result<bool, TrainerError>,
+) -> Result<Vec<usize>, TrainerError> {
     let (mut rest, mut found): (Vec<usize>, Vec<usize>) = ((0..rows).collect(), Vec::new());
     while rest.len() > 1 && found.len() < GUILTY_SAMPLES {
         let mut suspects = rest.clone();
         while suspects.len() > 1 {
             let behind = suspects.split_off(suspects.len() / 2);
-            if !is_broken(&suspects) {
+            if !is_broken(&suspects)? {
                 // A pair that only together is too much lies at no sample.
-                if !is_broken(&behind) {
-                    return Vec::new();
+                if !is_broken(&behind)? {
+                    return Ok(Vec::new());
                 }
                 suspects = behind;
             }
         }
         found.push(suspects[0]);
         rest.retain(|place| *place != suspects[0]);
-        if !is_broken(&rest) {
-            return found;
+        if !is_broken(&rest)? {
+            return Ok(found);
         }
     }
-    Vec::new()
+    Ok(Vec::new())
 }
 
 /// From a broken value to one none of whose arguments is. Infinite constants are meant, such as those of masks, and are
@@ -160,7 +172,9 @@ mod tests {
 
     #[test]
     fn a_few_guilty_samples_are_found_and_many_are_not() {
-        let found = |bad: &[usize], rows| guilty(rows, |places| places.iter().any(|place| bad.contains(place)));
+        let found = |bad: &[usize], rows| {
+            guilty(rows, |places| Ok(places.iter().any(|place| bad.contains(place)))).expect("a device")
+        };
         for rows in [2, 7, 32] {
             for bad in 0..rows {
                 assert_eq!(found(&[bad], rows), [bad], "of {rows}");
@@ -168,6 +182,7 @@ mod tests {
         }
         assert_eq!(found(&[3, 20], 32), [3, 20]);
         assert!(found(&[1, 3, 5, 20], 32).is_empty() && found(&[0, 1], 2).is_empty() && found(&[0], 1).is_empty());
-        assert!(guilty(32, |places| places.len() > 20).is_empty(), "all of them together");
+        let together = guilty(32, |places| Ok(places.len() > 20)).expect("a device");
+        assert!(together.is_empty(), "all of them together");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Trainer;
+use super::{Trainer, TrainerError};
 use crate::graph::DType;
 use crate::kernel::{Buffer, Role};
 use crate::runtime::checkpoint::{Position, Tensor};
@@ -43,22 +43,30 @@ impl Trainer {
     }
 
     /// Takes a copy of what the run stands on.
-    pub fn take(&self, snapshot: &mut Snapshot) {
+    ///
+    /// # Errors
+    /// The device has failed; the copy is of no use.
+    pub fn take(&self, snapshot: &mut Snapshot) -> Result<(), TrainerError> {
         if snapshot.tensors.is_empty() {
             snapshot.tensors = self.places.values().map(|buffer| (self.name_of(buffer), empty(buffer))).collect();
         }
         for ((_, tensor), buffer) in snapshot.tensors.iter_mut().zip(self.places.values()) {
-            tensor.bytes.to_mut().copy_from_slice(&self.device.read_bytes(buffer));
+            tensor.bytes.to_mut().copy_from_slice(&self.device.read_bytes(buffer)?);
         }
         snapshot.position.clone_from(&self.position);
+        Ok(())
     }
 
     /// Brings the run back to where a copy of it was taken.
-    pub fn put_back(&mut self, snapshot: &Snapshot) {
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn put_back(&mut self, snapshot: &Snapshot) -> Result<(), TrainerError> {
         for ((_, tensor), buffer) in snapshot.tensors.iter().zip(self.places.values()) {
-            self.device.write_bytes(buffer, &tensor.bytes);
+            self.device.write_bytes(buffer, &tensor.bytes)?;
         }
         self.position.clone_from(&snapshot.position);
+        Ok(())
     }
 
     /// What a checkpoint calls a parameter or a state.

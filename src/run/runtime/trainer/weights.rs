@@ -16,24 +16,31 @@ use crate::runtime::places::checkpoint_name;
 
 impl Trainer {
     /// A hash of the parameters and buffers.
-    pub fn content(&self) -> String {
-        let tensors = self.tensors(true);
-        checksum(tensors.values().map(|tensor| tensor.bytes.as_ref()))
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn content(&self) -> Result<String, TrainerError> {
+        let tensors = self.tensors(true)?;
+        Ok(checksum(tensors.values().map(|tensor| tensor.bytes.as_ref())))
     }
 
     /// All parameters and states by checkpoint name; with `weights_only`, parameters and buffers.
-    pub fn tensors(&self, weights_only: bool) -> BTreeMap<String, Tensor<'_>> {
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn tensors(&self, weights_only: bool) -> Result<BTreeMap<String, Tensor<'_>>, TrainerError> {
         let mut tensors = BTreeMap::new();
         for param in &self.artifact.params {
-            tensors.insert(param.name.clone(), self.read(&Role::Param(param.name.clone())));
+            tensors.insert(param.name.clone(), self.read(&Role::Param(param.name.clone()))?);
         }
         for state in &self.artifact.states {
             if weights_only && state.kind != StateKind::Buffer {
                 continue;
             }
-            tensors.insert(checkpoint_name(&state.kind, &state.name), self.read(&Role::State(state.name.clone())));
+            let name = checkpoint_name(&state.kind, &state.name);
+            tensors.insert(name, self.read(&Role::State(state.name.clone()))?);
         }
-        tensors
+        Ok(tensors)
     }
 
     /// Sets the parameter or state of this checkpoint name to elements of four bytes, row-major.
@@ -61,19 +68,21 @@ impl Trainer {
         if buffer.dtype == DType::F32 && *finite && !elements.fold(true, |all, value| all & value.is_finite()) {
             return Err(TrainerError(format!("`{name}` would hold values that are not finite")));
         }
-        self.device.write_bytes(buffer, bytes);
-        Ok(())
+        self.device.write_bytes(buffer, bytes)
     }
 
-    fn read(&self, role: &Role) -> Tensor<'_> {
+    fn read(&self, role: &Role) -> Result<Tensor<'_>, TrainerError> {
         let buffer = &self.places[role];
         let integer = buffer.dtype != DType::F32;
-        Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.device.read_bytes(buffer) }
+        Ok(Tensor { sizes: buffer.sizes.clone(), integer, bytes: self.device.read_bytes(buffer)? })
     }
 
     /// How the tensors of a checkpoint differ from the model's in names and shapes.
-    pub fn changes_of_shape(&self, tensors: &BTreeMap<String, Tensor<'_>>) -> Vec<String> {
-        let own = self.tensors(false);
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn changes_of_shape(&self, tensors: &BTreeMap<String, Tensor<'_>>) -> Result<Vec<String>, TrainerError> {
+        let own = self.tensors(false)?;
         let mut changes = Vec::new();
         for (name, tensor) in &own {
             match tensors.get(name) {
@@ -86,7 +95,7 @@ impl Trainer {
         // Weights say it; the memory of the optimizer follows them.
         let is_weight = |change: &String| !change.starts_with("`optimizer:") && !change.starts_with("`metric:");
         changes.retain(is_weight);
-        changes
+        Ok(changes)
     }
 
     /// Goes on from a checkpoint of this very run, which the caller has made sure of.
@@ -124,7 +133,7 @@ impl Trainer {
             name.starts_with("optimizer:") || name.starts_with("metric:") || name.ends_with("num_batches_tracked")
         };
         self.load(path, tensors.into_iter().filter(|(name, _)| !foreign(name)).collect(), true)?;
-        match self.not_finite() {
+        match self.not_finite()? {
             Some(tensor) => {
                 let words = format!("{}: {tensor} holds values that are not finite", path.display());
                 Err(TrainerError(words))
@@ -155,7 +164,7 @@ impl Trainer {
             } else if tensor.integer != (buffer.dtype != DType::F32) {
                 problems.push(format!("`{name}` has another element type than the model"));
             } else {
-                self.device.write_bytes(buffer, &tensor.bytes);
+                self.device.write_bytes(buffer, &tensor.bytes)?;
             }
         }
         for name in tensors.keys() {

@@ -1,0 +1,140 @@
+//! The half that makes code: every kernel as CUDA C, and what a step launches.
+//!
+//! Input: a [`Program`]. Output: a [`Text`]. Invariant: the text depends on the program alone, is without headers and names
+//! no address; kernels that differ in their buffers' places alone are one function.
+
+mod expr;
+mod linear;
+mod nest;
+mod product;
+mod teams;
+mod writer;
+
+use std::collections::BTreeMap;
+
+use super::run::{Action, Launch, function_name};
+use crate::device::DeviceError;
+use crate::graph::DType;
+use crate::kernel::{BufferId, KernelKind, Program};
+use crate::source::SourceMap;
+use writer::Writer;
+
+/// What every kernel is written with.
+const PRELUDE: &str = include_str!("prelude.cu");
+
+/// Most bytes of shared memory that every GPU gives a block unasked.
+const SHARED_BYTES: usize = 48 << 10;
+
+/// A program in CUDA C.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The source of one module.
+    pub source: String,
+    /// How many functions it has.
+    pub functions: usize,
+    /// What a step does, an action a kernel, in order.
+    pub actions: Vec<Action>,
+}
+
+/// The body of a function and how it is launched.
+struct Function {
+    body: String,
+    blocks: usize,
+    threads: usize,
+    shared_bytes: usize,
+}
+
+impl Function {
+    fn new(body: Writer, blocks: usize, threads: usize, shared_bytes: usize) -> Function {
+        Function { body: body.into_text(), blocks, threads, shared_bytes }
+    }
+}
+
+/// The arguments of a function: its buffers in the order of their first use by the kernel.
+struct Names {
+    buffers: Vec<BufferId>,
+}
+
+impl Names {
+    fn of(buffers: Vec<BufferId>) -> Names {
+        let mut names = Names { buffers: Vec::new() };
+        for buffer in buffers {
+            if !names.buffers.contains(&buffer) {
+                names.buffers.push(buffer);
+            }
+        }
+        names
+    }
+
+    fn buffer(&self, id: BufferId) -> String {
+        let place = self.buffers.iter().position(|each| *each == id).expect("a kernel names its buffers");
+        format!("b{place}")
+    }
+
+    /// `Run* run, float* b0, int* b1`.
+    fn arguments(&self, program: &Program) -> String {
+        let typed = |(place, id): (usize, &BufferId)| {
+            let dtype: DType = program.buffer(*id).dtype;
+            format!(", {}* b{place}", expr::type_name(dtype))
+        };
+        self.buffers.iter().enumerate().map(typed).fold("Run* run".to_string(), |text, each| text + &each)
+    }
+}
+
+/// A program in CUDA C; with `sources`, functions say which lines of the model they stem from.
+///
+/// # Errors
+/// A kernel of more points than a GPU can count.
+pub fn text(program: &Program, sources: Option<&SourceMap>) -> Result<Text, DeviceError> {
+    let mut bodies: BTreeMap<String, usize> = BTreeMap::new();
+    let mut functions: Vec<(String, Vec<String>)> = Vec::new();
+    let mut actions = Vec::new();
+    for (position, kernel) in program.kernels.iter().enumerate() {
+        let names = Names::of([kernel.writes(), kernel.reads()].concat());
+        let function = match &kernel.kind {
+            KernelKind::Nest(nest) => nest::nest(program, nest, &names),
+            KernelKind::Product(product) => product::product(program, product, &names),
+            KernelKind::Winograd(winograd) => product::product(program, &winograd.product, &names),
+            // By itself it changes no result, and nothing here asks for filters.
+            KernelKind::Filter(_) => continue,
+            KernelKind::Zero(id) => {
+                let buffer = program.buffer(*id);
+                actions.push(Action::Zero { offset: buffer.offset, bytes: buffer.bytes() });
+                continue;
+            }
+            KernelKind::Copy { from, to } => {
+                let [from, to] = [from, to].map(|id| program.buffer(*id));
+                actions.push(Action::Copy { from: from.offset, to: to.offset, bytes: to.bytes() });
+                continue;
+            }
+        };
+        let too_many = || DeviceError(format!("kernel `{}` has more points than a GPU can count", kernel.name));
+        let blocks = i32::try_from(function.blocks).map_err(|_| too_many())? as u32;
+        debug_assert!(function.shared_bytes <= SHARED_BYTES && function.threads <= 1024);
+        let head = format!("KERNEL({}) NAME({})", function.threads, names.arguments(program));
+        let whole = format!("{head} {{\n{}}}\n", function.body);
+        let number = *bodies.entry(whole).or_insert_with_key(|whole| {
+            functions.push((whole.clone(), Vec::new()));
+            functions.len() - 1
+        });
+        let place = sources.filter(|sources| sources.get(kernel.span.file).is_some());
+        let place = place.map(|sources| sources.location(kernel.span)).unwrap_or_default();
+        functions[number].1.push(format!("kernel {position}, {} {place}", kernel.name).trim_end().to_string());
+        actions.push(Action::Launch(Launch {
+            function: number,
+            blocks,
+            threads: function.threads as u32,
+            shared_bytes: function.shared_bytes as u32,
+            buffers: names.buffers.iter().map(|id| program.buffer(*id).offset).collect(),
+        }));
+    }
+    let mut source = PRELUDE.to_string();
+    for (number, (whole, places)) in functions.iter().enumerate() {
+        source.push('\n');
+        if sources.is_some() {
+            places.iter().for_each(|place| source.push_str(&format!("// {place}\n")));
+        }
+        source.push_str(&whole.replacen("NAME", &function_name(number), 1));
+    }
+    Ok(Text { source, functions: functions.len(), actions })
+}
