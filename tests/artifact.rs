@@ -61,7 +61,7 @@ fn an_artifact_that_is_read_back_resumes_evaluates_and_predicts_to_the_same_bits
     let steps = |trainer: &mut Trainer, from: u64, to: u64| {
         let plan = Plan::training(settings.batch, settings.seed);
         dataset.train.batches(plan, from, to).expect("a thread").for_each(|batch| {
-            trainer.step(&batch);
+            trainer.step(&batch).expect("a CPU");
         });
     };
     let mut whole = trainer(made);
@@ -70,7 +70,7 @@ fn an_artifact_that_is_read_back_resumes_evaluates_and_predicts_to_the_same_bits
     steps(&mut begun, 0, 5);
     let mut resumed = trainer(read());
     let position = begun.position().clone();
-    resumed.restore(Path::new("begun"), begun.tensors(false), position).expect("the same tensors");
+    resumed.restore(Path::new("begun"), begun.tensors(false).expect("a CPU"), position).expect("the same tensors");
     steps(&mut resumed, 5, 8);
     assert!(resumed.tensors(false) == whole.tensors(false));
     assert_eq!(figures(&mut resumed, &dataset), figures(&mut whole, &dataset));

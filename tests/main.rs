@@ -5,6 +5,7 @@ mod artifact;
 mod bands;
 mod c;
 mod cli;
+mod cuda;
 mod data;
 mod equations;
 mod grad;

@@ -2,8 +2,11 @@
 //!
 //! Input: a program, and who compiles texts. Output: plain data, or a device that makes it when programs are loaded.
 
+#![allow(unsafe_code)]
+
 use super::code::{Text, text};
-use super::run::{Arch, Code, Image, Kind};
+use super::nvrtc::Nvrtc;
+use super::run::{Arch, Code, Gpu, Image, Kind};
 use crate::device::DeviceError;
 use crate::kernel::Program;
 
@@ -20,4 +23,31 @@ pub fn compile(
     let made = |&(arch, kind): &(Arch, Kind)| Ok(Image { arch, kind, bytes: image(&source, arch, kind)? });
     let images = targets.iter().map(made).collect::<Result<Vec<_>, DeviceError>>()?;
     Ok(Code { form: Code::FORM.to_string(), program: program.fingerprint(), actions, functions, images })
+}
+
+/// The first GPU, for which programs are compiled as they are loaded; with `profile` it measures each kernel. Programs must
+/// be ones that [`verify`](crate::kernel::verify::verify) accepts, as those of `pipeline` are.
+///
+/// # Errors
+/// No GPU, no driver, or no compiler, and how to get it.
+pub fn device(profile: bool) -> Result<Gpu, DeviceError> {
+    let nvrtc = Nvrtc::open()?;
+    let known = nvrtc.architectures()?;
+    let compile = move |program: &Program, arch: Arch| {
+        let target = target(arch, &known)?;
+        compile(program, &[target], |text, arch, kind| Ok(nvrtc.compile(text, arch, kind)?.bytes))
+    };
+    // SAFETY: what it gives is made for the program.
+    unsafe { Gpu::new(profile, Box::new(compile)) }
+}
+
+/// What a compiler that knows some architectures makes for a GPU: machine code, or for one that is newer than all of them
+/// what its driver compiles.
+fn target(arch: Arch, known: &[Arch]) -> Result<(Arch, Kind), DeviceError> {
+    if known.contains(&arch) {
+        return Ok((arch, Kind::Cubin));
+    }
+    let older = known.iter().filter(|known| **known < arch).max();
+    let older = older.ok_or_else(|| DeviceError(format!("NVRTC compiles for no GPU as old as {arch}")))?;
+    Ok((*older, Kind::Ptx))
 }

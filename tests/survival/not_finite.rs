@@ -54,7 +54,7 @@ fn saved(prepared: &Prepared, run: &str) -> Vec<Vec<u8>> {
 }
 
 fn tensors(trainer: &Trainer) -> Vec<Vec<u8>> {
-    trainer.tensors(false).into_values().map(|tensor| tensor.bytes.into_owned()).collect()
+    trainer.tensors(false).expect("a CPU").into_values().map(|tensor| tensor.bytes.into_owned()).collect()
 }
 
 fn diverged(prepared: &Prepared, run: &str, how: How) -> Divergence {
@@ -146,13 +146,13 @@ fn a_skipped_step_leaves_the_state_before_it_and_uses_its_batch_up() {
     let mut skipped = Vec::new();
     for number in 0..18 {
         if number % 6 == 0 {
-            trainer.reset_metrics();
+            trainer.reset_metrics().expect("a CPU");
         }
         if is_poisoned(&batch(number)) {
             trainer.position_mut().step += 1;
             skipped.push(number + 1);
         } else {
-            trainer.step(&batch(number));
+            trainer.step(&batch(number)).expect("a CPU");
         }
     }
     assert!(skipped.len() == 3 && saved(&prepared, "run") == tensors(&trainer), "other weights than without the steps");
@@ -196,22 +196,22 @@ fn a_run_goes_back_to_its_checkpoint_and_on_behind_the_batch() {
     assert!(told.ending.is_ok() && told.steps == 18, "{:?}", told.ending);
     let (mut trainer, batch) = (prepared.trainer(1), batches(&prepared));
     let (mut place, mut passed, mut returns) = (Snapshot::default(), 0, Vec::new());
-    trainer.take(&mut place);
+    trainer.take(&mut place).expect("a CPU");
     while trainer.position().step < 18 {
         let step = trainer.position().step;
         if step % 6 == 0 {
-            trainer.reset_metrics();
+            trainer.reset_metrics().expect("a CPU");
         }
         if is_poisoned(&batch(step + passed)) {
             let number = step + passed;
-            trainer.put_back(&place);
+            trainer.put_back(&place).expect("a CPU");
             returns.push((step + 1, trainer.position().step));
             passed = number + 1 - trainer.position().step;
             continue;
         }
-        trainer.step(&batch(step + passed));
+        trainer.step(&batch(step + passed)).expect("a CPU");
         if (step + 1) % 4 == 0 {
-            trainer.take(&mut place);
+            trainer.take(&mut place).expect("a CPU");
         }
     }
     assert!(returns.len() > 1 && saved(&prepared, "run") == tensors(&trainer), "other weights: {returns:?}");

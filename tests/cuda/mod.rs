@@ -1,0 +1,4 @@
+//! The CUDA back end without a GPU: its text compiled by g++ and run by a driver of ours, through the real host side.
+
+mod graphs;
+mod shim;
