@@ -168,7 +168,9 @@ impl Answers {
 
     /// The output that flows into the loss, and what is to be read from it for one sample.
     fn values<'o>(&self, outputs: &'o [Prediction], row: usize, rows: usize) -> Option<(&'o Prediction, &'o [f32])> {
-        let find = |name: &OutputName| outputs.iter().find(|output| output.name == *name && output.sizes[0] == rows);
+        let find = |name: &OutputName| {
+            outputs.iter().find(|output| output.name == *name && output.sizes.first() == Some(&rows))
+        };
         let output = find(self.output.as_ref()?)?;
         let read = self.reading.as_ref().and_then(find).unwrap_or(output);
         Some((output, sample(read, row, rows)))
@@ -190,4 +192,24 @@ fn descending(values: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_without_samples_says_nothing_of_one() {
+        let name = OutputName::Named("energy".into());
+        let info = FieldInfo { name: "y".into(), sizes: Vec::new(), dtype: DType::F32, classes: None };
+        let target = Some(Target { info, classes: None });
+        let answers =
+            Answers { target, output: Some(name.clone()), reading: None, preparation: Preparation::default() };
+        for sizes in [vec![], vec![3]] {
+            let values = vec![0.5; sizes.iter().product()];
+            let outputs = [Prediction { name: name.clone(), sizes, values }];
+            assert!(answers.read(&outputs, 1, 2, 1).expect("read").is_empty());
+            assert!(answers.chosen(&outputs, 1, 2).is_empty() && answers.classes(&outputs).is_none());
+        }
+    }
 }
