@@ -117,9 +117,9 @@ fn length(text: &str) -> Option<Length> {
     match unit.trim() {
         "epochs" | "epoch" => {
             let epochs: f64 = number.parse().ok()?;
-            (epochs.is_finite() && epochs >= 0.0).then_some(Length::Epochs(epochs))
+            (epochs.is_finite() && epochs > 0.0).then_some(Length::Epochs(epochs))
         }
-        "steps" | "step" => number.parse().ok().map(Length::Steps),
+        "steps" | "step" => number.parse().ok().filter(|steps| *steps > 0).map(Length::Steps),
         _ => None,
     }
 }
@@ -239,7 +239,9 @@ mod tests {
         assert_eq!(length("5 epochs"), Some(Length::Epochs(5.0)));
         assert_eq!(length("0.5 epochs"), Some(Length::Epochs(0.5)));
         assert_eq!(length(" 70  steps"), Some(Length::Steps(70)));
-        for wrong in ["5", "epochs", "-1 epochs", "nan epochs", "1.5 steps", "5 minutes", "5 epochs more"] {
+        for wrong in
+            ["5", "epochs", "-1 epochs", "0 epochs", "nan epochs", "0 steps", "1.5 steps", "5 minutes", "5 epochs more"]
+        {
             assert_eq!(length(wrong), None, "{wrong}");
         }
     }
