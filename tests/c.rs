@@ -192,6 +192,35 @@ fn a_step_whose_loss_is_not_finite_says_so_and_is_taken() {
 }
 
 #[test]
+fn an_output_over_all_samples_is_given_for_a_whole_step_alone() {
+    let model = TEXT.replace(
+        "return x -> fc: Linear(8) -> relu -> Dropout(0.3) -> out: Linear(3)",
+        "y = x -> out: Linear(3)\n  m[c] = mean[n] y[n, c]\n  return y, m",
+    );
+    let folder = built(&model.replace("cross_entropy(label)", "cross_entropy(y, label)"), &[]);
+    let mut own = run(&std::fs::read(folder.path().join("t")).expect("built"), &options()).expect("a run");
+    let outputs: Vec<i32> = own.tables().outputs.iter().map(|entry| entry.role).collect();
+    assert_eq!(outputs[..2], [0, 1]);
+    let mut predict = |rows: usize, with_mean: bool| -> Result<[Vec<f32>; 2], Problem> {
+        let ([x, _], mut y, mut m) = (samples(rows, 0), vec![0; rows * 12], vec![0; 12]);
+        let mut room = vec![Some(&mut y[..]), with_mean.then_some(&mut m[..])];
+        room.resize_with(outputs.len(), || None);
+        own.predict(rows, &[Some(&x), None], &mut room)?;
+        let numbers = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok([numbers(&y), numbers(&m)])
+    };
+    for rows in [1, 3, 5, 8] {
+        refused(predict(rows, true), &format!("`m` has no value for each sample: it is for 4 samples, not {rows}"));
+        predict(rows, false).expect("the other output alone");
+    }
+    let [y, m] = predict(4, true).expect("as many as the step takes");
+    for (class, mean) in m.iter().enumerate() {
+        let expected = (0..4).map(|row| y[row * 3 + class]).sum::<f32>() / 4.0;
+        assert!((mean - expected).abs() < 1e-6, "{mean} {expected}");
+    }
+}
+
+#[test]
 fn a_run_in_use_refuses_a_second_thread() {
     struct Shared(*mut ansatz_c::Handle);
     // SAFETY: the interface is for any thread, and refuses a second one itself: that is what is tested.

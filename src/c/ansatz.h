@@ -111,7 +111,8 @@ int ansatz_evaluate_begin(ansatz_run *run);
 int ansatz_evaluate_add(ansatz_run *run, const ansatz_input *fields, size_t count, size_t rows);
 int ansatz_evaluate_finish(ansatz_run *run, double *loss, double *metrics, size_t count, uint64_t *samples);
 
-/* The outputs for any number of samples, in the order of ANSATZ_OUTPUTS. Buffers may not overlap. */
+/* The outputs for any number of samples, in the order of ANSATZ_OUTPUTS. Buffers may not overlap. An output of role 1 is over
+ * all samples of a step that predicts, so it is given for that number of them alone (a batch, 16 at most), or NULL. */
 int ansatz_predict(ansatz_run *run, const ansatz_input *fields, size_t count, size_t rows, const ansatz_output *outputs,
                    size_t output_count);
 

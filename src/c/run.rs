@@ -214,8 +214,8 @@ impl Run {
     /// that the model does not take, such as labels, may be absent. A sample's bits do not depend on how many come with it.
     ///
     /// # Errors
-    /// Fields as [`Run::step`]; buffers of another number or length; an output that is not a number, some buffers are
-    /// written then.
+    /// Fields as [`Run::step`]; buffers of another number or length; an output over all samples for another number of them
+    /// than [`Trainer::prediction_rows`]; an output that is not a number, some buffers are written then.
     pub fn predict(
         &mut self,
         rows: usize,
@@ -261,8 +261,9 @@ impl Run {
         for (output, entry) in outputs.iter().zip(known) {
             let Some(output) = output else { continue };
             let name = entry.name.to_string_lossy();
-            if entry.role == 1 && rows > at_once {
-                let words = format!("`{name}` has no value for each sample: it takes at most {at_once} at once");
+            // Fewer samples are filled up with copies, which a mean over all of them would count.
+            if entry.role == 1 && rows != at_once {
+                let words = format!("`{name}` has no value for each sample: it is for {at_once} samples, not {rows}");
                 return Err(refused(&words));
             }
             let samples = if entry.role == 1 { 1 } else { rows };

@@ -410,7 +410,8 @@ impl Trainer {
     }
 
     /// The model's outputs for at most [`Trainer::prediction_rows`] samples. Fewer are filled up with copies of the last
-    /// one, so that the same program runs and a sample's bits do not depend on how many come with it.
+    /// one, so that the same program runs and a sample's bits do not depend on how many come with it. An output without
+    /// samples, such as a mean over them, then counts the copies.
     ///
     /// # Errors
     /// An output that is not a number; the device has failed.
