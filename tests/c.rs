@@ -183,6 +183,10 @@ fn a_step_whose_loss_is_not_finite_says_so_and_is_taken() {
     let problem = own.step(4, &[Some(&x), Some(&label)]).expect_err("not finite");
     assert!(matches!(&problem, Problem::NotFinite(words) if words.contains("not finite at step 2")), "{problem}");
     assert_eq!(own.position(), 2);
+    let older = std::fs::read(&checkpoint).expect("saved");
+    refused(own.save(&weights, Kind::Weights), "is not finite, which no file holds");
+    refused(own.save(&checkpoint, Kind::Checkpoint), "is not finite, which no file holds");
+    assert!(std::fs::read(&checkpoint).expect("there") == older);
     // The optimizer's memory is lost too, which weights do not bring back.
     refused(own.load(&weights, Kind::Weights), "`optimizer:fc.weight.m`");
     own.load(&checkpoint, Kind::Checkpoint).expect("loaded");

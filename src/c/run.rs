@@ -302,9 +302,12 @@ impl Run {
     /// Writes a safetensors file: weights as `--init`, `eval` and `predict` take them, or a checkpoint.
     ///
     /// # Errors
-    /// An evaluation under way, and any failure to write; an older file is then as it was.
+    /// An evaluation under way, something that is not finite, and any failure to write; an older file is then as it was.
     pub fn save(&self, path: &Path, kind: Kind) -> Result<(), Problem> {
         self.hold_no_evaluation()?;
+        if let Some(what) = self.trainer.not_finite()? {
+            return Err(refused(&format!("{what} is not finite, which no file holds")));
+        }
         let position = (kind == Kind::Checkpoint).then(|| self.trainer.position().clone());
         let note = Note { recipe: Some(self.recipe.clone()), preparation: None, position };
         Ok(checkpoint::save(path, &self.trainer.tensors(kind == Kind::Weights)?, &note)?)
