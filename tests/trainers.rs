@@ -152,13 +152,18 @@ fn other_data_of_the_same_form_train_by_whole_batches_and_evaluate_whole() {
     assert!(words.contains("`ids` is 10, but the model reads at 0 to 9"), "{words}");
 }
 
+/// Tokens of a table in which a dot, which as a path leads everywhere, stands for what is missing.
+fn with_dots() -> String {
+    TOKENS.replace("\"d.csv\"", "\"d.csv\", missing = \".\"")
+}
+
 #[test]
 fn data_lie_where_they_lay_when_the_trainer_was_built_or_beside_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let [models, trainers, elsewhere] = ["models", "trainers", "elsewhere"].map(|name| folder.join(name));
     [&models, &trainers, &elsewhere].into_iter().for_each(|folder| std::fs::create_dir(folder).expect("made"));
-    let model = model_of_tokens(TOKENS, "cross_entropy(label)", "accuracy");
+    let model = model_of_tokens(&with_dots(), "cross_entropy(label)", "accuracy");
     std::fs::write(models.join("net.ansatz"), &model).expect("written");
     std::fs::write(models.join("d.csv"), table(7, 1)).expect("written");
     succeed(folder, &["build", "models/net.ansatz", "-o", "trainers/t"]);
@@ -170,16 +175,26 @@ fn data_lie_where_they_lay_when_the_trainer_was_built_or_beside_it() {
     succeeds(&elsewhere, &["train", "--run", "r", "--data", "../gone"]);
     std::fs::write(elsewhere.join("d.csv"), table(7, 1)).expect("written");
     succeeds(&elsewhere, &["train", "--run", "s"]);
+    // The way back to the data leads to a folder wherever the trainer is.
+    let [below, far] = ["gone/below", "far/below"].map(|name| folder.join(name));
+    [&below, &far].into_iter().for_each(|folder| std::fs::create_dir_all(folder).expect("made"));
+    succeed(folder, &["build", "gone/net.ansatz", "-o", "gone/below/t"]);
+    succeeds(&below, &["train", "--run", "r"]);
+    std::fs::copy(below.join("t"), far.join("t")).expect("copied");
+    std::fs::write(far.join("d.csv"), table(7, 1)).expect("written");
+    succeeds(&far, &["train", "--run", "r"]);
 }
 
 #[test]
 fn a_trainer_with_its_data_needs_no_file_beside_it_and_takes_others() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
-    let model = model_of_tokens(TOKENS, "cross_entropy(label)", "accuracy");
+    let model = model_of_tokens(&with_dots(), "cross_entropy(label)", "accuracy");
     std::fs::write(folder.join("net.ansatz"), &model).expect("written");
     std::fs::write(folder.join("d.csv"), table(7, 1)).expect("written");
     succeed(folder, &["build", "net.ansatz", "-o", "t", "--embed-data"]);
+    let carried = contents::open(&folder.join("t")).expect("read").expect("a trainer").data().expect("read");
+    assert_eq!(Vec::from_iter(carried.expect("data").keys()), [Path::new("d.csv")], "`missing` names no folder");
     succeed(folder, &["train", "net.ansatz", "--run", "a"]);
     std::fs::create_dir(folder.join("other")).expect("made");
     std::fs::write(folder.join("other/d.csv"), table(3, 2)).expect("written");

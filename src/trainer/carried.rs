@@ -15,7 +15,7 @@ use crate::cpu::{Cpu, found_in};
 use crate::device::Device;
 use crate::kernel::{Persistent, Program};
 use crate::runtime::about::About;
-use crate::runtime::data::Dataset;
+use crate::runtime::data::{self, Dataset};
 use crate::settings::{FieldInfo, Length, Training};
 use crate::source::SourceMap;
 use ansatz_compute::machine::Level;
@@ -37,9 +37,10 @@ impl Trainer {
     fn data_folder(&self) -> (PathBuf, PathBuf) {
         let own = self.path.parent().unwrap_or(Path::new("."));
         let root = own.join(&self.contents.data_root);
-        let folder = &self.contents.artifact.training.data.folder;
-        match root.join(folder).is_dir() {
-            true => (root, folder.clone()),
+        let spec = &self.contents.artifact.training.data;
+        // The folder alone says nothing: `..` is there wherever the trainer is.
+        match data::lies_at(spec, &root, &spec.folder) {
+            true => (root, spec.folder.clone()),
             false => (own.to_path_buf(), PathBuf::new()),
         }
     }

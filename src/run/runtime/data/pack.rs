@@ -3,6 +3,7 @@
 //! Input: an item. Output: [`PackedFiles`]. Invariant: an item that has them in place of its root gives the same data.
 
 use std::io;
+use std::path::Path;
 
 use crate::runtime::files::{self, Place};
 use crate::settings::{DataSpec, Literal, LiteralKind, PackedFiles};
@@ -12,24 +13,38 @@ use crate::settings::{DataSpec, Literal, LiteralKind, PackedFiles};
 /// # Errors
 /// A file that cannot be read.
 pub fn pack(spec: &DataSpec) -> io::Result<PackedFiles> {
-    let mut texts = Vec::new();
-    spec.entries.iter().for_each(|entry| texts_of(&entry.value, &mut texts));
     let mut files = PackedFiles::new();
-    for text in texts {
-        // A text that is no path, such as the name of a column, leads nowhere.
-        let Ok(place) = Place::new(&spec.root, &spec.folder, text) else { continue };
-        if place.exists() {
-            add(&place, &mut files)?;
-        }
-    }
+    places(spec).iter().try_for_each(|place| add(place, &mut files))?;
     Ok(files)
 }
 
-fn texts_of<'l>(literal: &'l Literal, found: &mut Vec<&'l str>) {
+/// Whether anything that an item's texts name lies below this root, where its paths start at this folder.
+pub fn lies_at(spec: &DataSpec, root: &Path, folder: &Path) -> bool {
+    !places(&DataSpec { root: root.to_path_buf(), folder: folder.to_path_buf(), ..spec.clone() }).is_empty()
+}
+
+/// What an item's texts name, as far as it is there.
+fn places(spec: &DataSpec) -> Vec<Place> {
+    let mut texts = Vec::new();
+    spec.entries.iter().for_each(|entry| texts_of(&entry.value, true, &mut texts));
+    let place = |(text, names_data): (&str, bool)| {
+        // A text that is no path, such as the name of a column, leads nowhere, or as `missing = "."` to the folder itself.
+        let place = Place::new(&spec.root, &spec.folder, text).ok()?;
+        let is_around = spec.folder.starts_with(place.below());
+        (place.exists() && (names_data || !is_around)).then_some(place)
+    };
+    texts.into_iter().filter_map(place).collect()
+}
+
+/// The texts of a literal, each with whether it is what a source is asked for: its first argument, mostly.
+fn texts_of<'l>(literal: &'l Literal, names_data: bool, found: &mut Vec<(&'l str, bool)>) {
+    let mut all = |parts: &'l [Literal]| parts.iter().for_each(|part| texts_of(part, names_data, found));
     match &literal.kind {
-        LiteralKind::Text(text) => found.push(text),
-        LiteralKind::List(parts) | LiteralKind::Pipeline(parts) => parts.iter().for_each(|part| texts_of(part, found)),
-        LiteralKind::Call { arguments, .. } => arguments.iter().for_each(|(_, value)| texts_of(value, found)),
+        LiteralKind::Text(text) => found.push((text, names_data)),
+        LiteralKind::List(parts) | LiteralKind::Pipeline(parts) => all(parts),
+        LiteralKind::Call { arguments, .. } => arguments.iter().for_each(|(name, value)| {
+            texts_of(value, name.as_deref().is_none_or(|name| name == "path"), found);
+        }),
         LiteralKind::Number(_) | LiteralKind::Bool(_) | LiteralKind::Name(_) => {}
     }
 }
