@@ -127,6 +127,10 @@ fn weights_that_a_killed_run_did_not_write_are_written_by_resuming_it() {
     let text = succeed(path, &["resume", "run"]);
     assert!(text.contains("run/weights.safetensors"), "{text}");
     assert!(weights == bytes(path, "run/weights.safetensors"), "other bits");
+    std::fs::remove_file(path.join("run/result.json")).expect("killed while it was evaluated");
+    let text = succeed(path, &["resume", "run"]);
+    assert!(text.contains("test: loss") && text.contains("report.html"), "{text}");
+    assert!(path.join("run/result.json").exists() && weights == bytes(path, "run/weights.safetensors"));
     assert!(succeed(path, &["resume", "run"]).contains("nothing is left to do"));
 }
 

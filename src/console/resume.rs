@@ -7,6 +7,7 @@ use clap::Args;
 use crate::host::Host;
 use crate::interrupt::Interrupt;
 use crate::options::Machine;
+use crate::runtime::about::Ended;
 use crate::runtime::folder::{Found, RunFolder};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Record, StepLog};
@@ -66,7 +67,7 @@ pub fn under(host: &dyn Host, model: Option<&Path>, arguments: &Arguments, inter
         None => begin(&mut trainer, &command)?,
     }
     let step = trainer.position().step;
-    if step >= recipe.steps && folder.join("weights.safetensors").exists() {
+    if step >= recipe.steps && is_complete(&folder.path) {
         println!("the run is complete after {step} steps; nothing is left to do");
         return Ok(());
     }
@@ -83,6 +84,12 @@ pub fn under(host: &dyn Host, model: Option<&Path>, arguments: &Arguments, inter
     let mut record = Record::open(folder, step)?;
     let options = train::Options { recipe, log, log_gradients: false, stop_after: arguments.stop_after, machine };
     train::go(host, &session, &mut trainer, &mut record, &command, options, interrupt)
+}
+
+/// Whether a run has done all its steps, written its weights and told its final figures.
+pub(crate) fn is_complete(folder: &Path) -> bool {
+    let is_ended = Ended::read(folder).is_ok_and(|ended| ended.is_some_and(|ended| ended.complete));
+    is_ended && folder.join("weights.safetensors").exists()
 }
 
 /// The newest checkpoint that is whole; none where none was saved yet.

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::interrupt::Interrupt;
 use crate::options::Machine;
-use crate::runtime::about::Ended;
 use crate::runtime::checkpoint::write_atomically;
 use crate::runtime::files::{self, named};
 use crate::runtime::folder::RunFolder;
@@ -226,7 +225,7 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
         let path = grid.folder(&folder.path, number);
         let words: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let head = format!("run {number} of {}: {}", runs.len(), words.join(" "));
-        if is_complete(&path) {
+        if resume::is_complete(&path) {
             eprintln!("{head}: complete");
             continue;
         }
@@ -252,12 +251,6 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
 fn stopped(folder: &Path, code: u8) -> Failure {
     println!("the sweep goes on with the same command and `--run {}`", crate::findings::quoted(folder));
     Failure::Signal(code)
-}
-
-/// Whether a run has done all its steps and written its weights.
-fn is_complete(folder: &Path) -> bool {
-    let is_ended = Ended::read(folder).is_ok_and(|ended| ended.is_some_and(|ended| ended.complete));
-    is_ended && folder.join("weights.safetensors").exists()
 }
 
 /// Trains or goes on with one run.
