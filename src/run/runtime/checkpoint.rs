@@ -9,10 +9,11 @@
 //! checksum is of the whole file with zeros for its own eight digits, and these stand at a fixed place: see [`PREFIX`].
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
@@ -219,26 +220,48 @@ pub fn link_atomically(original: &Path, path: &Path) -> std::io::Result<()> {
 /// Lets `make` make a file of a temporary name, and gives it the name `path` for good.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = folder.join(temporary_name(&path.file_name().unwrap_or_default().to_string_lossy()));
-    let made = make(&temporary).and_then(|()| {
-        std::fs::rename(&temporary, path)?;
+    let temporary = Temporary::of(folder, &path.file_name().unwrap_or_default().to_string_lossy());
+    let made = make(&temporary.0).and_then(|()| {
+        std::fs::rename(&temporary.0, path)?;
         File::open(folder)?.sync_all()
     });
     if made.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+        let _ = std::fs::remove_file(&temporary.0);
     }
     made
 }
 
-/// `.NAME.PID.tmp`.
-fn temporary_name(name: &str) -> String {
-    format!(".{name}.{}.tmp", std::process::id())
+/// The temporary files that threads of this process write.
+static WRITTEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A file that one thread alone writes: `.NAME.PID.tmp`, or `.NAME.PID-2.tmp` where another thread is at that one.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn of(folder: &Path, name: &str) -> Self {
+        // Threads may write one folder in several ways.
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let process = std::process::id();
+        let first = format!(".{name}.{process}.tmp");
+        let others = (2u64..).map(|number| format!(".{name}.{process}-{number}.tmp"));
+        let mut paths = std::iter::once(first).chain(others).map(|name| folder.join(name));
+        let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self(paths.find(|path| written.insert(path.clone())).expect("there are more numbers than threads"))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        WRITTEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
 }
 
 /// The `NAME` of a file that some process of ours would have renamed to it.
 pub fn intended_name(temporary: &str) -> Option<&str> {
-    let (name, process) = temporary.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
-    (!process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+    let (name, writer) = temporary.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    let (process, number) = writer.split_once('-').unwrap_or((writer, "1"));
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(process) && is_number(number)).then_some(name)
 }
 
 /// Reads a file: its tensors and its note.
@@ -362,7 +385,6 @@ fn convert(view: &TensorView<'_>) -> Result<Tensor<'static>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     fn sample() -> (BTreeMap<String, Tensor<'static>>, Note) {
         let bytes = [1.5f32, -2.0, 3.25].iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -395,6 +417,23 @@ mod tests {
         let (folder, path, _) = written();
         assert_eq!(load(&path).expect("loaded"), sample());
         assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn threads_that_write_one_file_each_write_it_whole() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(folder.path().join("sub")).expect("made");
+        let contents = [vec![1; 100_000], vec![2; 200_000], vec![3; 300_000], vec![4; 400_000]];
+        let paths = ["a", "sub/../a"].map(|path| folder.path().join(path));
+        std::thread::scope(|scope| {
+            for (content, path) in contents.iter().zip(paths.iter().cycle()) {
+                scope.spawn(move || {
+                    (0..20).for_each(|_| write_atomically(path, content).expect("written"));
+                });
+            }
+        });
+        assert!(contents.contains(&std::fs::read(&paths[0]).expect("read")));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 2, "no temporary file is left");
     }
 
     #[test]

@@ -331,8 +331,17 @@ mod tests {
     fn what_killed_processes_left_is_cleared_and_nothing_else() {
         let parent = tempfile::tempdir().expect("a temporary folder");
         let write = |name: &&str| std::fs::write(parent.path().join(name), b"").expect("written");
-        [".last.safetensors.4194304.tmp", ".last-7.safetensors.1.tmp", ".run.json.12.tmp"].iter().for_each(write);
-        let others = [".last.safetensors.tmp", ".last.safetensors.x1.tmp", ".secret.12.tmp", "last.safetensors.12.tmp"];
+        let ours =
+            [".last.safetensors.4194304.tmp", ".last-7.safetensors.1.tmp", ".run.json.12.tmp", ".run.json.12-3.tmp"];
+        ours.iter().for_each(write);
+        let others = [
+            ".last.safetensors.tmp",
+            ".last.safetensors.x1.tmp",
+            ".last.safetensors.1-.tmp",
+            ".last.safetensors.-2.tmp",
+            ".secret.12.tmp",
+            "last.safetensors.12.tmp",
+        ];
         others.iter().for_each(write);
         let folder = RunFolder::of_run(parent.path()).expect("locked");
         let mut left = names(&folder);
