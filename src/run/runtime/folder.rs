@@ -191,7 +191,8 @@ impl RunFolder {
 
     fn read(&self, name: &str, damaged: &mut Vec<Refusal>) -> Option<Found> {
         let path = self.join(name);
-        if !path.exists() {
+        // One that cannot be looked at is no missing one: a run must not go back behind it unheard.
+        if path.try_exists().is_ok_and(|exists| !exists) {
             return None;
         }
         match checkpoint::load(&path) {
@@ -325,6 +326,18 @@ mod tests {
         let (found, damaged) = folder.newest().expect("read");
         assert_eq!(found.expect("found").tensors, tensors(5.0));
         assert_eq!(damaged.len(), 2, "both names of the damaged file: {damaged:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_checkpoint_that_cannot_be_looked_at_is_no_missing_one() {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let folder = RunFolder::for_new_run(&parent.path().join("run")).expect("made");
+        assert!(matches!(folder.newest().expect("read"), (None, damaged) if damaged.is_empty()));
+        std::os::unix::fs::symlink("last.safetensors", folder.join("last.safetensors")).expect("a link to itself");
+        let (found, damaged) = folder.newest().expect("read");
+        assert!(found.is_none() && damaged.len() == 1, "{damaged:?}");
+        assert!(damaged[0].0.contains("last.safetensors"), "{damaged:?}");
     }
 
     #[test]
