@@ -262,6 +262,12 @@ fn classes_have_their_words_and_probabilities_in_every_format() {
     let array = archive.get_entry(likely.wayfinder()).expect("there").data();
     let data = &array[array.len() - 10 * 4..];
     assert_eq!(data[..4], (answers[0]["probability"].as_f64().expect("a number") as f32).to_le_bytes());
+    // What is refused leaves the older file.
+    let model = std::fs::read_to_string(folder.path().join("m.ansatz")).expect("read");
+    write(folder.path(), "deep.ansatz", model.replace("-> fc", "-> Linear(5) -> fc"));
+    let other = ["predict", "deep.ansatz", "--weights", "run/weights.safetensors", "--output", "answers.npz"];
+    assert!(fail(folder.path(), &other).contains("linear.weight"));
+    assert!(std::fs::read(folder.path().join("answers.npz")).expect("there") == bytes);
 }
 
 #[test]

@@ -64,12 +64,15 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
         None => eval::choose(&session, arguments.split.as_deref())?.1,
         Some(_) => &session.dataset.train,
     };
+    let answers = Answers::of(&session)?;
+    let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;
+    // An older file is emptied by nothing that is refused.
     let out: Box<dyn Write> = match &arguments.output {
         Some(path) => Box::new(std::fs::File::create(path).map_err(Failure::at(path))?),
         None => Box::new(std::io::stdout().lock()),
     };
     let mut rows = Rows::new(arguments.format, BufWriter::new(out));
-    write(arguments, trained, &session, split, &mut rows)?;
+    write(arguments, &answers, &mut trainer, &session, split, &mut rows)?;
     whole(rows.finish()).map(|_| ())
 }
 
@@ -84,13 +87,12 @@ fn whole(written: std::io::Result<()>) -> Result<bool, Failure> {
 
 fn write<W: Write>(
     arguments: &Arguments,
-    trained: Trained,
+    answers: &Answers,
+    trainer: &mut Trainer,
     session: &Session,
     split: &std::sync::Arc<Split>,
     rows: &mut Rows<W>,
 ) -> crate::Outcome {
-    let answers = Answers::of(session)?;
-    let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;
     let size = Trainer::prediction_rows(session.settings());
     let mut sample = 0;
     let batches = split.batches(Plan::evaluation(size), 0, split.steps_per_epoch(size));
