@@ -257,6 +257,44 @@ fn a_run_in_use_refuses_a_second_thread() {
 }
 
 #[test]
+fn the_text_of_an_error_stays_while_other_threads_use_the_run() {
+    let (_folder, contents) = contents();
+    let raw =
+        Raw { size: size_of::<Raw>(), threads: 1, level: null(), seed: null(), total_steps: 0, steps_per_epoch: 6 };
+    let mut run = null_mut();
+    // SAFETY: pointers of what the header asks for; contents were built.
+    let status = unsafe { ansatz_create(contents.as_ptr().cast(), contents.len(), (&raw const raw).cast(), &mut run) };
+    assert_eq!((status, error(run)), (0, String::new()));
+    // SAFETY: the run lives.
+    let text = unsafe {
+        ansatz_count(run, 7);
+        ansatz_error(run)
+    };
+    let address = run as usize;
+    std::thread::scope(|scope| {
+        for table in [8, 9] {
+            scope.spawn(move || {
+                let run = address as *mut ansatz_c::Handle;
+                for _ in 0..500 {
+                    // SAFETY: the run lives.
+                    unsafe { ansatz_count(run, table) };
+                    let words = error(run);
+                    let whole = ["there is no table 8", "there is no table 9", "there is no table 7"];
+                    assert!(
+                        whole.contains(&&*words) || words.is_empty() || words.contains("another thread"),
+                        "{words}"
+                    );
+                }
+            });
+        }
+    });
+    // SAFETY: this thread has asked for no other text.
+    assert_eq!(unsafe { CStr::from_ptr(text) }.to_str(), Ok("there is no table 7"));
+    // SAFETY: no thread uses it any more.
+    unsafe { ansatz_destroy(run) };
+}
+
+#[test]
 fn options_and_contents_that_are_wrong_make_no_run() {
     let (_folder, contents) = contents();
     refused(run(&contents, &Options { steps_per_epoch: 0, ..options() }), "`steps_per_epoch` is 0");

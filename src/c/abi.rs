@@ -74,6 +74,8 @@ struct Inner {
 thread_local! {
     /// What was wrong where there was no run to tell it.
     static ERROR: RefCell<CString> = RefCell::default();
+    /// The error of a run that this thread has asked for.
+    static TOLD: RefCell<CString> = RefCell::default();
 }
 
 fn text(words: &str) -> CString {
@@ -252,15 +254,22 @@ pub unsafe extern "C" fn ansatz_destroy(run: *mut Handle) {
 /// See `ansatz.h`.
 ///
 /// # Safety
-/// The pointer is null or that of a run that is not destroyed and that no other thread uses.
+/// The pointer is null or that of a run that is not destroyed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ansatz_error(run: *const Handle) -> *const c_char {
+    let of_thread = || ERROR.with(|error| error.borrow().as_ptr());
     // SAFETY: null or a run that lives.
-    match unsafe { run.as_ref() } {
-        None => ERROR.with(|error| error.borrow().as_ptr()),
-        // SAFETY: no other thread uses the run, and no call of this one is under way.
-        Some(handle) => unsafe { (*handle.inner.get()).error.as_ptr() },
+    let Some(handle) = (unsafe { run.as_ref() }) else { return of_thread() };
+    if handle.busy.swap(true, Ordering::Acquire) {
+        return of_thread();
     }
+    // SAFETY: `busy` was false and is true now, so no other reference to the inner part exists until it is false again.
+    let error = unsafe { &*handle.inner.get() }.error.clone();
+    handle.busy.store(false, Ordering::Release);
+    TOLD.with(|told| {
+        *told.borrow_mut() = error;
+        told.borrow().as_ptr()
+    })
 }
 
 /// The table of this kind.

@@ -10,7 +10,8 @@
  * Errors    Functions return ANSATZ_OK or another status; ansatz_error has the words. What is refused changes nothing,
  *           except buffers of outputs, whose values then mean nothing. Pointers that must not be NULL are found out.
  * Ownership The caller owns all it passes; nothing of it is kept after a call, the contents included. What a function gives
- *           out as a pointer belongs to the run and lives until ansatz_destroy, the text of ansatz_error until the next call.
+ *           out as a pointer belongs to the run and lives until ansatz_destroy, the text of ansatz_error until the
+ *           thread's next call.
  * Threads   A run may pass from thread to thread, and be used by one at a time; a second one is refused. Runs do not know
  *           of each other. A run has threads of its own for its steps; it never calls back and sets no signals.
  * Trust     Contents are machine code: create runs of contents that you built.
@@ -84,7 +85,8 @@ int ansatz_create(const void *contents, size_t length, const ansatz_options *opt
 /* Frees a run; NULL is nothing. */
 void ansatz_destroy(ansatz_run *run);
 
-/* The last error of a run; of this thread for NULL (create, a run that is NULL or in use). Never NULL. */
+/* The last error of a run; of this thread for NULL (create, a run that is NULL or in use) and while another thread uses the
+ * run. Never NULL. */
 const char *ansatz_error(const ansatz_run *run);
 
 /* Entries of a table; 0 after an error. */
