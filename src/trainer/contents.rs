@@ -6,6 +6,7 @@
 //! Behind the sections, which are deflated, lies a directory of them, and in the last bytes of the file its length, its checksum
 //! and [`MAGIC`]. All numbers are little-endian.
 
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -154,7 +155,8 @@ pub struct Carrier<'b> {
 /// Where the bytes lie.
 #[derive(Debug)]
 enum Place<'b> {
-    File(PathBuf),
+    /// Open, so that another file of this name is never taken for it.
+    File(PathBuf, File),
     /// The name is for messages.
     Memory(&'b str, &'b [u8]),
 }
@@ -162,7 +164,7 @@ enum Place<'b> {
 impl Place<'_> {
     fn name(&self) -> &Path {
         match self {
-            Place::File(path) => path,
+            Place::File(path, _) => path,
             Place::Memory(name, _) => Path::new(name),
         }
     }
@@ -173,9 +175,9 @@ impl Place<'_> {
 /// # Errors
 /// A file that cannot be read, and a directory that is damaged or of another version.
 pub fn open(path: &Path) -> Result<Option<Carrier<'static>>, Refusal> {
-    let sections = files::open(path).and_then(|mut file| directory(&mut file));
-    let sections = sections.map_err(|error| named(path, &error))?;
-    Ok(sections.map(|sections| Carrier { place: Place::File(path.to_path_buf()), sections }))
+    let read = files::open(path).and_then(|mut file| Ok((directory(&mut file)?, file)));
+    let (sections, file) = read.map_err(|error| named(path, &error))?;
+    Ok(sections.map(|sections| Carrier { place: Place::File(path.to_path_buf(), file), sections }))
 }
 
 /// As [`open`], of bytes that lie in memory and are called `name` in messages.
@@ -276,7 +278,7 @@ impl Carrier<'_> {
         let section = section.ok_or_else(|| problem(&format!("carries no {name}")))?;
         let (start, length) = (section.start, section.length);
         let bytes = match &self.place {
-            Place::File(path) => files::open(path).and_then(|mut file| bytes_at(&mut file, start, length)),
+            Place::File(_, file) => bytes_at(&mut &*file, start, length),
             Place::Memory(_, bytes) => bytes_at(&mut io::Cursor::new(bytes), start, length),
         };
         let bytes = bytes.map_err(|error| problem(&error))?;
@@ -336,6 +338,11 @@ mod tests {
                 assert!(found.is_err() || is_magic && found == Ok(None), "bit {bit} of byte {place}: {found:?}");
             }
         }
+        std::fs::write(&path, &whole).expect("written");
+        let carrier = open(&path).expect("read").expect("sections");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, &whole[1..]).expect("another file of this name");
+        assert_eq!(carrier.read::<Vec<u32>>("b"), Ok(vec![1; 9]), "what was opened is read");
         for length in 0..whole.len() {
             assert_eq!(parts(&path, &whole[..length]), Ok(None), "cut to {length}");
         }
