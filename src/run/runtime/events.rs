@@ -114,7 +114,7 @@ fn open(folder: &RunFolder, done: u64) -> io::Result<BufWriter<File>> {
     let mut out = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(path)?);
     // The third field of an event is the version of its form, the seventh the state of the process: 1 is a start.
     out.write_all(&record(&event(0, &field(3, b"brain.Event:2"))))?;
-    if done > 0 {
+    if done > 0 || !older.is_empty() {
         out.write_all(&record(&event(done + 1, &field(7, &[0x08, 1]))))?;
     }
     out.flush()?;
@@ -339,7 +339,14 @@ mod tests {
         let found: Vec<u64> = scalars(&folder).into_iter().map(|(step, _, _)| step).collect();
         assert_eq!(found, (1..=170).collect::<Vec<u64>>());
         assert_eq!(folder.event_files().expect("listed").len(), 2, "the second file had nothing left");
+        // The state of the process in the last file, after its version.
+        let start = || {
+            let (_, path) = folder.event_files().expect("listed").pop().expect("a file");
+            let bytes = std::fs::read(path).expect("read");
+            records(&bytes).nth(1).map(|event| (step_of(event), fields(event).remove(2)))
+        };
         let mut events = Events::begin(&folder, 0);
+        assert_eq!(start(), Some((Some(1), (7, 0, vec![8, 1]))), "all steps come again");
         (1..=9).for_each(|step| events.step(step, step as f64, 400));
         events.go_back(&folder, 4);
         (5..=6).for_each(|step| events.step(step, step as f64, 400));
