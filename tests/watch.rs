@@ -174,7 +174,14 @@ fn a_sweep_trains_each_combination_and_goes_on_where_it_stopped() {
         "--seed",
         "1,2",
     ];
-    let table = succeed(path, &sweep);
+    let began = Instant::now();
+    let output = run(path, &sweep);
+    let took = began.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{}", errors(&output));
+    let (table, told) = (String::from_utf8_lossy(&output.stdout).into_owned(), errors(&output));
+    let first = |line: &str| line.strip_prefix("first step after ")?.strip_suffix(" s")?.parse::<f64>().ok();
+    let firsts: Vec<f64> = told.lines().filter_map(first).collect();
+    assert!(firsts.len() == 4 && firsts.iter().sum::<f64>() < took + 0.02, "each from its own start: {firsts:?}");
     assert!(table.contains("* best: ") && table.contains("report: grid/report.html"), "{table}");
     assert!(!table.contains("model texts"), "settings are no part of the text: {table}");
     let written = |number: u32| {

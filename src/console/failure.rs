@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::diagnostics::Refusal;
@@ -68,13 +68,13 @@ impl From<LoopError> for Failure {
     }
 }
 
-/// When the process began its work.
-static START: OnceLock<Instant> = OnceLock::new();
+/// When the process began its work, or the last run of several.
+static START: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Notes that the process begins its work, which ends by [`finish`]. From here on a panic, which is a mistake of ours, ends
 /// the process on whichever thread it comes; nothing catches one and goes on.
 pub fn begin() {
-    START.get_or_init(Instant::now);
+    start();
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
@@ -82,9 +82,14 @@ pub fn begin() {
     }));
 }
 
-/// Seconds since the process began its work.
+/// Notes that a run begins: the process's first, or the next one.
+pub(crate) fn start() {
+    *START.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+}
+
+/// Seconds since [`start`].
 pub(crate) fn seconds_since_start() -> f64 {
-    START.get_or_init(Instant::now).elapsed().as_secs_f64()
+    START.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now).elapsed().as_secs_f64()
 }
 
 /// The exit code of a command, whose problem is printed. What a training prints is also in its folder, so a full disk

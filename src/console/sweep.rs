@@ -18,7 +18,7 @@ use crate::runtime::folder::RunFolder;
 use crate::runtime::record;
 use crate::runtime::report::page;
 use crate::session::pair;
-use crate::{Failure, report, resume, train};
+use crate::{Failure, failure, report, resume, train};
 
 /// Options of `sweep`.
 #[derive(Debug, Args)]
@@ -230,6 +230,7 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
             continue;
         }
         eprintln!("{head}");
+        failure::start();
         match one(host, file, arguments, settings, &path, &interrupt) {
             Err(Failure::Signal(code)) => return Err(stopped(&folder.path, code)),
             Err(failure) => {
