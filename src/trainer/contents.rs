@@ -3,8 +3,8 @@
 //! Input: a run and its machine code. Output: sections behind the bytes of a program, and back. Invariant: a section is
 //! taken only if its checksum holds; lengths are held against the file before anything is read.
 //!
-//! Behind the sections, which are deflated, lies a directory of them, and in the last bytes of the file its length, its checksum
-//! and [`MAGIC`]. All numbers are little-endian.
+//! Behind the sections, which are deflated, lies a directory of them behind the [`LAYOUT`] that they have, and in the last bytes
+//! of the file its length, its checksum and [`MAGIC`]. All numbers are little-endian.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,9 +20,13 @@ use crate::runtime::files::{self, named};
 use crate::settings::PackedFiles;
 use ansatz_compute::machine::Level;
 use ansatz_program::diagnostics::Refusal;
+use ansatz_run::LAYOUT;
 
-/// The last bytes of a file that carries a run; the very last is the version of the layout.
-pub const MAGIC: &[u8; 16] = b"ansatz trainer \x01";
+/// The last bytes of a file that carries a run; the very last is the version of what surrounds the sections.
+pub const MAGIC: &[u8; 16] = b"ansatz trainer \x02";
+
+/// What is wrong with a file of another layout.
+const OTHER: &str = "carries a run of another version of ansatz";
 
 /// Bytes behind the directory: its length, its CRC-32, [`MAGIC`].
 const TAIL: u64 = 8 + 4 + 16;
@@ -131,7 +135,7 @@ fn with_sections(mut bytes: Vec<u8>, sections: &[(String, Vec<u8>)]) -> Vec<u8> 
         directory.push(Section { name: name.clone(), start, length, inflated, crc32: crc32(&packed) });
         bytes.extend_from_slice(&packed);
     }
-    let directory = postcard::to_stdvec(&directory).expect("plain data");
+    let directory = postcard::to_stdvec(&(LAYOUT, directory)).expect("plain data");
     bytes.extend_from_slice(&directory);
     bytes.extend_from_slice(&(directory.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&crc32(&directory).to_le_bytes());
@@ -202,7 +206,7 @@ fn directory(file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<Section>>> 
     }
     let damaged = |words: &str| Err(io::Error::new(io::ErrorKind::InvalidData, words));
     if magic != MAGIC {
-        return damaged("carries a run of another version of ansatz");
+        return damaged(OTHER);
     }
     let of_directory = u64::from_le_bytes(numbers[..8].try_into().expect("eight bytes"));
     if of_directory > MAX_DIRECTORY.min(length - TAIL) {
@@ -212,7 +216,13 @@ fn directory(file: &mut (impl Read + Seek)) -> io::Result<Option<Vec<Section>>> 
     if crc32(&directory).to_le_bytes() != numbers[8..] {
         return damaged("is damaged: the checksum of its directory does not hold");
     }
-    let Ok(sections) = postcard::from_bytes::<Vec<Section>>(&directory) else {
+    let Ok((layout, rest)) = postcard::take_from_bytes::<&str>(&directory) else {
+        return damaged("is damaged: its directory cannot be read");
+    };
+    if layout != LAYOUT {
+        return damaged(OTHER);
+    }
+    let Ok(sections) = postcard::from_bytes::<Vec<Section>>(rest) else {
         return damaged("is damaged: its directory cannot be read");
     };
     let end = length - TAIL - of_directory;
@@ -343,6 +353,15 @@ mod tests {
         std::fs::remove_file(&path).expect("removed");
         std::fs::write(&path, &whole[1..]).expect("another file of this name");
         assert_eq!(carrier.read::<Vec<u32>>("b"), Ok(vec![1; 9]), "what was opened is read");
+        // The last digit of the layout's hash: the sources of another commit.
+        let mut other = whole.clone();
+        let directory =
+            whole.windows(LAYOUT.len()).rposition(|bytes| bytes == LAYOUT.as_bytes()).expect("a layout") - 1;
+        other[directory + LAYOUT.len()] ^= 1;
+        let tail = whole.len() - TAIL as usize;
+        let sum = crc32(&other[directory..tail]).to_le_bytes();
+        other[tail + 8..tail + 12].copy_from_slice(&sum);
+        assert!(parts(&path, &other).expect_err("of another commit").0.contains("another version of ansatz"));
         for length in 0..whole.len() {
             assert_eq!(parts(&path, &whole[..length]), Ok(None), "cut to {length}");
         }

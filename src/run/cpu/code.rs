@@ -10,7 +10,7 @@ use crate::machine::Level;
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Code {
-    /// The version and the system whose calling convention it has: [`Code::FORM`] of whoever made it.
+    /// The layout and the system whose calling convention it has: [`Code::FORM`] of whoever made it.
     pub form: String,
     /// What it was made from, see [`Program::fingerprint`](crate::kernel::Program::fingerprint).
     pub program: String,
@@ -34,10 +34,11 @@ impl Code {
     /// The most that any function asks for.
     pub const ALIGNMENT: usize = 64;
 
-    /// What code must have been made for, so that it fits this version's [`Context`](super::context::Context) and this system.
+    /// What code must have been made for, so that it fits this build's [`Context`](super::context::Context) and this system:
+    /// [`LAYOUT`](crate::LAYOUT) and the system's convention.
     pub const FORM: &str = if cfg!(windows) {
-        concat!(env!("CARGO_PKG_VERSION"), " windows")
+        concat!(env!("CARGO_PKG_VERSION"), " ", env!("ANSATZ_LAYOUT"), " windows")
     } else {
-        concat!(env!("CARGO_PKG_VERSION"), " system-v")
+        concat!(env!("CARGO_PKG_VERSION"), " ", env!("ANSATZ_LAYOUT"), " system-v")
     };
 }
