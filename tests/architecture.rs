@@ -13,7 +13,7 @@ const MAX_LINES: usize = 600;
 const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Modules that may contain unsafe code.
-const UNSAFE_MODULES: &[&str] = &["machine", "primitives", "contraction", "cpu", "trainer", "c"];
+const UNSAFE_MODULES: &[&str] = &["machine", "primitives", "contraction", "cpu", "cuda", "trainer", "c"];
 
 /// The room that may name the code generator: the half of the CPU that makes code.
 const CODE_ROOM: &str = "cpu/code/";

@@ -8,20 +8,22 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::tuning::Cache;
+use super::images::Images;
 use super::{Failure, about, open};
 use crate::artifact::{Artifact, Purpose, Reading, Watched};
 use crate::console::findings::{quoted, shown};
 use crate::console::session::pair;
-use crate::console::{Host, Network};
-use crate::cpu::Lowering;
+use crate::console::{Host, Network, Platform, Processor};
 use crate::cpu::code::{self, Options};
+use crate::cuda::compile;
 use crate::device::Device;
 use crate::kernel::Persistent;
 use crate::machine::Level;
 use crate::model::{self, Resolved};
-use crate::pipeline;
+use crate::{cpu, cuda, pipeline};
 use crate::runtime::about::About;
 use crate::runtime::data::{self, Dataset};
+use crate::schedule::Backend;
 use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
 use ansatz_trainer::contents;
@@ -34,6 +36,14 @@ pub(super) struct ModelFile {
     /// Override a setting, such as `train.batch=64`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
     pub set: Vec<(String, String)>,
+}
+
+/// What makes programs for a platform.
+pub(super) fn backend(platform: Platform) -> Box<dyn Backend> {
+    match platform {
+        Platform::Cpu => Box::new(cpu::Lowering::default()),
+        Platform::Cuda => Box::new(cuda::Lowering::default()),
+    }
 }
 
 /// The `train` item of a file, with these settings.
@@ -90,15 +100,20 @@ impl Network for Compiled {
         fields: &[FieldInfo],
         steps: &[(Purpose, usize)],
         gradient_norms: bool,
+        platform: Platform,
     ) -> Result<Artifact, Failure> {
-        let made = pipeline::artifact(&self.training, fields, steps, gradient_norms, &Lowering::default());
+        let made = pipeline::artifact(&self.training, fields, steps, gradient_norms, &*backend(platform));
         open::unwrap(made, self.sources())
     }
 
-    fn device(&self, level: Level, threads: usize, profile: bool) -> Result<Box<dyn Device>, Failure> {
-        let tuning = Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default();
-        let device = code::device(Options { level, profile, tuning }, threads)?;
-        Ok(Box::new(device))
+    fn device(&self, processor: Processor, profile: bool) -> Result<Box<dyn Device>, Failure> {
+        Ok(match processor {
+            Processor::Cpu(level, threads) => {
+                let tuning = Cache::of_user().map(|cache| cache.load(level, threads)).unwrap_or_default();
+                Box::new(code::device(Options { level, profile, tuning }, threads)?)
+            }
+            Processor::Cuda => Box::new(compile::device(profile, Images::of_user())?),
+        })
     }
 
     fn levels(&self) -> &[Level] {
@@ -115,8 +130,8 @@ impl Network for Compiled {
         Ok(open::unwrap(predicted, self.sources())?.reading)
     }
 
-    fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched> {
+    fn watched(&self, rows: usize, persistent: &Persistent, platform: Platform) -> Option<Watched> {
         let fields = data::fields(&self.settings().data).ok()?;
-        pipeline::watched(&self.training, &fields, rows, persistent, &Lowering::default()).ok()
+        pipeline::watched(&self.training, &fields, rows, persistent, &*backend(platform)).ok()
     }
 }

@@ -7,7 +7,7 @@ use super::outline::Outline;
 use super::{Failure, open};
 use crate::kernel::report;
 use crate::kernel::{Persistent, Program};
-use crate::{cpu, graph, model, pipeline, schedule, syntax};
+use crate::{cpu, cuda, graph, model, pipeline, schedule, syntax};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -36,6 +36,8 @@ enum Stage {
     Clif,
     /// Machine code
     Asm,
+    /// CUDA C, for a GPU
+    Cuda,
 }
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
@@ -60,6 +62,11 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         print!("{}", graph::print::print(&step, sources));
         return Ok(());
     }
+    if arguments.stage == Stage::Cuda {
+        let program = schedule::plan(&step, &Persistent::of(&step), &cuda::Lowering::default());
+        print!("{}", cuda::code::text(&program, Some(sources))?.source);
+        return Ok(());
+    }
     let program = schedule::plan(&step, &Persistent::of(&step), &cpu::Lowering::default());
     let level = crate::machine::detect();
     let text = match arguments.stage {
@@ -67,7 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         Stage::Kernel => crate::kernel::print::print(&program),
         Stage::Clif => machine(&program, |kernel| cpu::code::dump_clif(&program, kernel, level))?,
         Stage::Asm => machine(&program, |kernel| cpu::code::dump_asm(&program, kernel, level))?,
-        Stage::Ast | Stage::Model | Stage::Graph | Stage::Grad => unreachable!("handled above"),
+        Stage::Ast | Stage::Model | Stage::Graph | Stage::Grad | Stage::Cuda => unreachable!("handled above"),
     };
     print!("{text}");
     Ok(())

@@ -11,7 +11,9 @@ mod compiled;
 mod completions;
 mod dump;
 mod fmt;
+mod devices;
 mod grad;
+mod images;
 mod new;
 mod object;
 mod open;
@@ -71,6 +73,8 @@ enum Command {
     Predict(On<predict::Arguments>),
     /// Print what a stage of the compiler made
     Dump(dump::Arguments),
+    /// What this machine has to run on, and why not the rest
+    Devices,
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Eval(on) => eval::run(&Compiler, &on.file, &on.arguments),
         Command::Predict(on) => predict::run(&Compiler, &on.file, &on.arguments),
         Command::Dump(arguments) => dump::run(&arguments),
+        Command::Devices => devices::run(),
         Command::Completions(arguments) => completions::run(&arguments),
     };
     failure::finish(outcome, trains)

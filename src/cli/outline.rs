@@ -5,7 +5,7 @@
 
 use super::compiled::{self, ModelFile};
 use super::{Failure, open};
-use crate::cpu::Lowering;
+use crate::console::Platform;
 use crate::kernel::{Persistent, Program};
 use crate::model::Resolved;
 use crate::pipeline;
@@ -35,16 +35,17 @@ impl Outline {
         &self.training.project.sources
     }
 
-    /// The training step for full batches, or inference on one, planned.
-    pub(super) fn program(&self, inference: bool) -> Result<Program, Failure> {
+    /// The training step for full batches, or inference on one, planned for a platform.
+    pub(super) fn program(&self, inference: bool, platform: Platform) -> Result<Program, Failure> {
         let (training, sources) = (&self.training, self.sources());
+        let backend = compiled::backend(platform);
         let train = pipeline::training_graph(training, training.settings.batch, &self.fields, false);
         let train = open::unwrap(train, sources)?;
         let persistent = Persistent::of(&train);
         if !inference {
-            return Ok(schedule::plan(&train, &persistent, &Lowering::default()));
+            return Ok(schedule::plan(&train, &persistent, &*backend));
         }
         let graph = pipeline::prediction_graph(training, training.settings.batch, &self.fields);
-        Ok(schedule::plan(&open::unwrap(graph, sources)?, &persistent, &Lowering::default()))
+        Ok(schedule::plan(&open::unwrap(graph, sources)?, &persistent, &*backend))
     }
 }

@@ -7,6 +7,7 @@ use super::Failure;
 use super::compiled::ModelFile;
 use super::outline::Outline;
 use super::tuning::Cache;
+use crate::console::Platform;
 use crate::console::options::Machine;
 use crate::console::progress;
 use crate::contraction::tuning;
@@ -32,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let cache = Cache::of_user()
         .ok_or_else(|| Failure::Problem("no folder for measurements: set ANSATZ_CACHE to one".to_string()))?;
     let mut known = cache.load(level, threads);
-    let programs = [outline.program(false)?, outline.program(true)?];
+    let programs = [outline.program(false, Platform::Cpu)?, outline.program(true, Platform::Cpu)?];
     let mut todo: Vec<(&Program, usize, &Product, usize)> = Vec::new();
     for program in &programs {
         for (kernel, product, kept) in cpu::run::products(program) {

@@ -37,6 +37,11 @@ impl Cache {
         Some(Cache { folder: folder("ANSATZ_CACHE").or_else(|| system().or_else(home).map(ansatz))? })
     }
 
+    /// Where everything lies that is kept.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
     /// Where the cuts for so many threads lie.
     pub fn path(&self, level: Level, threads: usize) -> PathBuf {
         self.folder.join(format!("tuning-{level}-{threads}.json"))
@@ -64,7 +69,7 @@ impl Cache {
 }
 
 /// The processor's name where the system tells it, else its architecture.
-fn processor() -> String {
+pub(super) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("model name"));
     let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim());

@@ -15,6 +15,35 @@ use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
 use crate::{Failure, Outcome};
 
+/// Kinds of devices: a program is made for one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Platform {
+    /// The processor of this machine.
+    #[default]
+    Cpu,
+    /// A GPU of NVIDIA's.
+    Cuda,
+}
+
+/// What steps run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processor {
+    /// Threads of this machine's processor with the instructions of a level.
+    Cpu(Level, usize),
+    /// The first GPU.
+    Cuda,
+}
+
+impl Processor {
+    /// What programs for it are made for.
+    pub fn platform(self) -> Platform {
+        match self {
+            Processor::Cpu(..) => Platform::Cpu,
+            Processor::Cuda => Platform::Cuda,
+        }
+    }
+}
+
 /// The program that the user has called.
 pub trait Host {
     /// How the user calls a command of this program on a model file: `ansatz eval net.ansatz`.
@@ -44,7 +73,7 @@ pub trait Network {
     /// A finding that is an error.
     fn warn(&self, dataset: &Dataset) -> Outcome;
 
-    /// Its steps for data with these fields; with `gradient_norms` training steps measure those too.
+    /// Its steps on a platform for data with these fields; with `gradient_norms` training steps measure those too.
     ///
     /// # Errors
     /// Findings of the model for these sizes, or a step that is not at hand.
@@ -53,13 +82,14 @@ pub trait Network {
         fields: &[FieldInfo],
         steps: &[(Purpose, usize)],
         gradient_norms: bool,
+        platform: Platform,
     ) -> Result<Artifact, Failure>;
 
     /// A device for its steps; with `profile` it measures each kernel.
     ///
     /// # Errors
-    /// A level or a measurement for which no code is at hand; no memory.
-    fn device(&self, level: Level, threads: usize, profile: bool) -> Result<Box<dyn Device>, Failure>;
+    /// A level or a measurement for which no code is at hand; no memory; no GPU.
+    fn device(&self, processor: Processor, profile: bool) -> Result<Box<dyn Device>, Failure>;
 
     /// The instruction sets that there is code for.
     fn levels(&self) -> &[Level];
@@ -76,5 +106,5 @@ pub trait Network {
     fn reading(&self) -> Result<Reading, Failure>;
 
     /// The training step for so many samples, opened up to see what is not finite; none where it is not at hand.
-    fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched>;
+    fn watched(&self, rows: usize, persistent: &Persistent, platform: Platform) -> Option<Watched>;
 }

@@ -54,4 +54,4 @@ use ansatz_program::{artifact, device, diagnostics, graph, kernel, settings, sou
 use ansatz_run::runtime;
 
 pub use failure::{Failure, Outcome, SaysWhere, finish};
-pub use host::{Host, Network};
+pub use host::{Host, Network, Platform, Processor};

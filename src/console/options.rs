@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::Failure;
+use crate::host::{Platform, Processor};
 use crate::machine::{self, Level};
 use crate::runtime::recipe::Recipe;
 
@@ -12,6 +13,9 @@ pub struct Machine {
     /// Threads (all cores by default); results do not depend on it
     #[arg(long)]
     threads: Option<usize>,
+    /// What steps run on: cpu, or cuda for a GPU of NVIDIA's (a run goes on where it began)
+    #[arg(long, value_enum, value_name = "DEVICE", hide_possible_values = true)]
+    device: Option<Platform>,
     /// Instruction set: avx512, avx2 or portable (the best of this machine, or `ANSATZ_CPU`)
     #[arg(long, value_name = "LEVEL")]
     cpu: Option<String>,
@@ -23,13 +27,38 @@ impl Machine {
         machine::threads(self.threads)
     }
 
-    /// These options, with the level that a run began at where none is asked for and this machine has it.
+    /// These options, with the device and the level that a run began at where none is asked for and this machine has it.
     pub(crate) fn at_level_of(&self, recipe: Option<&Recipe>) -> Self {
+        let was_gpu = recipe.is_some_and(|recipe| recipe.level.starts_with("cuda "));
+        match self.device {
+            None if self.cpu.is_none() && was_gpu => return Self { device: Some(Platform::Cuda), ..self.clone() },
+            Some(Platform::Cuda) => return self.clone(),
+            None | Some(Platform::Cpu) => {}
+        }
         let asked = self.cpu.is_some() || std::env::var_os("ANSATZ_CPU").is_some();
         let level = recipe.and_then(|recipe| Level::parse(&recipe.level)).filter(|level| *level <= machine::detect());
         match level {
-            Some(level) if !asked => Self { threads: self.threads, cpu: Some(level.to_string()) },
+            Some(level) if !asked => Self { cpu: Some(level.to_string()), ..self.clone() },
             Some(_) | None => self.clone(),
+        }
+    }
+
+    /// The kind of device asked for, or this machine's processor.
+    pub fn platform(&self) -> Platform {
+        self.device.unwrap_or_default()
+    }
+
+    /// What steps run on, of a processor those levels that there is code for.
+    ///
+    /// # Errors
+    /// As [`Machine::level`].
+    pub(crate) fn processor(&self, coded: &[Level]) -> Result<Processor, Failure> {
+        match self.platform() {
+            Platform::Cpu => Ok(Processor::Cpu(self.level(coded)?, self.threads())),
+            Platform::Cuda if self.cpu.is_some() => {
+                Err(Failure::Problem("`--cpu` is about the processor, and `--device cuda` asks for a GPU".into()))
+            }
+            Platform::Cuda => Ok(Processor::Cuda),
         }
     }
 

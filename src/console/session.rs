@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::Failure;
 use crate::artifact::{Purpose, Watched, wanted};
 use crate::findings;
-use crate::host::{Host, Network};
+use crate::host::{Host, Network, Platform};
 use crate::kernel::Persistent;
 use crate::options::Machine;
 use crate::progress::Progress;
@@ -141,16 +141,17 @@ impl Session {
         machine: &Machine,
         measures: Measures,
     ) -> Result<Trainer, Failure> {
-        let (level, threads) = (machine.level(self.network.levels())?, machine.threads());
-        let artifact = self.network.artifact(&self.dataset.fields, steps, measures.gradient_norms)?;
+        let processor = machine.processor(self.network.levels())?;
+        let fields = &self.dataset.fields;
+        let artifact = self.network.artifact(fields, steps, measures.gradient_norms, processor.platform())?;
         self.dataset.hold(&artifact.training.data, &artifact.ranges).map_err(data_failure(self.sources()))?;
-        let device = self.network.device(level, threads, measures.profile)?;
-        Ok(Trainer::new(artifact, device, self.extent(), threads, loaded)?)
+        let device = self.network.device(processor, measures.profile)?;
+        Ok(Trainer::new(artifact, device, self.extent(), machine.threads(), loaded)?)
     }
 
     /// The training step for so many samples, opened up to see what is not finite.
-    pub(crate) fn watched(&self, rows: usize, persistent: &Persistent) -> Option<Watched> {
-        self.network.watched(rows, persistent)
+    pub(crate) fn watched(&self, rows: usize, persistent: &Persistent, platform: Platform) -> Option<Watched> {
+        self.network.watched(rows, persistent, platform)
     }
 
     /// What the run is made from.

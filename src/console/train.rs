@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::findings::{self, quoted};
-use crate::host::Host;
+use crate::host::{Host, Processor};
 use crate::interrupt::Interrupt;
 use crate::kernel::report;
 use crate::machine::limits::Limits;
@@ -109,15 +109,19 @@ pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &In
     let options = Options { recipe, log, log_gradients, stop_after, machine: arguments.machine.clone() };
     go(host, &session, &mut trainer, &mut record, &command, options, interrupt)?;
     if arguments.profile {
-        let limits = Limits::measure(arguments.machine.level(session.network.levels())?, arguments.machine.threads());
-        print!("{}", profile(&session, &trainer, &limits));
+        let limits = match arguments.machine.processor(session.network.levels())? {
+            Processor::Cpu(level, threads) => Some(Limits::measure(level, threads)),
+            // What a GPU can do is on its data sheet: `plan --roofline --gpu`.
+            Processor::Cuda => None,
+        };
+        print!("{}", profile(&session, &trainer, limits.as_ref()));
     }
     Ok(())
 }
 
 /// Milliseconds a full step for each kernel, the slowest first, with its arithmetic, its share of what the machine
 /// can do, and its place in the model; then the kernels' part of the step.
-fn profile(session: &Session, trainer: &Trainer, limits: &Limits) -> String {
+fn profile(session: &Session, trainer: &Trainer, limits: Option<&Limits>) -> String {
     let report = report::report(trainer.program(), session.sources());
     let nanoseconds = trainer.profile();
     let total = nanoseconds.iter().sum::<u64>().max(1) as f64;
@@ -125,21 +129,22 @@ fn profile(session: &Session, trainer: &Trainer, limits: &Limits) -> String {
     let full = steps.max(1) as f64;
     let mut order: Vec<usize> = (0..nanoseconds.len()).collect();
     order.sort_by_key(|kernel| std::cmp::Reverse(nanoseconds[*kernel]));
-    let mut text = format!("{}\n\n", roofline::machine(limits));
+    let mut text = limits.map_or_else(String::new, |limits| format!("{}\n\n", roofline::machine(limits)));
     text.push_str(&format!("{:>9}  {:>5}  {:>7}  {:>7}  {:>7}  kernel\n", "ms", "%", "Gflop/s", "GB/s", "% limit"));
     for kernel in order {
         let (time, row) = (nanoseconds[kernel] as f64, &report.kernels[kernel]);
         let slices = row.slices.map_or(String::new(), |slices| format!("  in {slices} slices"));
         let rate = |amount: u64| amount as f64 * full / time.max(1.0);
-        let (least, bound) = roofline::least(limits, row);
+        let share = limits.map_or("        ".to_string(), |limits| {
+            let (least, bound) = roofline::least(limits, row);
+            format!("{:>5.1} {}", 100.0 * least * full / (time.max(1.0) * 1e-6), &bound[..1])
+        });
         text.push_str(&format!(
-            "{:>9.4}  {:>5.1}  {:>7.1}  {:>7.1}  {:>5.1} {}  {kernel} {} {}  {}{slices}\n",
+            "{:>9.4}  {:>5.1}  {:>7.1}  {:>7.1}  {share}  {kernel} {} {}  {}{slices}\n",
             time / full * 1e-6,
             100.0 * time / total,
             rate(row.flops),
             rate(row.bytes),
-            100.0 * least * full / (time.max(1.0) * 1e-6),
-            &bound[..1],
             row.name,
             row.shape,
             row.place
@@ -197,6 +202,7 @@ pub(crate) fn go(
     memory::check(BESIDE_STEPS, "what saves and tells of a run").map_err(Failure::Problem)?;
     let folder = record.folder.path.clone();
     let watch = Watch::begin(&folder, session, trainer, &options.machine);
+    let platform = options.machine.platform();
     let mut progress = session.progress(trainer);
     let mut settings = Loop {
         training: session.settings(),
@@ -211,7 +217,7 @@ pub(crate) fn go(
         log_gradients: options.log_gradients,
         no_shuffle: command.no_shuffle,
         init: command.init.as_ref().map(|init| init.path.clone()),
-        watched: &|rows, persistent| session.watched(rows, persistent),
+        watched: &|rows, persistent| session.watched(rows, persistent, platform),
         stop: interrupt.flag(),
         stop_after: options.stop_after,
     };

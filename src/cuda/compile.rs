@@ -6,7 +6,7 @@
 
 use super::code::{Text, text};
 use super::nvrtc::Nvrtc;
-use super::run::{Arch, Code, Gpu, Image, Kind};
+use super::run::{Arch, Code, Gpu, Image, Kind, devices};
 use crate::device::DeviceError;
 use crate::kernel::Program;
 
@@ -25,17 +25,37 @@ pub fn compile(
     Ok(Code { form: Code::FORM.to_string(), program: program.fingerprint(), actions, functions, images })
 }
 
-/// The first GPU, for which programs are compiled as they are loaded; with `profile` it measures each kernel. Programs must
+/// Images that were made before.
+pub trait Made {
+    /// The image of a key: of what it was made from, word by word.
+    fn find(&self, key: &[&str]) -> Option<Vec<u8>>;
+
+    /// Keeps an image for the next time.
+    fn keep(&self, key: &[&str], image: &[u8]);
+}
+
+/// The first GPU, for which programs are compiled as they are loaded, unless they were before; with `profile` it measures each kernel. Programs must
 /// be ones that [`verify`](crate::kernel::verify::verify) accepts, as those of `pipeline` are.
 ///
 /// # Errors
 /// No GPU, no driver, or no compiler, and how to get it.
-pub fn device(profile: bool) -> Result<Gpu, DeviceError> {
+pub fn device(profile: bool, made: impl Made + 'static) -> Result<Gpu, DeviceError> {
+    // A machine without a GPU is told so, whatever else it lacks.
+    devices()?;
     let nvrtc = Nvrtc::open()?;
     let known = nvrtc.architectures()?;
     let compile = move |program: &Program, arch: Arch| {
         let target = target(arch, &known)?;
-        compile(program, &[target], |text, arch, kind| Ok(nvrtc.compile(text, arch, kind)?.bytes))
+        compile(program, &[target], |text, arch, kind| {
+            let (major, minor) = nvrtc.version;
+            let key = [&format!("nvrtc {major}.{minor} {arch} {kind:?}"), text];
+            if let Some(image) = made.find(&key) {
+                return Ok(image);
+            }
+            let image = nvrtc.compile(text, arch, kind)?.bytes;
+            made.keep(&key, &image);
+            Ok(image)
+        })
     };
     // SAFETY: what it gives is made for the program.
     unsafe { Gpu::new(profile, Box::new(compile)) }

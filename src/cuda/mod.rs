@@ -9,8 +9,10 @@
 
 pub mod code;
 pub mod compile;
+pub mod limits;
 mod lower;
 pub mod nvrtc;
+pub mod usage;
 
 pub use ansatz_run::cuda as run;
 pub use lower::Lowering;

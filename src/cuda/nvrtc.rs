@@ -120,7 +120,7 @@ impl Nvrtc {
             Kind::Cubin => format!("--gpu-architecture=sm_{number}"),
             Kind::Ptx => format!("--gpu-architecture=compute_{number}"),
         };
-        let mut options = vec![target, "--std=c++17".into(), "--default-device".into()];
+        let mut options = vec![target, "--std=c++17".into()];
         if kind == Kind::Cubin {
             options.push("--ptxas-options=-v".into());
         }

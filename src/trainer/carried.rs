@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::artifact::{Artifact, Purpose, Reading, Watched};
 use crate::console::findings::quoted;
-use crate::console::{Failure, Host, Network, Outcome};
+use crate::console::{Failure, Host, Network, Outcome, Platform, Processor};
 use crate::contents::{Carrier, Contents};
 use crate::cpu::{Cpu, found_in};
 use crate::device::Device;
@@ -19,6 +19,9 @@ use crate::runtime::data::{self, Dataset};
 use crate::settings::{FieldInfo, Length, Training};
 use crate::source::SourceMap;
 use ansatz_compute::machine::Level;
+
+/// Why a trainer runs on no GPU.
+const NO_GPU_CODE: &str = "this trainer has code for the processor alone: leave `--device cuda` out";
 
 /// A trainer as the user has called it.
 pub struct Trainer {
@@ -152,7 +155,11 @@ impl Network for Carried {
         fields: &[FieldInfo],
         steps: &[(Purpose, usize)],
         gradient_norms: bool,
+        platform: Platform,
     ) -> Result<Artifact, Failure> {
+        if platform != Platform::Cpu {
+            return Err(Failure::Problem(NO_GPU_CODE.into()));
+        }
         if gradient_norms {
             return Err(Failure::Problem("norms of gradients are not compiled into a trainer".into()));
         }
@@ -186,7 +193,8 @@ impl Network for Carried {
         Ok(artifact)
     }
 
-    fn device(&self, level: Level, threads: usize, profile: bool) -> Result<Box<dyn Device>, Failure> {
+    fn device(&self, processor: Processor, profile: bool) -> Result<Box<dyn Device>, Failure> {
+        let Processor::Cpu(level, threads) = processor else { return Err(Failure::Problem(NO_GPU_CODE.into())) };
         if profile {
             return Err(Failure::Problem(
                 "a trainer does not measure its kernels; `ansatz train --profile` does".into(),
@@ -215,7 +223,7 @@ impl Network for Carried {
         Ok(self.contents.reading.clone())
     }
 
-    fn watched(&self, rows: usize, _: &Persistent) -> Option<Watched> {
+    fn watched(&self, rows: usize, _: &Persistent, _: Platform) -> Option<Watched> {
         self.carrier.watched().ok()?.into_iter().find(|(known, _)| *known == rows).map(|(_, watched)| watched)
     }
 }

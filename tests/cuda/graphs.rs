@@ -10,13 +10,24 @@ use super::shim;
 use crate::random_graphs::with_gradients;
 use crate::support::lowered::{collected, difference, fed};
 
+/// Nothing is kept.
+pub struct Anew;
+
+impl compile::Made for Anew {
+    fn find(&self, _: &[&str]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn keep(&self, _: &[&str], _: &[u8]) {}
+}
+
 /// As on the CPU: f32 against f64.
 const TOLERANCE: f64 = 2e-3;
 
 /// The step on the shim's device.
 pub fn on_device(graph: &Graph, feeds: &Feeds, lowering: &Lowering) -> Evaluation {
     let program = plan(graph, &Persistent::of(graph), lowering);
-    let mut device = compile::device(false).expect("the shim is a device");
+    let mut device = compile::device(false, Anew).expect("the shim is a device");
     let loaded = device.load(&program).expect("the shim loads it");
     let buffer = |role: &Role| -> &Buffer { program.find(role).unwrap_or_else(|| panic!("no buffer `{role}`")) };
     for (role, data) in fed(graph, feeds) {

@@ -1,4 +1,7 @@
 //! The CUDA back end without a GPU: its text compiled by g++ and run by a driver of ours, through the real host side.
 
 mod graphs;
+mod host;
+mod layers;
+mod mutations;
 mod shim;

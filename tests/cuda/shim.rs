@@ -37,15 +37,23 @@ fn build(source: &Path, folder: &Path, name: &str, options: &[&str]) {
 
 /// The libraries in this process, for one test at a time.
 pub fn open() -> MutexGuard<'static, ()> {
-    static LIBRARIES: OnceLock<[Library; 2]> = OnceLock::new();
     let guard = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-    let libraries = LIBRARIES.get_or_init(|| {
+    forget();
+    guard
+}
+
+/// A new device, whatever became of the one before.
+pub fn forget() {
+    // SAFETY: the shim's own function without arguments.
+    unsafe { libraries()[0].get::<unsafe extern "C" fn()>(b"shim_forget\0").expect("the shim's")() };
+}
+
+fn libraries() -> &'static [Library; 2] {
+    static LIBRARIES: OnceLock<[Library; 2]> = OnceLock::new();
+    LIBRARIES.get_or_init(|| {
         ["libcuda.so.1", "libnvrtc.so.13"].map(|name| {
             // SAFETY: nothing runs when they are opened.
             unsafe { Library::open(Some(folder().join(name)), RTLD_NOW | RTLD_GLOBAL) }.expect("the shim opens")
         })
-    });
-    // SAFETY: the shim's own function without arguments.
-    unsafe { libraries[0].get::<unsafe extern "C" fn()>(b"shim_forget\0").expect("the shim's")() };
-    guard
+    })
 }

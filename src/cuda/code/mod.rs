@@ -94,9 +94,9 @@ pub fn text(program: &Program, sources: Option<&SourceMap>) -> Result<Text, Devi
         let function = match &kernel.kind {
             KernelKind::Nest(nest) => nest::nest(program, nest, &names),
             KernelKind::Product(product) => product::product(program, product, &names),
-            KernelKind::Winograd(winograd) => product::product(program, &winograd.product, &names),
-            // By itself it changes no result, and nothing here asks for filters.
-            KernelKind::Filter(_) => continue,
+            KernelKind::Winograd(_) | KernelKind::Filter(_) => {
+                return Err(DeviceError("the step was planned for another kind of device".into()));
+            }
             KernelKind::Zero(id) => {
                 let buffer = program.buffer(*id);
                 actions.push(Action::Zero { offset: buffer.offset, bytes: buffer.bytes() });

@@ -32,7 +32,7 @@ const TILES: [Tile; 6] = [
     Tile { m: 64, n: 128, k: 8, rows: 4, columns: 8, speed: 0.9 },
     Tile { m: 64, n: 64, k: 16, rows: 4, columns: 4, speed: 0.75 },
     Tile { m: 32, n: 32, k: 32, rows: 2, columns: 2, speed: 0.35 },
-    Tile { m: 8, n: 64, k: 32, rows: 2, columns: 4, speed: 0.2 },
+    Tile { m: 16, n: 64, k: 16, rows: 1, columns: 4, speed: 0.3 },
 ];
 
 /// Floats between the rows of a panel beyond their number, so that a column's do not share a bank; vectors stay aligned.

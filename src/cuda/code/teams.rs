@@ -73,5 +73,7 @@ pub(super) fn division(nest: &Nest) -> Division {
     }
     let is_long = inner > WARP_POINTS || inner > 4 * WARP && parallel < MANY_ROWS;
     let members = if is_long { (inner / 4).next_power_of_two().clamp(2 * WARP, 512) } else { WARP };
-    Division::Teams(Teams { members, teams: (BLOCK / members).max(1), members_first: true })
+    // Members of several warps meet in shared memory, where a block has room for one team.
+    let teams = if members > WARP { 1 } else { BLOCK / members };
+    Division::Teams(Teams { members, teams, members_first: true })
 }

@@ -48,8 +48,9 @@ struct Touch {
   uint16_t thread;
   uint16_t line;
   uint8_t byte;    // which byte of the word, for elements of one byte
-  uint8_t many;    // of reads: 1 several threads since the barrier, 2 several blocks
+  uint8_t many;    // of reads since the barrier: by several threads of a warp, of a block, by several blocks
 };
+enum { ONE, WARP, BLOCK, BLOCKS };
 struct Shadow { Touch write, read; };
 
 struct Region {
@@ -238,18 +239,23 @@ void touch(Shadow& shadow, uint32_t run, bool is_shared, uint8_t byte, bool writ
     fail("race in %s memory: line %d touches what block %u, thread %u has written at line %d with no barrier between",
          where, line, write.block, write.thread, write.line);
   if (!writes) {
-    const bool again = read.run == run && read.byte == byte;
-    const bool other_block = again && !is_shared && (read.block != shim_block.x || read.many == 2);
-    const bool other = again && disordered(read, run, is_shared);
-    const uint8_t many = other_block ? 2 : (other || (again && read.many && read.epoch == block.epoch)) ? 1 : 0;
+    uint8_t many = ONE;
+    if (read.run == run && read.byte == byte) {
+      const bool same_warp = read.thread / 32 == mine.thread / 32;
+      if (!is_shared && (read.block != mine.block || read.many == BLOCKS)) many = BLOCKS;
+      else if (read.epoch == mine.epoch && (read.many == BLOCK || !same_warp)) many = BLOCK;
+      else if (disordered(read, run, is_shared) || (read.many == WARP && read.epoch == mine.epoch &&
+               read.warp_epoch == mine.warp_epoch)) many = WARP;
+    }
     read = mine;
     read.many = many;
     return;
   }
   if (read.run == run && read.byte == byte) {
-    const bool same_time = read.block == shim_block.x && read.epoch == block.epoch;
-    if (disordered(read, run, is_shared) || read.many == 2 || (read.many == 1 && same_time &&
-        read.warp_epoch == block.warp[block.current / 32].epoch))
+    const bool since_barrier = read.epoch == mine.epoch;
+    const bool since_warps = since_barrier && read.warp_epoch == mine.warp_epoch;
+    if (disordered(read, run, is_shared) || read.many == BLOCKS || (read.many == BLOCK && since_barrier) ||
+        (read.many == WARP && since_warps))
       fail("race in %s memory: line %d writes what block %u, thread %u has read at line %d with no barrier between",
            where, line, read.block, read.thread, read.line);
   }
@@ -440,14 +446,14 @@ int cuModuleLoadData(void** module, const void* image) {
   uint64_t headers;
   uint16_t size, count;
   memcpy(&headers, bytes + 40, 8), memcpy(&size, bytes + 58, 2), memcpy(&count, bytes + 60, 2);
-  const int file = memfd_create("kernels", 0);
+  char path[] = "/tmp/shim-XXXXXX";
+  const int file = mkstemp(path);
   const size_t length = headers + (size_t)size * count;
   if (file < 0 || write(file, bytes, length) != (ssize_t)length) return 2;
-  char path[64];
-  snprintf(path, sizeof path, "/proc/self/fd/%d", file);
   *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!*module) fprintf(stderr, "shim: %s\n", dlerror());
   close(file);
+  unlink(path);
   return *module ? 0 : 200;
 }
 int cuModuleUnload(void* module) { return dlclose(module), 0; }

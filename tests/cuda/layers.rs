@@ -1,0 +1,81 @@
+//! Layers with gradients on the shim against the reference evaluator, at sizes at which products have several tiles.
+
+use std::collections::BTreeMap;
+
+use ansatz::cuda::Lowering;
+use ansatz::graph::{ClockReading, Feeds, Graph, Op, Output, Tensor, ValueId, evaluate};
+use ansatz::model::{Mode, Project, expand};
+
+use super::graphs::on_device;
+use super::shim;
+use crate::support::lowered::difference;
+use crate::support::random_graph::Random;
+use crate::support::span;
+
+/// f32 against f64, in sums of a few thousand terms.
+const TOLERANCE: f64 = 1e-4;
+
+/// The shape of the input and the stages that it flows through.
+const CASES: [(&str, &str); 9] = [
+    ("[19, 5, 487]", "Conv(41, 7, stride = 2, pad = 3) -> relu -> Conv(20, 3, pad = 4, dilation = 4)"),
+    ("[4, 3, 33, 29]", "Conv(33, 5, stride = 2, pad = 2) -> BatchNorm -> relu -> max_pool(2)"),
+    ("[2, 6, 9, 10, 11]", "Conv(7, 3, pad = 1, groups = 1)"),
+    ("[3, 8, 17, 19]", "Conv(16, 3, pad = 1, groups = 4) -> relu"),
+    ("[70, 130]", "Linear(300) -> gelu -> Linear(37)"),
+    ("[3, 50, 24]", "LayerNorm -> Attention(4, causal = true)"),
+    ("[3, 700]", "softmax"),
+    ("[600, 40]", "BatchNorm -> tanh"),
+    ("[5, 9, 64]", "GroupNorm(3) -> sigmoid"),
+];
+
+/// The sum of the squares of a model's results weighted by place, and its gradients by all parameters and the input.
+fn step(shape: &str, stages: &str, seed: u64) -> Result<(Graph, Feeds), String> {
+    let text = format!("model M {{\n  input x: {shape}\n  return x -> {stages}\n}}\n");
+    let (project, file, found) = Project::from_text("layer.ansatz", &text);
+    if !found.is_empty() {
+        return Err(format!("{found:#?}"));
+    }
+    let expanded = expand(&project, file, "M", &[], Mode::Train, &BTreeMap::new());
+    let mut graph = expanded.map_err(|found| format!("{found:#?}"))?.0.graph;
+    let output = graph.outputs[0].value;
+    let weights: Vec<ValueId> = graph.values().filter(|(_, value)| matches!(value.op, Op::Param(_))).map(|(id, _)| id).collect();
+    let square = graph.binary(ansatz::graph::Binary::Mul, output, output, span());
+    let axes: Vec<usize> = (0..graph.value(square).shape.len()).collect();
+    let loss = graph.sum(square, &axes, span());
+    graph.outputs.push(Output { name: "loss".into(), value: loss });
+    for (place, value) in ansatz::grad::differentiate(&mut graph, loss, &weights).into_iter().enumerate() {
+        graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
+    }
+    let mut random = Random::new(seed);
+    let mut feeds = Feeds { seed, clock: ClockReading { step: 1, total_steps: 2, steps_per_epoch: 1 }, ..Feeds::default() };
+    let mut tensor = |sizes: &[usize]| {
+        Tensor::new(sizes, (0..sizes.iter().product()).map(|_| f64::from(random.real(-0.5, 0.5) as f32)).collect())
+    };
+    for param in &graph.params {
+        feeds.params.insert(param.name.clone(), tensor(&ansatz::dim::bound(&param.shape)));
+    }
+    for input in &graph.inputs {
+        feeds.inputs.insert(input.name.clone(), tensor(&ansatz::dim::bound(&input.shape)));
+    }
+    for state in &graph.states {
+        let sizes = ansatz::dim::bound(&state.shape);
+        feeds.states.insert(state.name.clone(), Tensor::full(&sizes, state.init));
+    }
+    Ok((graph, feeds))
+}
+
+#[test]
+fn layers_and_their_gradients_have_the_evaluators_values() {
+    let _device = shim::open();
+    let mut wrong = Vec::new();
+    for (number, (shape, stages)) in CASES.into_iter().enumerate() {
+        let (mut graph, feeds) = step(shape, stages, number as u64).unwrap_or_else(|found| panic!("{stages}: {found}"));
+        let expected = evaluate(&graph, &feeds);
+        ansatz::passes::run(&mut graph);
+        let found = on_device(&graph, &feeds, &Lowering::default());
+        if let Some(difference) = difference(&expected, &found, TOLERANCE) {
+            wrong.push(format!("{shape} -> {stages}: {difference}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
