@@ -294,6 +294,25 @@ fn words_that_look_like_numbers_stay_words_and_unknown_columns_are_told() {
 }
 
 #[test]
+fn words_where_the_run_saw_numbers_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    clouds(folder.path(), "cross_entropy(kind)", 2, "kind: class[2]");
+    let words = std::fs::read_to_string(folder.path().join("t.csv")).expect("there");
+    write(folder.path(), "t.csv", words.replace(",7,", ",0,").replace("oak", "1"));
+    succeed(folder.path(), &["train", "m.ansatz", "--run", "numbers"], None);
+    // The first label is still a number: all are words because of the second.
+    write(folder.path(), "t.csv", words);
+    let weights = "numbers/weights.safetensors";
+    for command in ["eval", "predict"] {
+        let told = fail(folder.path(), &[command, "m.ansatz", "--weights", weights]);
+        let expected = "t.csv: record 2: `kind` is \"oak\", but numbers in the run that made the weights";
+        assert!(told.contains(expected), "{told}");
+    }
+    let told = fail(folder.path(), &["train", "m.ansatz", "--init", weights, "--run", "other"]);
+    assert!(told.contains(weights) && told.contains("`kind` was numbers in the run"), "{told}");
+}
+
+#[test]
 fn one_logit_with_bce_is_a_probability_of_two_classes() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     clouds(folder.path(), "bce(kind)", 1, "kind: class[2]");

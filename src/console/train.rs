@@ -11,6 +11,7 @@ use crate::kernel::report;
 use crate::machine::limits::Limits;
 use crate::options::Machine;
 use crate::runtime::checkpoint::Note;
+use crate::runtime::data::Preparation;
 use crate::runtime::folder::RunFolder;
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Init, Record, StepLog};
@@ -90,7 +91,8 @@ pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &In
     let mut trainer = session.trainer(&arguments.machine, measures)?;
     let mut init = None;
     if let Some(weights) = &arguments.init {
-        trainer.load_weights(weights)?;
+        let note = trainer.load_weights(weights)?;
+        hold_words(&session.dataset.preparation, note.preparation.as_ref(), weights)?;
         init = Some(Init { path: record::absolute(weights)?, content: trainer.content()? });
     }
     let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
@@ -117,6 +119,18 @@ pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &In
         print!("{}", profile(&session, &trainer, limits.as_ref()));
     }
     Ok(())
+}
+
+/// Refuses weights that learned numbers where the data have words: nothing says which is which.
+fn hold_words(own: &Preparation, before: Option<&Preparation>, weights: &Path) -> crate::Outcome {
+    let Some(field) = before.and_then(|before| own.words_for_numbers(before)) else { return Ok(()) };
+    Err(Failure::Problem(format!(
+        "{}: `{}` was numbers in the run that made the weights, and the data have words (\"{}\", …); give the numbers \
+         of the classes, from 0, as that run had them",
+        weights.display(),
+        field.name,
+        field.words[0]
+    )))
 }
 
 /// Milliseconds a full step for each kernel, the slowest first, with its arithmetic, its share of what the machine

@@ -90,6 +90,15 @@ impl Preparation {
         word.cloned().unwrap_or_else(|| class.to_string())
     }
 
+    /// The first field that has words here and had numbers in `before`, if it is the same field otherwise.
+    pub fn words_for_numbers(&self, before: &Preparation) -> Option<&FieldPreparation> {
+        let had_numbers = |field: &FieldPreparation| {
+            let same = |known: &FieldPreparation| known.element == field.element && known.sizes == field.sizes;
+            before.field(&field.name).is_some_and(|known| same(known) && known.words.is_empty())
+        };
+        self.fields.iter().find(|field| !field.words.is_empty() && had_numbers(field))
+    }
+
     /// Brings values of a prepared field back to the unit of the data. What was clipped or filled stays as it is.
     pub fn restore(&self, field: &str, values: &mut [f64]) {
         if let Some(field) = self.field(field) {

@@ -272,7 +272,8 @@ impl Part {
 }
 
 /// Gives all parts the same list of words per field, and turns words into class numbers. The words are those of the
-/// parts in sorted order, or those of a run where `known` has some; the result is the words of each field.
+/// parts in sorted order, or those of a run where `known` has some; the result is the words of each field. Words for what
+/// a run knew as numbers are refused: nothing says which is which.
 pub(super) fn unify_words(
     parts: &mut [&mut Part],
     fields: &[Field],
@@ -280,6 +281,8 @@ pub(super) fn unify_words(
 ) -> Result<Vec<Vec<String>>, ReadError> {
     let mut unified = Vec::new();
     for (which, field) in fields.iter().enumerate() {
+        // Without a run before there are no lists at all.
+        let saw_numbers = known.get(which).is_some_and(Vec::is_empty);
         let known = known.get(which).filter(|words| !words.is_empty());
         let mut found: Vec<String> = Vec::new();
         let mut numbers = None;
@@ -301,6 +304,9 @@ pub(super) fn unify_words(
             let message = format!("`{}` is given in words here, but in numbers in {}", field.name, numbers.display());
             return Err(FileError::new(&words, message).into());
         }
+        if saw_numbers {
+            return Err(words_for_numbers(parts, which, field, &words).into());
+        }
         found.sort_unstable();
         found.dedup();
         let all = known.cloned().unwrap_or(found);
@@ -319,6 +325,23 @@ pub(super) fn unify_words(
         unified.push(all);
     }
     Ok(unified)
+}
+
+/// The first record with a word, of a field that was numbers in the run.
+fn words_for_numbers(parts: &[&mut Part], which: usize, field: &Field, path: &Path) -> FileError {
+    let message = |word: &str| format!("`{}` is \"{word}\", but numbers in the run that made the weights", field.name);
+    let first = parts.iter().filter(|part| part.columns[which].path == path).find_map(|part| {
+        let Values::Names { names, index } = &part.columns[which].values else { return None };
+        let is_word = |name: &u32| names.get(*name as usize).is_some_and(|name| name.parse::<f64>().is_err());
+        let record = index.iter().position(is_word).or_else(|| index.iter().position(|name| *name != u32::MAX))?;
+        Some((part.places.get(record), &names[index[record] as usize]))
+    });
+    let hint = "give the numbers of the classes, from 0, as that run had them";
+    match first {
+        None => FileError::new(path, message("…")).hint(hint),
+        Some((Place::Record(number), word)) => FileError::new(path, message(word)).at(record(number - 1)).hint(hint),
+        Some((Place::File(file), word)) => FileError::new(Path::new(file), message(word)).hint(hint),
+    }
 }
 
 /// Turns the words of a column into their places in `all`.
