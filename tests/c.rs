@@ -118,6 +118,7 @@ fn what_is_refused_changes_nothing() {
         own.evaluate_begin().expect("begun");
         refused(own.evaluate_begin(), "finish it first");
         refused(step(&mut own, 4, from), "finish it first");
+        refused(own.evaluate_finish(), "no sample was evaluated");
         own.evaluate_add(3, &[Some(&x[..72]), Some(&label[..12])]).expect("added");
         refused(own.evaluate_add(5, &[image, labels]), "1 to 4 samples");
         let figures = own.evaluate_finish().expect("finished");

@@ -108,7 +108,8 @@ int ansatz_step(ansatz_run *run, const ansatz_input *fields, size_t count, size_
                 double *learning_rate);
 
 /* Loss and metrics without training: begin, add 1 to ansatz_batch samples at a time, finish. Steps, loads and saves are
- * refused meanwhile. `metrics` has room for `count` numbers: the elements of all metrics, in order, or is NULL. */
+ * refused meanwhile. To finish without a sample is refused, and the pass stays under way. `metrics` has room for `count`
+ * numbers: the elements of all metrics, in order, or is NULL. */
 int ansatz_evaluate_begin(ansatz_run *run);
 int ansatz_evaluate_add(ansatz_run *run, const ansatz_input *fields, size_t count, size_t rows);
 int ansatz_evaluate_finish(ansatz_run *run, double *loss, double *metrics, size_t count, uint64_t *samples);

@@ -204,8 +204,11 @@ impl Run {
     /// Loss and metrics of all samples that were added; training goes on where it was.
     ///
     /// # Errors
-    /// No pass that was begun.
+    /// No pass that was begun; one without a sample, which stays under way.
     pub fn evaluate_finish(&mut self) -> Result<Figures, Problem> {
+        if self.aside.is_some() && self.trainer.position().samples == 0 {
+            return Err(refused("no sample was evaluated"));
+        }
         let aside = self.aside.take().ok_or_else(|| refused("no evaluation was begun"))?;
         Ok(self.trainer.finish_evaluation(aside)?)
     }
