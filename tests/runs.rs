@@ -369,6 +369,30 @@ fn recovers(path: &Path, run: &str, what: &str) {
 }
 
 #[test]
+fn a_run_whose_best_weights_are_lost_is_finished_all_the_same() {
+    let folder = workspace(&often());
+    let path = folder.path();
+    let lost = |run: &str| {
+        let output = self::run(path, &["resume", run]);
+        assert!(output.status.success(), "{}", errors(&output));
+        assert!(errors(&output).contains("best.safetensors: "), "{}", errors(&output));
+        assert!(errors(&output).contains("the best weights so far are lost"), "{}", errors(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // After the last step, of which only the weights are missing, nothing more is measured.
+    succeed(path, &["train", "net.ansatz", "--run", "run"]);
+    for name in ["weights.safetensors", "best.safetensors"] {
+        std::fs::remove_file(path.join("run").join(name)).expect("removed");
+    }
+    assert!(lost("run").contains("no weights with a finite test.loss"));
+    succeed(path, &["resume", "run"]);
+    // Damaged in the middle, later ones take their place.
+    succeed(path, &["train", "net.ansatz", "--run", "other", "--stop-after", "10"]);
+    std::fs::write(path.join("other/best.safetensors"), "torn").expect("written");
+    assert!(lost("other").contains("what follows is of these weights"));
+}
+
+#[test]
 fn killed_runs_are_gone_on_with_to_the_same_bits() {
     let folder = workspace(&often());
     let path = folder.path();

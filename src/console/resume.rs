@@ -8,7 +8,8 @@ use crate::host::Host;
 use crate::interrupt::Interrupt;
 use crate::options::Machine;
 use crate::runtime::about::Ended;
-use crate::runtime::folder::{Found, RunFolder};
+use crate::runtime::checkpoint;
+use crate::runtime::folder::{BEST, Found, RunFolder};
 use crate::runtime::recipe::Recipe;
 use crate::runtime::record::{self, Command, Record, StepLog};
 use crate::runtime::trainer::Trainer;
@@ -74,6 +75,7 @@ pub fn under(host: &dyn Host, model: Option<&Path>, arguments: &Arguments, inter
     if let Some(stop) = arguments.stop_after.filter(|stop| *stop <= step) {
         return Err(Failure::Problem(format!("`--stop-after {stop}`: the run stands after step {step} already")));
     }
+    look_at_best(&mut trainer, &folder)?;
     eprintln!("going on after step {step}");
     interrupt.begin();
     if record::absolute(&model)? != command.model {
@@ -133,6 +135,24 @@ fn restore(trainer: &mut Trainer, found: Found, recipe: &Recipe, changed_data: b
     }
     let position = note.position.unwrap_or_default();
     Ok(trainer.restore(&path, tensors, position)?)
+}
+
+/// Forgets the best weights where they are gone: a run must not learn at its end that it cannot be finished.
+fn look_at_best(trainer: &mut Trainer, folder: &RunFolder) -> crate::Outcome {
+    if trainer.position().best.is_none() {
+        return Ok(());
+    }
+    let path = folder.join(BEST);
+    let problem = match checkpoint::load(&path) {
+        Err(error) => error.to_string(),
+        Ok((tensors, _)) => match &trainer.changes_of_shape(&tensors)?[..] {
+            [] => return Ok(()),
+            changes => format!("{}: {}", path.display(), changes.join("; ")),
+        },
+    };
+    eprintln!("warning: {problem}; the best weights so far are lost, and the best of what follows takes their place");
+    trainer.position_mut().best = None;
+    Ok(())
 }
 
 /// A run that was killed before its first save begins again.

@@ -290,7 +290,7 @@ fn finish(
             println!("best: {figure} {value:.4} after step {step}; what follows is of these weights");
         }
         Weights::NoBest { figure } => {
-            println!("best: {figure} was never finite; what follows is of the last weights");
+            println!("best: there are no weights with a finite {figure}; what follows is of the last weights");
         }
     }
     let step = trainer.position().step;

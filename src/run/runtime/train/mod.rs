@@ -89,7 +89,7 @@ pub enum Weights {
         /// The step after which it was measured.
         step: u64,
     },
-    /// Those of the last step, since the figure was never finite.
+    /// Those of the last step, since the figure was never finite, or the weights with the best one are lost.
     NoBest {
         /// `valid.accuracy`.
         figure: String,
