@@ -393,6 +393,57 @@ fn a_run_whose_best_weights_are_lost_is_finished_all_the_same() {
 }
 
 #[test]
+fn no_output_takes_the_place_of_an_input_or_of_a_strangers_file() {
+    let folder = workspace(&MODEL.replace("random(samples = 50)", "csv(\"d/t.csv\")"));
+    let path = folder.path();
+    let rows: String = (0..20).map(|row| format!("1,2,3,4,5,{},{}\n", row % 7, row % 3)).collect();
+    std::fs::create_dir(path.join("d")).expect("made");
+    std::fs::write(path.join("d/t.csv"), format!("a,b,c,d,e,f,label\n{rows}")).expect("written");
+    succeed(path, &["train", "net.ansatz", "--run", "run", "--log", "log.jsonl"]);
+    std::fs::write(path.join("new.csv"), "a,b,c,d,e,f\n1,2,3,4,5,6\n").expect("written");
+    std::fs::hard_link(path.join("new.csv"), path.join("same.csv")).expect("linked");
+    std::fs::write(path.join("notes.txt"), "mine").expect("written");
+    let weights = "run/weights.safetensors";
+    let train = ["train", "net.ansatz", "--run", "other"];
+    let predict = ["predict", "net.ansatz", "--weights", weights, "--input", "new.csv"];
+    let (input, foreign) = ("would take the place of a file that this command reads", "not a step log");
+    let cases: [(&[&str], &[&str], &str); 14] = [
+        (&["build", "net.ansatz"], &["-o", "./net.ansatz"], input),
+        (&["build", "net.ansatz"], &["-o", "d/t.csv"], input),
+        (&train, &["--log", "net.ansatz"], input),
+        (&train, &["--log", "d/t.csv"], input),
+        (&train, &["--init", weights, "--log", weights], input),
+        (&train, &["--log", "notes.txt"], foreign),
+        (&["resume", "run"], &["--log", "notes.txt"], "the run is complete"),
+        (&predict, &["--output", weights], input),
+        (&predict, &["--output", "same.csv"], input),
+        (&predict, &["--output", "net.ansatz"], input),
+        (&predict[..4], &["--output", "d/t.csv"], input),
+        (&["report", "run"], &["--output", "net.ansatz"], "not a page"),
+        (&["report", "run"], &["--output", "run/last.safetensors"], "not a page"),
+        (&["report", "run", "run"], &["--output", "notes.txt"], "not a page"),
+    ];
+    let names = ["net.ansatz", "d/t.csv", "new.csv", "notes.txt", weights, "run/last.safetensors"];
+    let before = names.map(|name| bytes(path, name));
+    for (command, output, words) in cases {
+        let arguments = [command, output].concat();
+        let output = run(path, &arguments);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &errors(&output);
+        assert!(told.contains(words), "{arguments:?}: {told}");
+        assert!(names.map(|name| bytes(path, name)) == before, "{arguments:?}");
+    }
+    assert!(!path.join("other").exists(), "nothing has begun");
+    for name in ["out.html", "out.jsonl"] {
+        std::fs::write(path.join(name), "").expect("written");
+    }
+    for _ in 0..2 {
+        succeed(path, &["report", "run", "--output", "out.html"]);
+        succeed(path, &[&predict[..], &["--output", "out.jsonl"]].concat());
+    }
+    succeed(path, &[&train[..], &["--log", "log.jsonl"]].concat());
+}
+
+#[test]
 fn killed_runs_are_gone_on_with_to_the_same_bits() {
     let folder = workspace(&often());
     let path = folder.path();

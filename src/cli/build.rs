@@ -11,6 +11,7 @@ use super::tuning::Cache;
 use super::{Failure, about, object, open};
 use crate::artifact::{Artifact, Purpose, checksum, wanted};
 use crate::console::findings::{quoted, shown};
+use crate::console::outputs::hold_apart;
 use crate::cpu::code::{self, Options};
 use crate::cpu::{Lowering, code::CodegenError};
 use crate::kernel::Program;
@@ -67,6 +68,10 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     }
     let stub = if is_trainer { stub()? } else { Vec::new() };
     let training = compiled::training(&arguments.model.file, &arguments.model.set)?;
+    let read = [vec![arguments.model.file.clone()], compiled::files(&training.project)].concat();
+    for output in outputs(arguments) {
+        hold_apart("--output", &output, &read, Some(&training.settings.data))?;
+    }
     let made = contents(&training, &arguments.output)?;
     let watched = watched(&training, &made.artifact);
     let codes = codes(&made, &watched, &levels)?;
@@ -95,8 +100,7 @@ fn write_trainer(path: &Path, bytes: &[u8], program: usize) -> super::Outcome {
 
 /// Writes an object, its header, and what both need of this compiler.
 fn write_object(arguments: &Arguments, made: &Contents, contents: &[u8]) -> super::Outcome {
-    let output = &arguments.output;
-    let path = if output.extension().is_some_and(|end| end == "o") { output.clone() } else { with_ending(output, "o") };
+    let path = of_object(&arguments.output);
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let name = object::name(&stem);
     // The interface has this name: its header would take the place of the object's.
@@ -125,6 +129,22 @@ fn write_object(arguments: &Arguments, made: &Contents, contents: &[u8]) -> supe
         None => println!("next: build the library it needs, {LIBRARY}: cargo build --release -p ansatz-c"),
     }
     Ok(())
+}
+
+/// What is written, but for the interface and its library.
+fn outputs(arguments: &Arguments) -> Vec<PathBuf> {
+    match arguments.emit {
+        Emit::Trainer => vec![arguments.output.clone()],
+        Emit::Obj => {
+            let path = of_object(&arguments.output);
+            vec![path.with_extension("h"), path]
+        }
+    }
+}
+
+/// The object's file.
+fn of_object(output: &Path) -> PathBuf {
+    if output.extension().is_some_and(|end| end == "o") { output.to_path_buf() } else { with_ending(output, "o") }
 }
 
 /// The path with one more ending.

@@ -19,7 +19,7 @@ use crate::cuda::compile;
 use crate::device::Device;
 use crate::kernel::Persistent;
 use crate::machine::Level;
-use crate::model::{self, Resolved};
+use crate::model::{self, Project, Resolved};
 use crate::{cpu, cuda, pipeline};
 use crate::runtime::about::About;
 use crate::runtime::data::{self, Dataset};
@@ -51,6 +51,12 @@ pub(super) fn training(path: &Path, overrides: &[(String, String)]) -> Result<Re
     let (mut project, file) = open::project(path)?;
     project.add_settings(overrides);
     open::unwrap(model::training(&project, file, overrides), &project.sources)
+}
+
+/// The user's files of a project.
+pub(super) fn files(project: &Project) -> Vec<PathBuf> {
+    let own = project.sources.files().filter(|(id, _)| project.is_written(*id));
+    own.map(|(id, _)| project.path(id).to_path_buf()).collect()
 }
 
 /// The `ansatz` command.
@@ -88,6 +94,10 @@ impl Network for Compiled {
 
     fn sources(&self) -> &SourceMap {
         &self.training.project.sources
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        files(&self.training.project)
     }
 
     fn warn(&self, dataset: &Dataset) -> super::Outcome {

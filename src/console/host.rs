@@ -3,7 +3,7 @@
 //! Input: a model file's path and settings. Output: a [`Network`]. Invariant: what a network gives is the compiler's own
 //! work, made now or carried along.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::artifact::{Artifact, Purpose, Reading, Watched};
 use crate::device::Device;
@@ -66,6 +66,11 @@ pub trait Network {
 
     /// The texts of the file and all it uses.
     fn sources(&self) -> &SourceMap;
+
+    /// The files that it is made of, as far as they were read.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// Prints what is suspicious about a run on these data.
     ///

@@ -37,6 +37,7 @@ pub mod host;
 pub mod interrupt;
 pub mod options;
 pub mod output;
+pub mod outputs;
 pub mod predict;
 pub mod progress;
 pub mod report;

@@ -65,6 +65,16 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
         Some(_) => &session.dataset.train,
     };
     let answers = Answers::of(&session)?;
+    if let Some(output) = &arguments.output {
+        let pictures = (0..split.len()).filter_map(|sample| match split.place(sample) {
+            Place::File(file) => Some(PathBuf::from(file)),
+            Place::Record(_) => None,
+        });
+        let pictures: Vec<PathBuf> = if output.is_file() { pictures.collect() } else { Vec::new() };
+        let read: Vec<&PathBuf> =
+            [&arguments.weights].into_iter().chain(&arguments.input).chain(&pictures).collect();
+        session.hold_apart("--output", output, &read)?;
+    }
     let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;
     // An older file is emptied by nothing that is refused.
     let out: Box<dyn Write> = match &arguments.output {

@@ -6,9 +6,13 @@ use clap::Args;
 
 use crate::Failure;
 use crate::runtime::checkpoint::write_atomically;
+use crate::runtime::files;
 use crate::runtime::report::comparison::{Comparison, compare};
 use crate::runtime::report::{Run, page};
 use crate::sweep;
+
+/// What pages begin with.
+const PAGE_HEAD: &[u8] = b"<!doctype html>";
 
 /// Options of `report`.
 #[derive(Debug, Args)]
@@ -66,7 +70,12 @@ pub(crate) fn side_by_side(title: &str, folders: &[PathBuf], output: Option<&Pat
     Ok(())
 }
 
+/// Writes a page where nothing is, or an older page.
 fn put(path: &Path, html: &str) -> Result<PathBuf, Failure> {
+    let head = files::head(path, PAGE_HEAD.len()).map_err(Failure::at(path))?;
+    if !head.is_empty() && !head.eq_ignore_ascii_case(PAGE_HEAD) {
+        return Err(Failure::Problem(format!("{}: not a page; give `--output` another file", path.display())));
+    }
     write_atomically(path, html.as_bytes()).map_err(Failure::at(path))?;
     Ok(path.to_path_buf())
 }

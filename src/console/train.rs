@@ -95,6 +95,10 @@ pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &In
         hold_words(&session.dataset.preparation, note.preparation.as_ref(), weights)?;
         init = Some(Init { path: record::absolute(weights)?, content: trainer.content()? });
     }
+    if let Some(log) = &arguments.log {
+        session.hold_apart("--log", log, &Vec::from_iter(&arguments.init))?;
+        StepLog::hold(log)?;
+    }
     let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
     interrupt.begin();
     let folder = match &arguments.run {

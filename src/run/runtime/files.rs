@@ -128,6 +128,34 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// The first bytes of a regular file, at most so many; none where there is no file, or one of another sort, such as a device.
+///
+/// # Errors
+/// What reading gives.
+pub fn head(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    let mut head = Vec::new();
+    if is_file {
+        open(path)?.take(most as u64).read_to_end(&mut head)?;
+    }
+    Ok(head)
+}
+
+/// Whether two names lead to one file that is there.
+pub fn are_one(one: &Path, other: &Path) -> bool {
+    let (Ok(first), Ok(second)) = (std::fs::metadata(one), std::fs::metadata(other)) else { return false };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (first.dev(), first.ino()) == (second.dev(), second.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let places = [one, other].map(std::fs::canonicalize);
+        first.is_file() == second.is_file() && matches!(&places, [Ok(one), Ok(other)] if one == other)
+    }
+}
+
 /// The whole of an open file of at most `limit` bytes.
 ///
 /// # Errors
@@ -395,6 +423,17 @@ mod tests {
         assert_eq!(kind("in"), Some(ErrorKind::IsADirectory));
         assert_eq!(links::names(root, Path::new("in")).expect("listed").len(), 3);
         assert!(links::names(root, Path::new("away")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_one_by_whatever_name() {
+        let folder = folder();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::hard_link(at("out/x"), at("out/hard")).expect("linked");
+        for other in ["out/x", "out/../out/x", "p/away/x", "out/hard"] {
+            assert!(are_one(&at("out/x"), &at(other)), "{other}");
+        }
+        assert!(!are_one(&at("out/x"), &at("p/in/x")) && !are_one(&at("none"), &at("none")));
     }
 
     #[test]

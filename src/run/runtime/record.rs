@@ -219,6 +219,12 @@ fn write(folder: &RunFolder, name: &str, text: &str) -> Result<(), Refusal> {
     super::checkpoint::write_atomically(&path, text.as_bytes()).map_err(|error| named(&path, &error))
 }
 
+/// What the lines of a step log begin with.
+const LINE_HEAD: &[u8] = b"{\"step\":";
+
+/// What is wrong with a file of another kind.
+const NO_STEP_LOG: &str = "not a step log; give `--log` another file";
+
 /// One line a step (`--log`).
 #[derive(Debug)]
 pub struct StepLog {
@@ -249,11 +255,21 @@ pub struct StepLine {
 }
 
 impl StepLog {
+    /// Holds what may lie where a log is to begin: nothing, or an older one.
+    ///
+    /// # Errors
+    /// A file of another kind, or one that cannot be read.
+    pub fn hold(path: &Path) -> Result<(), Refusal> {
+        let head = files::head(path, LINE_HEAD.len()).map_err(|error| named(path, &error))?;
+        if head.is_empty() || head == LINE_HEAD { Ok(()) } else { Err(named(path, &NO_STEP_LOG)) }
+    }
+
     /// Begins a file anew.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// As [`StepLog::hold`]; the file cannot be written.
     pub fn create(path: &Path) -> Result<Self, Refusal> {
+        Self::hold(path)?;
         let file = File::create(path).map_err(|error| named(path, &error))?;
         Ok(Self { out: BufWriter::new(file), path: path.to_path_buf() })
     }
@@ -293,13 +309,18 @@ impl StepLog {
             match serde_json::from_slice::<Line>(&line) {
                 Ok(read) if read.step > step => break,
                 Ok(_) => length += line.len() as u64,
-                Err(_) => return Err(io::Error::other("not a step log; give `--log` another file")),
+                Err(_) => return Err(io::Error::other(NO_STEP_LOG)),
             }
             line.clear();
         }
         if line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
             let words = format!("has a line longer than {}, the most that is read", bytes_text(LONGEST_LINE));
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
+        }
+        // A first line that is torn shows by its beginning whose it is.
+        let is_torn_line = line.starts_with(LINE_HEAD) || LINE_HEAD.starts_with(&line);
+        if length == 0 && !line.ends_with(b"\n") && !is_torn_line {
+            return Err(io::Error::other(NO_STEP_LOG));
         }
         Ok(length)
     }
@@ -388,6 +409,15 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).expect("text"), whole, "back and on again");
         std::fs::write(&path, "my notes\nand more").expect("written");
         assert!(StepLog::go_on(&path, 3).expect_err("foreign").to_string().contains("not a step log"));
-        assert_eq!(std::fs::read_to_string(&path).expect("text"), "my notes\nand more");
+        for foreign in ["my notes\nand more", "my notes", "{"] {
+            std::fs::write(&path, foreign).expect("written");
+            assert!(StepLog::create(&path).expect_err("foreign").to_string().contains("not a step log"));
+            let torn = foreign == "{";
+            assert_eq!(StepLog::go_on(&path, 3).is_ok(), torn, "{foreign}");
+            assert_eq!(std::fs::read_to_string(&path).expect("text"), if torn { "" } else { foreign });
+        }
+        std::fs::write(&path, whole).expect("written");
+        drop(StepLog::create(&path).expect("an older one"));
+        assert_eq!(std::fs::read_to_string(&path).expect("text"), "");
     }
 }

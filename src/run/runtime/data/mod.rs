@@ -35,7 +35,7 @@ pub use error::{DataError, FileError};
 pub use fitted::Fitted;
 pub use input::{Input, open_input};
 pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};
-pub use pack::{lies_at, pack};
+pub use pack::{files as files_of, lies_at, pack};
 pub use preparation::{FieldPreparation, Preparation};
 pub use table::Place;
 

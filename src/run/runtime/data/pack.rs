@@ -3,7 +3,7 @@
 //! Input: an item. Output: [`PackedFiles`]. Invariant: an item that has them in place of its root gives the same data.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::runtime::files::{self, Place};
 use crate::settings::{DataSpec, Literal, LiteralKind, PackedFiles};
@@ -21,6 +21,15 @@ pub fn pack(spec: &DataSpec) -> io::Result<PackedFiles> {
 /// Whether anything that an item's texts name lies below this root, where its paths start at this folder.
 pub fn lies_at(spec: &DataSpec, root: &Path, folder: &Path) -> bool {
     !places(&DataSpec { root: root.to_path_buf(), folder: folder.to_path_buf(), ..spec.clone() }).is_empty()
+}
+
+/// The files that an item's texts name, as far as they are there, with what folders among them hold; none of packed ones.
+pub fn files(spec: &DataSpec) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if spec.packed.is_none() {
+        places(spec).iter().for_each(|place| list(place, &mut found));
+    }
+    found
 }
 
 /// What an item's texts name, as far as it is there.
@@ -46,6 +55,14 @@ fn texts_of<'l>(literal: &'l Literal, names_data: bool, found: &mut Vec<(&'l str
             texts_of(value, name.as_deref().is_none_or(|name| name == "path"), found);
         }),
         LiteralKind::Number(_) | LiteralKind::Bool(_) | LiteralKind::Name(_) => {}
+    }
+}
+
+fn list(place: &Place, found: &mut Vec<PathBuf>) {
+    if place.is_folder() {
+        place.entries().unwrap_or_default().iter().for_each(|entry| list(entry, found));
+    } else {
+        found.push(place.path().to_path_buf());
     }
 }
 
