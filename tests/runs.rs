@@ -444,6 +444,25 @@ fn no_output_takes_the_place_of_an_input_or_of_a_strangers_file() {
 }
 
 #[test]
+fn a_folder_for_a_run_is_empty_of_what_a_run_writes() {
+    let folder = workspace(MODEL);
+    let path = folder.path();
+    std::fs::create_dir(path.join("mine")).expect("made");
+    std::fs::write(path.join("mine/metrics.jsonl"), "mine").expect("written");
+    let output = run(path, &["train", "net.ansatz", "--run", "mine"]);
+    assert!(errors(&output).contains("mine holds `metrics.jsonl`, which a run would write over"), "{}", errors(&output));
+    assert_eq!(bytes(path, "mine/metrics.jsonl"), b"mine");
+    succeed(path, &["train", "net.ansatz", "--run", "a run", "--stop-after", "1"]);
+    let output = run(path, &["train", "net.ansatz", "--run", "a run"]);
+    assert!(errors(&output).contains("`ansatz resume 'a run'` goes on with it"), "{}", errors(&output));
+    std::fs::write(path.join("runs"), "no folder").expect("written");
+    for command in ["train", "sweep"] {
+        let output = run(path, &[command, "net.ansatz"]);
+        assert!(errors(&output).contains("runs: ") && errors(&output).contains("with `--run FOLDER`"), "{command}");
+    }
+}
+
+#[test]
 fn killed_runs_are_gone_on_with_to_the_same_bits() {
     let folder = workspace(&often());
     let path = folder.path();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::Failure;
+use crate::diagnostics::Refusal;
 use crate::artifact::{Purpose, Watched, wanted};
 use crate::findings;
 use crate::host::{Host, Network, Platform};
@@ -183,6 +184,11 @@ impl Session {
         );
         Progress::new(extent, trainer.position().step)
     }
+}
+
+/// Why there is no new folder below `runs`, and the way out.
+pub(crate) fn elsewhere(refusal: Refusal) -> Failure {
+    Failure::Problem(format!("{refusal}; name a folder for it with `--run FOLDER`"))
 }
 
 /// Prints findings of an item, or words about one of its files.

@@ -17,7 +17,7 @@ use crate::runtime::files::{self, named};
 use crate::runtime::folder::RunFolder;
 use crate::runtime::record;
 use crate::runtime::report::page;
-use crate::session::pair;
+use crate::session::{elsewhere, pair};
 use crate::{Failure, failure, report, resume, train};
 
 /// Options of `sweep`.
@@ -215,7 +215,7 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
         }
         None => {
             let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-            RunFolder::fresh(Path::new("runs"), &format!("{stem}-sweep"))?
+            RunFolder::fresh(Path::new("runs"), &format!("{stem}-sweep")).map_err(elsewhere)?
         }
     };
     grid.settle(&folder)?;

@@ -126,7 +126,7 @@ impl Prepared {
         let is_new = !path.join("run.json").exists();
         let (mut record, log) = if is_new {
             let command = Command::new(&self.path, &path, Vec::new(), false, None).expect("paths");
-            let folder = RunFolder::for_new_run(&path).expect("a folder");
+            let folder = RunFolder::for_new_run(&path, "ansatz resume").expect("a folder");
             (Record::create(folder, &command).expect("written"), StepLog::create(&log).expect("written"))
         } else {
             let folder = RunFolder::of_run(&path).expect("a folder");

@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn figures_are_written_by_split_and_those_that_are_no_number_are_left_out() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = RunFolder::for_new_run(parent.path()).expect("made");
+        let folder = RunFolder::for_new_run(parent.path(), "ansatz resume").expect("made");
         let mut events = Events::begin(&folder, 0);
         events.step(1, 2.5, 300);
         events.step(2, f64::INFINITY, 300);
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_run_that_is_gone_on_with_has_each_step_once() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = RunFolder::for_new_run(parent.path()).expect("made");
+        let folder = RunFolder::for_new_run(parent.path(), "ansatz resume").expect("made");
         let steps = |from: u64, to: u64, done: u64| {
             let mut events = Events::begin(&folder, done);
             (from..=to).for_each(|step| events.step(step, step as f64, 400));
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_made_is_told_once() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = RunFolder::for_new_run(parent.path()).expect("made");
+        let folder = RunFolder::for_new_run(parent.path(), "ansatz resume").expect("made");
         std::fs::create_dir(folder.join(&folder::events_name(1))).expect("made");
         let mut events = Events::begin(&folder, 0);
         assert!(events.trouble().is_some_and(|words| words.contains("TensorBoard")));

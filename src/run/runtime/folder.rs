@@ -11,8 +11,10 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::checkpoint::{self, Note, Tensor};
-use super::files::named;
+use super::files::{self, named};
 use crate::diagnostics::Refusal;
 
 /// The name of the checkpoint with the best figure.
@@ -61,24 +63,36 @@ impl RunFolder {
         }
     }
 
-    /// A folder for a new run; it is made if it is missing.
+    /// A folder for a new run; it is made if it is missing. `resume` is how the user goes on with a run that it holds.
     ///
     /// # Errors
-    /// Another process uses it, it holds tensors of another run, or it cannot be made.
-    pub fn for_new_run(path: &Path) -> Result<Self, Refusal> {
+    /// Another process uses it, it holds a file such as a run writes, or it cannot be made.
+    pub fn for_new_run(path: &Path, resume: &str) -> Result<Self, Refusal> {
         std::fs::create_dir_all(path).map_err(|error| named(path, &error))?;
         let folder = Self::lock(path)?;
-        match folder.names()?.into_iter().find(|name| name.ends_with(".safetensors") && is_ours(name)) {
-            Some(_) if path.join("run.json").exists() => {
-                let words = format!("{} holds a run; `ansatz resume {0}` goes on with it", path.display());
-                Err(Refusal(words))
+        let mut names = folder.names()?;
+        names.retain(|name| is_ours(name) && !folder.join(name).is_dir());
+        match names.iter().min() {
+            None => Ok(folder),
+            Some(_) if folder.holds_run() => {
+                Err(Refusal(format!("{} holds a run; `{resume}` goes on with it", path.display())))
             }
             Some(name) => {
-                let words = format!("{} holds `{name}` of another run; choose another folder", path.display());
-                Err(Refusal(words))
+                let words = "which a run would write over; choose another folder";
+                Err(Refusal(format!("{} holds `{name}`, {words}", path.display())))
             }
-            None => Ok(folder),
         }
+    }
+
+    /// Whether `run.json` is one of ours.
+    fn holds_run(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Command {
+            #[serde(rename = "model")]
+            _model: PathBuf,
+        }
+        let bytes = files::open(&self.join("run.json")).and_then(|file| files::read_all(file, 1 << 20));
+        bytes.is_ok_and(|bytes| serde_json::from_slice::<Command>(&bytes).is_ok())
     }
 
     /// The folder of an earlier run.
@@ -295,7 +309,7 @@ mod tests {
     #[test]
     fn the_latest_are_kept_and_only_our_files_are_deleted() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = RunFolder::for_new_run(&parent.path().join("run")).expect("made");
+        let folder = RunFolder::for_new_run(&parent.path().join("run"), "ansatz resume").expect("made");
         let others =
             ["last-5.txt", "last-05.safetensors", "last-x.safetensors", ".note.12.tmp", ".last.safetensors.1.bak"];
         for name in others {
@@ -318,7 +332,7 @@ mod tests {
     #[test]
     fn a_damaged_checkpoint_leaves_the_one_before() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = RunFolder::for_new_run(&parent.path().join("run")).expect("made");
+        let folder = RunFolder::for_new_run(&parent.path().join("run"), "ansatz resume").expect("made");
         for step in [5, 10] {
             folder.save_last(2, &tensors(step as f32), &note(step)).expect("saved");
         }
@@ -332,7 +346,7 @@ mod tests {
     #[test]
     fn a_checkpoint_that_cannot_be_looked_at_is_no_missing_one() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let folder = RunFolder::for_new_run(&parent.path().join("run")).expect("made");
+        let folder = RunFolder::for_new_run(&parent.path().join("run"), "ansatz resume").expect("made");
         assert!(matches!(folder.newest().expect("read"), (None, damaged) if damaged.is_empty()));
         std::os::unix::fs::symlink("last.safetensors", folder.join("last.safetensors")).expect("a link to itself");
         let (found, damaged) = folder.newest().expect("read");
@@ -365,16 +379,22 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_tensors_of_another_run_is_refused() {
+    fn a_folder_with_a_file_such_as_a_run_writes_is_refused() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        drop(RunFolder::for_new_run(parent.path()).expect("an empty folder"));
-        std::fs::write(parent.path().join("run.json"), b"{}").expect("written");
-        drop(RunFolder::for_new_run(parent.path()).expect("killed before its first save"));
-        std::fs::write(parent.path().join("weights.safetensors"), b"").expect("written");
-        assert!(RunFolder::for_new_run(parent.path()).expect_err("a run").to_string().contains("ansatz resume"));
-        std::fs::remove_file(parent.path().join("run.json")).expect("removed");
-        assert!(
-            RunFolder::for_new_run(parent.path()).expect_err("a run").to_string().contains("choose another folder")
-        );
+        let new = || RunFolder::for_new_run(parent.path(), "./t resume x").map(drop);
+        let refused = |words: &str| {
+            let refusal = new().expect_err(words).to_string();
+            assert!(refusal.contains(words), "{refusal}");
+        };
+        new().expect("an empty folder");
+        std::fs::write(parent.path().join("notes.json"), b"{}").expect("written");
+        new().expect("no file of a run");
+        for name in ["metrics.jsonl", "report.html", "run.json", "weights.safetensors"] {
+            std::fs::write(parent.path().join(name), b"{}").expect("written");
+            refused(&format!("holds `{name}`, which a run would write over"));
+            std::fs::remove_file(parent.path().join(name)).expect("removed");
+        }
+        std::fs::write(parent.path().join("run.json"), br#"{"model": "net.ansatz"}"#).expect("written");
+        refused("holds a run; `./t resume x` goes on");
     }
 }
