@@ -172,6 +172,10 @@ fn data_lie_where_they_lay_when_the_trainer_was_built_or_beside_it() {
     std::fs::rename(&models, folder.join("gone")).expect("renamed");
     let words = refused(&elsewhere, &["train", "--run", "r"], 1);
     assert!(words.contains("there is no such file") && words.contains("d.csv"), "{words}");
+    let beside = std::fs::canonicalize(&elsewhere).expect("there").display().to_string();
+    assert!(words.contains("with `--data FOLDER`") && words.contains(&format!(" and in {beside}")), "{words}");
+    let words = refused(&elsewhere, &["train", "--run", "r", "--data", "../trainers"], 1);
+    assert!(words.contains("trainers, which is what `--data` names"), "{words}");
     succeeds(&elsewhere, &["train", "--run", "r", "--data", "../gone"]);
     std::fs::write(elsewhere.join("d.csv"), table(7, 1)).expect("written");
     succeeds(&elsewhere, &["train", "--run", "s"]);

@@ -67,6 +67,11 @@ pub trait Network {
     /// The texts of the file and all it uses.
     fn sources(&self) -> &SourceMap;
 
+    /// What helps where a file of its data is missing, if it knows that better than the data do.
+    fn missing_data(&self) -> Option<String> {
+        None
+    }
+
     /// The files that it is made of, as far as they were read.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()

@@ -68,7 +68,7 @@ impl Session {
     ) -> Result<Self, Failure> {
         Self::with_data(host, path, settings, |network| {
             let settings = network.settings();
-            data::open_with(&settings.data, settings.seed, known).map_err(data_failure(network.sources()))
+            data::open_with(&settings.data, settings.seed, known).map_err(data_failure(network))
         })
     }
 
@@ -145,7 +145,7 @@ impl Session {
         let processor = machine.processor(self.network.levels())?;
         let fields = &self.dataset.fields;
         let artifact = self.network.artifact(fields, steps, measures.gradient_norms, processor.platform())?;
-        self.dataset.hold(&artifact.training.data, &artifact.ranges).map_err(data_failure(self.sources()))?;
+        self.dataset.hold(&artifact.training.data, &artifact.ranges).map_err(data_failure(&*self.network))?;
         let device = self.network.device(processor, measures.profile)?;
         Ok(Trainer::new(artifact, device, self.extent(), machine.threads(), loaded)?)
     }
@@ -192,6 +192,14 @@ pub(crate) fn elsewhere(refusal: Refusal) -> Failure {
 }
 
 /// Prints findings of an item, or words about one of its files.
-pub(crate) fn data_failure(sources: &SourceMap) -> impl Fn(DataError) -> Failure {
-    |error| findings::report(&error.into_diagnostics(), sources).err().unwrap_or(Failure::Findings)
+pub(crate) fn data_failure(network: &dyn Network) -> impl Fn(DataError) -> Failure {
+    |mut error| {
+        if let DataError::File { error, .. } = &mut error
+            && error.hint.as_deref() == Some(data::RELATIVE)
+            && let Some(words) = network.missing_data()
+        {
+            error.hint = Some(words);
+        }
+        findings::report(&error.into_diagnostics(), network.sources()).err().unwrap_or(Failure::Findings)
+    }
 }

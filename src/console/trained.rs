@@ -72,7 +72,7 @@ impl Trained {
     ) -> Result<Session, Failure> {
         Session::with_data(host, file, &self.settings(given), |network| {
             let training = network.settings();
-            let failure = data_failure(network.sources());
+            let failure = data_failure(network);
             let known = match &self.note.preparation {
                 Some(known) => known.clone(),
                 None => self.preparation_of(training).map_err(&failure)?,

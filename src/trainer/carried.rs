@@ -36,15 +36,20 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Where the data lie if nobody says it: where they lay from the trainer when it was built, or beside it.
-    fn data_folder(&self) -> (PathBuf, PathBuf) {
+    /// Where data are looked for: where they lay from the trainer when it was built, and beside it.
+    fn places(&self) -> [PathBuf; 2] {
         let own = self.path.parent().unwrap_or(Path::new("."));
-        let root = own.join(&self.contents.data_root);
+        [own.join(&self.contents.data_root), own.to_path_buf()]
+    }
+
+    /// Where the data lie if nobody says it: the first of the places that has them.
+    fn data_folder(&self) -> (PathBuf, PathBuf) {
+        let [root, own] = self.places();
         let spec = &self.contents.artifact.training.data;
         // The folder alone says nothing: `..` is there wherever the trainer is.
         match data::lies_at(spec, &root, &spec.folder) {
             true => (root, spec.folder.clone()),
-            false => (own.to_path_buf(), PathBuf::new()),
+            false => (own, PathBuf::new()),
         }
     }
 }
@@ -72,13 +77,32 @@ impl Host for Trainer {
         for (key, value) in settings {
             set(&mut training, key, value).map_err(Failure::Problem)?;
         }
+        let named = settings.iter().rev().find(|setting| is_folder(setting));
+        let missing = match named {
+            Some((_, folder)) => format!("the data are looked for in {folder}, which is what `--data` names"),
+            None => {
+                let [root, own] = self.places();
+                let folders = match is_placed {
+                    true => vec![training.data.root.clone()],
+                    false => vec![root.join(&self.contents.artifact.training.data.folder), own],
+                };
+                let folders: Vec<String> = folders.iter().map(|path| resolved(path).display().to_string()).collect();
+                format!("name their folder with `--data FOLDER`; they were looked for in {}", folders.join(" and in "))
+            }
+        };
         Ok(Box::new(Carried {
             training,
+            missing,
             carrier: self.carrier.clone(),
             contents: self.contents.clone(),
             levels: self.carrier.levels(),
         }))
     }
+}
+
+/// The folder without `..`, where it is there.
+fn resolved(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Puts a setting in the place of the carried one.
@@ -131,6 +155,8 @@ fn length(text: &str) -> Option<Length> {
 /// The carried `train` item with settings in place of its own.
 struct Carried {
     training: Training,
+    /// What helps where its data are missing.
+    missing: String,
     carrier: Rc<Carrier<'static>>,
     contents: Rc<Contents>,
     levels: Vec<Level>,
@@ -143,6 +169,10 @@ impl Network for Carried {
 
     fn sources(&self) -> &SourceMap {
         &self.contents.artifact.sources
+    }
+
+    fn missing_data(&self) -> Option<String> {
+        Some(self.missing.clone())
     }
 
     fn warn(&self, _: &Dataset) -> Outcome {

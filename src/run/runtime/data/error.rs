@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::diagnostics::Diagnostic;
 use crate::source::Span;
 
+/// The way out where a file or a folder is missing, unless somebody knows a better one.
+pub const RELATIVE: &str = "relative paths start at the folder of the model file";
+
 /// Why data cannot be opened.
 #[derive(Clone, Debug)]
 pub enum DataError {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::error::FileError;
+use super::error::{FileError, RELATIVE};
 use crate::runtime::files::Place;
 use crate::runtime::memory;
 use crate::source::bytes_text;
@@ -140,7 +140,7 @@ impl<R: Read> Read for Portions<R> {
 pub(super) fn explain(path: &Path, error: &io::Error) -> FileError {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            FileError::new(path, "there is no such file").hint("relative paths start at the folder of the model file")
+            FileError::new(path, "there is no such file").hint(RELATIVE)
         }
         io::ErrorKind::IsADirectory => FileError::new(path, "is a folder, not a file").hint("name a file inside it"),
         io::ErrorKind::CrossesDevices => FileError::new(path, error.to_string()).hint(ELSEWHERE),

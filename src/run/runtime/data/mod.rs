@@ -31,7 +31,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use error::{DataError, FileError};
+pub use error::{DataError, FileError, RELATIVE};
 pub use fitted::Fitted;
 pub use input::{Input, open_input};
 pub use loader::{Augmentation, Batch, Batches, Order, Plan, Rows};

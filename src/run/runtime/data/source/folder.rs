@@ -8,7 +8,7 @@
 use std::io::ErrorKind;
 
 use super::super::arguments::{self, Arguments};
-use super::super::error::{FileError, ReadError};
+use super::super::error::{FileError, RELATIVE, ReadError};
 use super::super::field::Field;
 use super::super::files::explain;
 use super::super::table::{Column, Places, Values};
@@ -184,8 +184,7 @@ impl Folder {
 /// What a folder holds, in the order of the names.
 fn entries(folder: &Place) -> Result<Vec<Place>, FileError> {
     folder.entries().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => FileError::new(folder.path(), "there is no such folder")
-            .hint("relative paths start at the folder of the model file"),
+        ErrorKind::NotFound => FileError::new(folder.path(), "there is no such folder").hint(RELATIVE),
         _ => explain(folder.path(), &error),
     })
 }
