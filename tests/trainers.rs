@@ -317,5 +317,7 @@ fn changed_and_cut_trainers_are_refused() {
     assert!(refused(folder, &["info"], 2).contains("another version of ansatz"));
     // Without its last bytes it is a program that carries nothing.
     write(&whole[..whole.len() - 1]);
-    assert!(!trainer(folder, &["info"]).status.success());
+    assert!(refused(folder, &["info"], 2).contains("the run of this trainer is missing or cut"));
+    write(&[&whole[..], b"\n"].concat());
+    assert!(refused(folder, &["train"], 2).contains("the run of this trainer is missing or cut"));
 }
