@@ -214,6 +214,33 @@ fn a_trainer_with_its_data_needs_no_file_beside_it_and_takes_others() {
 }
 
 #[test]
+fn a_run_whose_data_moved_is_gone_on_with_where_they_are() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let model = model_of_tokens(TOKENS, "cross_entropy(label)", "accuracy");
+    std::fs::write(folder.join("net.ansatz"), &model).expect("written");
+    let lies_in = |name: &str| {
+        std::fs::create_dir(folder.join(name)).expect("made");
+        std::fs::write(folder.join(name).join("d.csv"), table(7, 1)).expect("written");
+    };
+    ["a", "b", "c"].into_iter().for_each(lies_in);
+    succeed(folder, &["build", "net.ansatz", "-o", "t", "--set", "data.folder=a"]);
+    succeeds(folder, &["train", "--run", "whole"]);
+    succeeds(folder, &["train", "--run", "own", "--stop-after", "1"]);
+    succeed(folder, &["train", "net.ansatz", "--set", "data.folder=a", "--run", "theirs", "--stop-after", "1"]);
+    std::fs::remove_dir_all(folder.join("a")).expect("removed");
+    assert!(refused(folder, &["resume", "own"], 1).contains("there is no such file"));
+    succeeds(folder, &["resume", "own", "--data", "b"]);
+    succeed(folder, &["resume", "theirs", "--data", "c"]);
+    for run in ["own", "theirs"] {
+        assert!(
+            read(folder, "whole/last.safetensors").0 == read(folder, &format!("{run}/last.safetensors")).0,
+            "{run}"
+        );
+    }
+}
+
+#[test]
 fn settings_that_are_compiled_in_are_refused_and_the_others_taken() {
     let folder = built(MODEL, &["--set", "train.batch=8"]);
     let folder = folder.path();

@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Go on although the data are not what the run began with
     #[arg(long)]
     pub changed_data: bool,
+    /// Where the data lie, in place of where they lay
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
     /// Append a JSON line for each step
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -59,7 +62,7 @@ pub fn under(host: &dyn Host, model: Option<&Path>, arguments: &Arguments, inter
     let folder = RunFolder::of_run(path)?;
     let found = newest(&folder)?;
     let recorded = found.as_ref().and_then(|found| found.note.recipe.as_ref());
-    let session = Session::open(host, &model, &command.overrides)?;
+    let session = Session::open(host, &model, &settings(&command, arguments.data.as_deref())?)?;
     let machine = arguments.machine.at_level_of(recorded);
     let mut trainer = session.trainer(&machine, Measures::default())?;
     let recipe = session.recipe(&trainer, command.no_shuffle)?;
@@ -86,6 +89,16 @@ pub fn under(host: &dyn Host, model: Option<&Path>, arguments: &Arguments, inter
     let mut record = Record::open(folder, step)?;
     let options = train::Options { recipe, log, log_gradients: false, stop_after: arguments.stop_after, machine };
     train::go(host, &session, &mut trainer, &mut record, &command, options, interrupt)
+}
+
+/// The settings of a run, with its data in another folder where one is named.
+fn settings(command: &Command, folder: Option<&Path>) -> Result<Vec<(String, String)>, Failure> {
+    let mut settings = command.overrides.clone();
+    if let Some(folder) = folder {
+        settings.retain(|(key, _)| key != "data.folder");
+        settings.push(("data.folder".to_string(), record::absolute(folder)?.display().to_string()));
+    }
+    Ok(settings)
 }
 
 /// Whether a run has done all its steps, written its weights and told its final figures.

@@ -265,8 +265,8 @@ fn one(
 ) -> crate::Outcome {
     let machine = arguments.machine.clone();
     if folder.join("run.json").exists() {
-        let (run, log, stop_after, changed_data) = (folder.to_path_buf(), None, None, false);
-        let resume = resume::Arguments { run, changed_data, log, stop_after, machine };
+        let (run, data, log, stop_after, changed_data) = (folder.to_path_buf(), None, None, None, false);
+        let resume = resume::Arguments { run, data, changed_data, log, stop_after, machine };
         return resume::under(host, Some(file), &resume, interrupt);
     }
     let train = train::Arguments {
