@@ -263,6 +263,14 @@ fn settings_that_are_compiled_in_are_refused_and_the_others_taken() {
     succeeds(folder, &["train", "--run", "r", "--set", "batch=8", "--seed", "5", "--epochs", "2"]);
     succeed(folder, &["train", "net.ansatz", "--run", "a", "--set", "train.batch=8", "--seed", "5", "--epochs", "2"]);
     assert!(read(folder, "r/last.safetensors").0 == read(folder, "a/last.safetensors").0);
+    // How weights were trained does not matter to what they say; what they are of does.
+    let other = ["--set", "optimizer.lr=0.1", "--set", "train.batch=9", "--seed", "5", "--epochs", "1"];
+    succeed(folder, &[&["train", "net.ansatz", "--run", "b"], &other[..]].concat());
+    for command in ["eval", "predict"] {
+        succeeds(folder, &[command, "--weights", "b/weights.safetensors"]);
+    }
+    let words = refused(folder, &["eval", "--weights", "b/weights.safetensors", "--set", "optimizer.lr=0.1"], 2);
+    assert!(words.contains("`optimizer.lr` is compiled into this trainer"), "{words}");
     let words = succeeds(folder, &["eval", "--weights", "r/weights.safetensors"]);
     assert!(words.contains("12 samples"), "{words}");
 }

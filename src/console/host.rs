@@ -52,6 +52,11 @@ pub trait Host {
     /// How the user goes on with a run: `ansatz resume`.
     fn call_resume(&self) -> String;
 
+    /// Whether a setting of a run matters to its weights here, once they are trained.
+    fn matters(&self, _key: &str) -> bool {
+        true
+    }
+
     /// The `train` item of a model file with these settings in place of its own.
     ///
     /// # Errors

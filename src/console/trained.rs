@@ -29,11 +29,12 @@ impl Trained {
         Ok(Self { path: path.to_path_buf(), tensors, note })
     }
 
-    /// The settings of the run, then those of the command line, which win.
-    fn settings(&self, given: &[(String, String)]) -> Vec<(String, String)> {
+    /// The settings of the run that matter, then those of the command line, which win.
+    fn settings(&self, host: &dyn Host, given: &[(String, String)]) -> Vec<(String, String)> {
         let Some(recipe) = &self.note.recipe else { return given.to_vec() };
         let bare = |key: &str| key.strip_prefix("train.").unwrap_or(key).to_owned();
         let mut settings = recipe.settings.clone();
+        settings.retain(|(key, _)| host.matters(key));
         if !settings.iter().any(|(key, _)| bare(key) == "seed") {
             settings.push(("train.seed".into(), recipe.seed.to_string()));
         }
@@ -51,7 +52,7 @@ impl Trained {
 
     /// The model file on its own data, prepared as in the run.
     pub fn session(&self, host: &dyn Host, file: &Path, given: &[(String, String)]) -> Result<Session, Failure> {
-        let session = Session::prepared(host, file, &self.settings(given), self.note.preparation.as_ref())?;
+        let session = Session::prepared(host, file, &self.settings(host, given), self.note.preparation.as_ref())?;
         let known = self.note.preparation.as_ref();
         if known.is_some_and(|known| known.division != session.dataset.preparation.division) {
             eprintln!(
@@ -70,7 +71,7 @@ impl Trained {
         given: &[(String, String)],
         input: &Path,
     ) -> Result<Session, Failure> {
-        Session::with_data(host, file, &self.settings(given), |network| {
+        Session::with_data(host, file, &self.settings(host, given), |network| {
             let training = network.settings();
             let failure = data_failure(network);
             let known = match &self.note.preparation {

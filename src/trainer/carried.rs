@@ -63,6 +63,13 @@ impl Host for Trainer {
         self.call("resume", &self.path)
     }
 
+    fn matters(&self, key: &str) -> bool {
+        // How weights were trained is compiled in, and is of no use to what evaluates them.
+        let key = bare(key);
+        let head = key.split('.').next().unwrap_or(key);
+        !["optimizer", "schedule", "batch", "length", "clip", "keep", "save", "not_finite"].contains(&head)
+    }
+
     fn open(&self, _: &Path, settings: &[(String, String)]) -> Result<Box<dyn Network>, Failure> {
         let mut training = self.contents.artifact.training.clone();
         let is_folder = |(key, _): &(String, String)| key == "data.folder";
@@ -105,10 +112,14 @@ fn resolved(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
+/// Of `train.batch` and `batch` one name.
+fn bare(key: &str) -> &str {
+    key.strip_prefix("train.").unwrap_or(key)
+}
+
 /// Puts a setting in the place of the carried one.
 fn set(training: &mut Training, key: &str, value: &str) -> Result<(), String> {
-    let bare = |key: &str| key.strip_prefix("train.").unwrap_or(key).to_string();
-    match bare(key).as_str() {
+    match bare(key) {
         "length" => {
             training.length = length(value)
                 .ok_or_else(|| format!("`{key}={value}`: a length is such as `5 epochs` or `1000 steps`"))?;
