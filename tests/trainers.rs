@@ -276,6 +276,20 @@ fn settings_that_are_compiled_in_are_refused_and_the_others_taken() {
 }
 
 #[test]
+fn runs_of_trainers_are_compared_by_what_they_were_built_with() {
+    let folder = built(MODEL, &["--set", "optimizer.lr=0.01", "--target-cpu", "portable"]);
+    let folder = folder.path();
+    succeeds(folder, &["train", "--run", "a", "--epochs", "1"]);
+    succeed(folder, &["train", "net.ansatz", "--run", "b", "--epochs", "1", "--set", "optimizer.lr=0.01"]);
+    succeed(folder, &["train", "net.ansatz", "--run", "c", "--epochs", "1", "--set", "optimizer.lr=0.02", "--seed", "0"]);
+    let same = succeed(folder, &["report", "a", "b"]);
+    assert!(!same.contains("optimizer.lr"), "{same}");
+    let differs = succeed(folder, &["report", "a", "c"]);
+    assert!(differs.contains("optimizer.lr") && differs.contains("0.01") && differs.contains("0.02"), "{differs}");
+    assert!(!differs.contains("seed"), "{differs}");
+}
+
+#[test]
 fn a_trainer_for_one_level_holds_it_alone() {
     let folder = built(MODEL, &["--target-cpu", "portable"]);
     let folder = folder.path();

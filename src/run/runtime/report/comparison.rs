@@ -52,7 +52,7 @@ pub fn compare(runs: &[Run]) -> Comparison {
     let row = |(place, run): (usize, &Run)| -> Vec<String> {
         let mark = if best.as_ref().is_some_and(|(which, _)| *which == place) { "*" } else { "" };
         let start = [mark.to_string(), run.name()].into_iter();
-        let own = settings.iter().map(|key| setting(run, key).unwrap_or("–").to_string());
+        let own = settings.iter().map(|key| setting(run, key).unwrap_or("–".to_string()));
         start.chain(own).chain(columns.iter().map(|column| (column.1)(run))).chain([run.state()]).collect()
     };
     let rows = runs.iter().enumerate().map(row).collect();
@@ -163,10 +163,18 @@ fn best_run(runs: &[Run], judge: &Judge) -> Option<usize> {
     best.filter(|_| runs.len() > 1).map(|(place, _)| place)
 }
 
+/// The settings that held in a run, those that were compiled into its trainer among them; of a version that noted no others,
+/// those of its command.
+fn held(run: &Run) -> impl DoubleEndedIterator<Item = &(String, String)> {
+    run.story.as_ref().map_or(&run.command.overrides, |story| &story.about.settings).iter()
+}
+
 /// A setting of a run; the last of several of one name holds.
-fn setting<'r>(run: &'r Run, key: &str) -> Option<&'r str> {
-    let found = run.command.overrides.iter().rev().find(|(name, _)| bare(name) == key);
-    found.map(|(_, value)| value.as_str())
+fn setting(run: &Run, key: &str) -> Option<String> {
+    let found = held(run).rev().find(|(name, _)| bare(name) == key).map(|(_, value)| value.clone());
+    // Who does not give a seed has one all the same.
+    let seed = || run.story.as_ref().filter(|_| key == "seed").map(|story| story.about.seed.to_string());
+    found.or_else(seed)
 }
 
 /// Of `train.batch` and `batch` one name.
@@ -177,7 +185,7 @@ fn bare(key: &str) -> &str {
 /// Settings that not all runs have alike, in the order of their first use.
 fn differing(runs: &[Run]) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
-    for (name, _) in runs.iter().flat_map(|run| &run.command.overrides) {
+    for (name, _) in runs.iter().flat_map(held) {
         if !keys.iter().any(|key| key == bare(name)) {
             keys.push(bare(name).to_string());
         }
@@ -232,7 +240,8 @@ mod tests {
                 )
             };
             let mut run = folder(&parent.join(name), About::default(), &(line(1, loss) + &line(2, loss * 2.0)));
-            run.command.overrides = vec![("optimizer.lr".into(), lr.into()), ("train.batch".into(), "8".into())];
+            let settings = vec![("optimizer.lr".into(), lr.into()), ("train.batch".into(), "8".into())];
+            run.story.as_mut().expect("a story").about.settings = settings;
             let figures = vec![("loss".to_string(), Some(loss * 2.0))];
             run.ended = Some(Ended {
                 how: "complete".into(),
