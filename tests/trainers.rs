@@ -252,6 +252,10 @@ fn settings_that_are_compiled_in_are_refused_and_the_others_taken() {
         ("train.length=5", "a length is such as"),
         ("train.seed=x", "a seed is a whole number"),
         ("train.drop_last=perhaps", "neither true nor false"),
+        ("optimzer.lr=3", "there is no setting `optimzer.lr`; did you mean `optimizer.lr`?"),
+        ("train.bach=3", "did you mean `train.batch`?"),
+        ("sed=3", "did you mean `train.seed`?"),
+        ("colour=3", "there is no setting `colour`; a trainer takes train.length"),
     ] {
         let words = refused(folder, &["train", "--run", "r", "--set", setting], 2);
         assert!(words.contains(expected), "{words}");

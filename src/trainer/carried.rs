@@ -16,9 +16,10 @@ use crate::device::Device;
 use crate::kernel::{Persistent, Program};
 use crate::runtime::about::About;
 use crate::runtime::data::{self, Dataset};
-use crate::settings::{FieldInfo, Length, Training};
+use crate::settings::{FieldInfo, Length, SETTING_HEADS, TRAIN_KEYS, Training};
 use crate::source::SourceMap;
 use ansatz_compute::machine::Level;
+use ansatz_program::diagnostics::suggest::nearest;
 
 /// Why a trainer runs on no GPU.
 const NO_GPU_CODE: &str = "this trainer has code for the processor alone: leave `--device cuda` out";
@@ -139,6 +140,7 @@ fn set(training: &mut Training, key: &str, value: &str) -> Result<(), String> {
             return match built {
                 Some((_, known)) if known == value => Ok(()),
                 Some((_, known)) => Err(format!("`{key}={value}`: this trainer was built with {key}={known}")),
+                None if !is_setting(bare_key) => Err(unknown(key)),
                 None => Err(format!(
                     "`{key}` is compiled into this trainer; build another with `ansatz build --set {key}={value}`. A \
                      trainer takes train.length, train.seed, train.drop_last and data.folder"
@@ -148,6 +150,29 @@ fn set(training: &mut Training, key: &str, value: &str) -> Result<(), String> {
     }
     training.overrides.push((key.to_string(), value.to_string()));
     Ok(())
+}
+
+/// Whether a key is one of settings, as far as that shows without the model.
+fn is_setting(bare_key: &str) -> bool {
+    match bare_key.split_once('.') {
+        Some((head, _)) => SETTING_HEADS.contains(&head),
+        None => TRAIN_KEYS.contains(&bare_key),
+    }
+}
+
+/// Words for a key that no setting has.
+fn unknown(key: &str) -> String {
+    let near = match key.split_once('.') {
+        Some((head @ "train", name)) => nearest(name, TRAIN_KEYS).map(|near| format!("{head}.{near}")),
+        Some((head, name)) => nearest(head, SETTING_HEADS).map(|near| format!("{near}.{name}")),
+        None => nearest(key, TRAIN_KEYS).map(|near| format!("train.{near}")),
+    };
+    match near {
+        Some(near) => format!("there is no setting `{key}`; did you mean `{near}`?"),
+        None => format!(
+            "there is no setting `{key}`; a trainer takes train.length, train.seed, train.drop_last and data.folder"
+        ),
+    }
 }
 
 /// `5 epochs`, `1000 steps`.

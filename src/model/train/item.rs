@@ -8,25 +8,9 @@
 
 use crate::diagnostics::{Diagnostic, suggest::nearest};
 use crate::model::project::Project;
+use crate::settings::TRAIN_KEYS as KEYS;
 use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, Expr, ExprKind, Ident, ItemKind, StatementKind};
-
-/// The lines of a `train` item.
-pub(super) const KEYS: [&str; 13] = [
-    "loss",
-    "optimizer",
-    "schedule",
-    "batch",
-    "drop_last",
-    "length",
-    "seed",
-    "clip",
-    "metrics",
-    "keep",
-    "save",
-    "precision",
-    "not_finite",
-];
 
 /// See the module's text.
 #[derive(Clone, Debug)]

@@ -16,6 +16,26 @@ use crate::source::Span;
 pub use data::{DataEntry, DataSpec, FieldInfo, FieldRange, FieldSpec, Literal, LiteralKind, PackedFiles};
 pub use path::{PathRefusal, below, is_hidden, normalise};
 
+/// The lines of a `train` item.
+pub const TRAIN_KEYS: [&str; 13] = [
+    "loss",
+    "optimizer",
+    "schedule",
+    "batch",
+    "drop_last",
+    "length",
+    "seed",
+    "clip",
+    "metrics",
+    "keep",
+    "save",
+    "precision",
+    "not_finite",
+];
+
+/// What stands before the dot of a setting.
+pub const SETTING_HEADS: [&str; 6] = ["train", "model", "optimizer", "loss", "schedule", "data"];
+
 /// The settings of a `train` item, checked and with defaults filled in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Training {
