@@ -455,6 +455,9 @@ fn a_folder_for_a_run_is_empty_of_what_a_run_writes() {
     succeed(path, &["train", "net.ansatz", "--run", "a run", "--stop-after", "1"]);
     let output = run(path, &["train", "net.ansatz", "--run", "a run"]);
     assert!(errors(&output).contains("`ansatz resume 'a run'` goes on with it"), "{}", errors(&output));
+    let mut resume = command(path, &["resume", "a run"]);
+    let output = resume.env("ANSATZ_CPU", "").output().expect("the binary runs");
+    assert!(output.status.success(), "an empty level is none: {}", errors(&output));
     std::fs::write(path.join("runs"), "no folder").expect("written");
     for command in ["train", "sweep"] {
         let output = run(path, &[command, "net.ansatz"]);

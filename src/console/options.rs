@@ -21,6 +21,11 @@ pub struct Machine {
     cpu: Option<String>,
 }
 
+/// `ANSATZ_CPU`; empty it says nothing.
+fn level_of_environment() -> Option<String> {
+    std::env::var_os("ANSATZ_CPU").filter(|level| !level.is_empty()).map(|level| level.to_string_lossy().into_owned())
+}
+
 impl Machine {
     /// Threads to run on.
     pub fn threads(&self) -> usize {
@@ -35,7 +40,7 @@ impl Machine {
             Some(Platform::Cuda) => return self.clone(),
             None | Some(Platform::Cpu) => {}
         }
-        let asked = self.cpu.is_some() || std::env::var_os("ANSATZ_CPU").is_some();
+        let asked = self.cpu.is_some() || level_of_environment().is_some();
         let level = recipe.and_then(|recipe| Level::parse(&recipe.level)).filter(|level| *level <= machine::detect());
         match level {
             Some(level) if !asked => Self { cpu: Some(level.to_string()), ..self.clone() },
@@ -67,7 +72,7 @@ impl Machine {
     /// # Errors
     /// A level that this machine or the code has not.
     pub fn level(&self, coded: &[Level]) -> Result<Level, Failure> {
-        let asked = self.cpu.clone().or_else(|| std::env::var("ANSATZ_CPU").ok());
+        let asked = self.cpu.clone().or_else(level_of_environment);
         Ok(machine::choose(asked.as_deref(), coded)?)
     }
 }
