@@ -42,7 +42,9 @@ class Run:
         self.batch = self.library.ansatz_batch(self.run)
 
     def __del__(self):
-        self.library.ansatz_destroy(self.run)
+        # Without its library a run was never made.
+        if hasattr(self, "library"):
+            self.library.ansatz_destroy(self.run)
 
     def hold(self, status):
         if status != 0:
