@@ -2,9 +2,11 @@
 """Builds the programs in `examples` and holds each of their losses against `ansatz train`: `check_examples.py [PROFILE]`.
 
 Needs cc and NumPy (`pip install numpy==2.3.5`). PROFILE is `debug` (the default) or `release`; the compiler, the library and the Rust
-example of that profile must be built: `cargo build --locked --bin ansatz && cargo build --locked -p ansatz-c --lib --example train_digits`.
+example of that profile must be built: `cargo build --locked --bin ansatz && cargo build --locked -p ansatz-c --lib --example train_digits`,
+each with `--release` for `release`.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,7 +15,8 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / (sys.argv[1:] or ["debug"])[0]
+PROFILE = (sys.argv[1:] or ["debug"])[0]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / PROFILE
 ANSATZ = str(TARGET / "ansatz")
 EXAMPLES, TABLE = ROOT / "examples", str(ROOT / "models/data/digits.csv")
 MODEL = [str(EXAMPLES / "digits.ansatz"), "--set", f"data.folder={ROOT / 'models/data'}"]
@@ -26,7 +29,18 @@ def run(folder, *command):
     return done.stdout
 
 
+def hold_built():
+    missing = [name for name in ["ansatz", "libansatz_c.a", "libansatz_c.so", "examples/train_digits"] if not (TARGET / name).exists()]
+    if missing:
+        option = " --release" if PROFILE == "release" else ""
+        build = f"cargo build --locked{option} --bin ansatz && cargo build --locked{option} -p ansatz-c --lib --example train_digits"
+        sys.exit(f"{TARGET} lacks {', '.join(missing)}; build them: {build}\n(`check_examples.py release` takes those of a release build)")
+    if importlib.util.find_spec("numpy") is None:
+        sys.exit("NumPy is missing: pip install numpy==2.3.5")
+
+
 def main():
+    hold_built()
     with tempfile.TemporaryDirectory() as folder:
         run(folder, ANSATZ, "train", *MODEL, "--no-shuffle", "--drop-last", "--log", "log")
         log = [json.loads(line) for line in (pathlib.Path(folder) / "log").read_text().splitlines()]
