@@ -211,6 +211,10 @@ fn a_trainer_with_its_data_needs_no_file_beside_it_and_takes_others() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output().expect("it runs");
     assert!(String::from_utf8_lossy(&output.stderr).contains("names no file that is there"));
+    std::fs::write(folder.join("net.ansatz"), MODEL).expect("written");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_ansatz")).args(arguments).current_dir(folder).output().expect("it runs");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the data are made up"));
 }
 
 #[test]

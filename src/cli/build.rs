@@ -78,7 +78,11 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let data = arguments.embed_data.then(|| data::pack(&training.settings.data)).transpose();
     let data = data.map_err(Failure::of("the data cannot be read"))?;
     if data.as_ref().is_some_and(BTreeMap::is_empty) {
-        return Err(Failure::Problem("`--embed-data`: the data item names no file that is there".into()));
+        let words = match data::is_made_up(&training.settings.data) {
+            true => "the data are made up, and there is nothing to put in; leave it out",
+            false => "the data item names no file that is there",
+        };
+        return Err(Failure::Problem(format!("`--embed-data`: {words}")));
     }
     let bytes = contents::trainer(&stub, &made, &watched, &codes, data.as_ref())?;
     if is_trainer {

@@ -105,6 +105,14 @@ pub fn declares_valid(spec: &DataSpec) -> bool {
     settings::read(spec).is_ok_and(|settings| settings.valid.is_some() || of_split(&settings))
 }
 
+/// Whether all data of an item are made up, so that no file holds any.
+pub fn is_made_up(spec: &DataSpec) -> bool {
+    settings::read(spec).is_ok_and(|settings| {
+        let origins = [Some(&settings.source), settings.valid.as_ref(), settings.test.as_ref()];
+        origins.into_iter().flatten().all(|origin| origin.source.made_up() > 0)
+    })
+}
+
 /// Reads and prepares the data, measuring on the training records. `seed` divides, shuffles and makes synthetic samples.
 ///
 /// # Errors
