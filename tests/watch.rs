@@ -156,6 +156,9 @@ fn runs_are_compared_by_what_differs() {
     let page = text(path, "both.html");
     assert!(page.contains("slow: lr 0.0001") && page.matches("<tr class=\"best\">").count() == 1);
     assert!(!page.contains("<script"));
+    let twice = run(path, &["report", "fast", "slow", "./fast/../fast", "fast"]);
+    assert_eq!(String::from_utf8_lossy(&twice.stdout).matches("  complete").count(), 2, "{}", errors(&twice));
+    assert_eq!(errors(&twice).matches("given twice and shown once").count(), 2, "{}", errors(&twice));
 }
 
 #[test]
@@ -238,6 +241,9 @@ fn a_run_that_fails_ends_no_sweep() {
     let output = run(path, &["sweep", "net.ansatz", "--run", "wrong", "--set", "batch=nonsense,5"]);
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     assert!(path.join("wrong/2/weights.safetensors").exists());
+    let once = run(path, &["sweep", "net.ansatz", "--run", "once", "--epochs", "1", "--seed", "1,2,1"]);
+    assert!(once.status.success() && errors(&once).contains("train.seed=1 is given twice"), "{}", errors(&once));
+    assert!(path.join("once/2").exists() && !path.join("once/3").exists());
     let twice = run(path, &["sweep", "net.ansatz", "--set", "train.seed=1", "--seed", "2"]);
     assert!(errors(&twice).contains("is given twice"), "{}", errors(&twice));
 }

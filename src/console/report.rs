@@ -45,6 +45,7 @@ pub fn run(arguments: &Arguments) -> crate::Outcome {
     for folder in &arguments.runs {
         if sweep::is_sweep(folder) { folders.extend(sweep::runs_of(folder)?) } else { folders.push(folder.clone()) }
     }
+    let folders = once(folders);
     let default = match &arguments.runs[..] {
         [one] => Some(one.join(page::NAME)),
         _ => None,
@@ -54,6 +55,18 @@ pub fn run(arguments: &Arguments) -> crate::Outcome {
         many => format!("{} folders", many.len()),
     };
     side_by_side(&title, &folders, output.or(default.as_deref()))
+}
+
+/// Each folder once, by whatever name.
+fn once(folders: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for folder in folders {
+        match kept.iter().any(|known| files::are_one(known, &folder)) {
+            true => eprintln!("note: {} is given twice and shown once", folder.display()),
+            false => kept.push(folder),
+        }
+    }
+    kept
 }
 
 /// Prints the table of these runs, and writes their page if it is to go anywhere.

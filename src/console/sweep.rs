@@ -105,6 +105,20 @@ fn values_of(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
+impl Axis {
+    /// Keeps each value once, and tells of the others.
+    fn once(&mut self) {
+        let mut kept: Vec<String> = Vec::new();
+        for value in std::mem::take(&mut self.values) {
+            match kept.contains(&value) {
+                true => eprintln!("note: {}={value} is given twice and trained once", self.key),
+                false => kept.push(value),
+            }
+        }
+        self.values = kept;
+    }
+}
+
 impl Grid {
     fn new(file: &Path, arguments: &Arguments) -> Result<Self, Failure> {
         let mut axes = arguments.set.clone();
@@ -119,6 +133,7 @@ impl Grid {
                 return Err(Failure::Problem(words));
             }
         }
+        axes.iter_mut().for_each(Axis::once);
         let count = axes.iter().try_fold(1usize, |count, axis| count.checked_mul(axis.values.len()));
         if count.is_none_or(|count| count > MOST_RUNS) {
             return Err(Failure::Problem(format!("these values make more than {MOST_RUNS} runs")));
