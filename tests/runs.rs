@@ -450,7 +450,11 @@ fn a_folder_for_a_run_is_empty_of_what_a_run_writes() {
     std::fs::create_dir(path.join("mine")).expect("made");
     std::fs::write(path.join("mine/metrics.jsonl"), "mine").expect("written");
     let output = run(path, &["train", "net.ansatz", "--run", "mine"]);
-    assert!(errors(&output).contains("mine holds `metrics.jsonl`, which a run would write over"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("mine holds `metrics.jsonl`, which a run would write over"),
+        "{}",
+        errors(&output)
+    );
     assert_eq!(bytes(path, "mine/metrics.jsonl"), b"mine");
     succeed(path, &["train", "net.ansatz", "--run", "a run", "--stop-after", "1"]);
     let output = run(path, &["train", "net.ansatz", "--run", "a run"]);

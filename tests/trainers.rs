@@ -289,7 +289,10 @@ fn runs_of_trainers_are_compared_by_what_they_were_built_with() {
     let folder = folder.path();
     succeeds(folder, &["train", "--run", "a", "--epochs", "1"]);
     succeed(folder, &["train", "net.ansatz", "--run", "b", "--epochs", "1", "--set", "optimizer.lr=0.01"]);
-    succeed(folder, &["train", "net.ansatz", "--run", "c", "--epochs", "1", "--set", "optimizer.lr=0.02", "--seed", "0"]);
+    succeed(
+        folder,
+        &["train", "net.ansatz", "--run", "c", "--epochs", "1", "--set", "optimizer.lr=0.02", "--seed", "0"],
+    );
     let same = succeed(folder, &["report", "a", "b"]);
     assert!(!same.contains("optimizer.lr"), "{same}");
     let differs = succeed(folder, &["report", "a", "c"]);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::tuning::Cache;
 use super::images::Images;
+use super::tuning::Cache;
 use super::{Failure, about, open};
 use crate::artifact::{Artifact, Purpose, Reading, Watched};
 use crate::console::findings::{quoted, shown};
@@ -20,12 +20,12 @@ use crate::device::Device;
 use crate::kernel::Persistent;
 use crate::machine::Level;
 use crate::model::{self, Project, Resolved};
-use crate::{cpu, cuda, pipeline};
 use crate::runtime::about::About;
 use crate::runtime::data::{self, Dataset};
 use crate::schedule::Backend;
 use crate::settings::{FieldInfo, Training};
 use crate::source::SourceMap;
+use crate::{cpu, cuda, pipeline};
 use ansatz_trainer::contents;
 
 /// A model file with settings in place of its own.

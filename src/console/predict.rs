@@ -71,8 +71,7 @@ pub fn run(host: &dyn Host, file: &Path, arguments: &Arguments) -> crate::Outcom
             Place::Record(_) => None,
         });
         let pictures: Vec<PathBuf> = if output.is_file() { pictures.collect() } else { Vec::new() };
-        let read: Vec<&PathBuf> =
-            [&arguments.weights].into_iter().chain(&arguments.input).chain(&pictures).collect();
+        let read: Vec<&PathBuf> = [&arguments.weights].into_iter().chain(&arguments.input).chain(&pictures).collect();
         session.hold_apart("--output", output, &read)?;
     }
     let mut trainer = trained.give(session.predictor(&arguments.machine)?)?;

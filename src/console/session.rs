@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::Failure;
-use crate::diagnostics::Refusal;
 use crate::artifact::{Purpose, Watched, wanted};
+use crate::diagnostics::Refusal;
 use crate::findings;
 use crate::host::{Host, Network, Platform};
 use crate::kernel::Persistent;

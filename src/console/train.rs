@@ -102,9 +102,7 @@ pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &In
     let recipe = session.recipe(&trainer, arguments.no_shuffle)?;
     interrupt.begin();
     let folder = match &arguments.run {
-        Some(folder) => {
-            RunFolder::for_new_run(folder, &format!("{} {}", host.call_resume(), quoted(folder)))?
-        }
+        Some(folder) => RunFolder::for_new_run(folder, &format!("{} {}", host.call_resume(), quoted(folder)))?,
         None => {
             let stem = file.file_stem().unwrap_or_default().to_string_lossy();
             RunFolder::fresh(Path::new("runs"), &stem).map_err(session::elsewhere)?

@@ -139,9 +139,7 @@ impl<R: Read> Read for Portions<R> {
 /// Words for an error of the operating system or of the decompressor.
 pub(super) fn explain(path: &Path, error: &io::Error) -> FileError {
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            FileError::new(path, "there is no such file").hint(RELATIVE)
-        }
+        io::ErrorKind::NotFound => FileError::new(path, "there is no such file").hint(RELATIVE),
         io::ErrorKind::IsADirectory => FileError::new(path, "is a folder, not a file").hint("name a file inside it"),
         io::ErrorKind::CrossesDevices => FileError::new(path, error.to_string()).hint(ELSEWHERE),
         io::ErrorKind::FileTooLarge

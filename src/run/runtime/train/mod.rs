@@ -232,7 +232,8 @@ fn stretch(
         if trainer.position().step.is_multiple_of(steps_per_epoch) {
             trainer.reset_metrics()?;
         }
-        let turn = step(trainer, run, course, &batch, events).inspect_err(|_| settle_aside(&mut course.saver, events))?;
+        let turn =
+            step(trainer, run, course, &batch, events).inspect_err(|_| settle_aside(&mut course.saver, events))?;
         if turn == Turn::Back {
             return Ok(None);
         }
