@@ -125,7 +125,8 @@ fn table(launches: &[Launched], report: &Report, arch: Arch) -> String {
     for (number, (launch, kernel)) in launches.iter().zip(&report.kernels).enumerate() {
         let Launched { blocks, threads, shared_bytes, .. } = launch;
         let function = launch.function.map_or("-".to_string(), |function| format!("k{function}"));
-        let usage = |of: fn(&Usage) -> u32| launch.usage.as_ref().map_or("-".to_string(), |usage| of(usage).to_string());
+        let usage =
+            |of: fn(&Usage) -> u32| launch.usage.as_ref().map_or("-".to_string(), |usage| of(usage).to_string());
         let (registers, spilled) = (usage(|usage| usage.registers), usage(|usage| usage.spilled_bytes));
         text.push_str(&format!(
             "{number:>4}  {function:>8}  {blocks:>9}  {threads:>7}  {shared_bytes:>9}  {registers:>9}  {spilled:>7}  \

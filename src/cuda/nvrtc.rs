@@ -17,8 +17,11 @@ use crate::device::DeviceError;
 /// Where the library lies below an installation of CUDA.
 const FOLDERS: [&str; 3] = ["lib64", "targets/x86_64-linux/lib", "lib"];
 /// Its names, the newest first. Files of the version of the compiler are opened before it, which does not find them beside it.
-const NAMES: [(&str, &str); 3] =
-    [("libnvrtc.so.13", "libnvrtc-builtins.so.13.0"), ("libnvrtc.so.12", "libnvrtc-builtins.so.12"), ("libnvrtc.so", "")];
+const NAMES: [(&str, &str); 3] = [
+    ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0"),
+    ("libnvrtc.so.12", "libnvrtc-builtins.so.12"),
+    ("libnvrtc.so", ""),
+];
 
 /// A handle of the library's.
 type Handle = *mut std::ffi::c_void;
@@ -131,15 +134,8 @@ impl Nvrtc {
         let destroy = self.function::<Destroy>(c"nvrtcDestroyProgram")?;
         let mut program: Handle = ptr::null_mut();
         // SAFETY: the library's documented signatures; texts end with a zero byte and outlive the program.
-        let made = unsafe {
-            self.check(create(
-                &mut program,
-                source.as_ptr(),
-                c"ansatz.cu".as_ptr(),
-                0,
-                ptr::null(),
-                ptr::null(),
-            ))?;
+        unsafe {
+            self.check(create(&mut program, source.as_ptr(), c"ansatz.cu".as_ptr(), 0, ptr::null(), ptr::null()))?;
             let status = compile(program, pointers.len() as c_int, pointers.as_ptr());
             let log = self.bytes(program, c"nvrtcGetProgramLogSize", c"nvrtcGetProgramLog");
             let log = String::from_utf8_lossy(&log.unwrap_or_default()).trim_end_matches('\0').to_string();
@@ -153,8 +149,7 @@ impl Nvrtc {
             };
             destroy(&mut program);
             made.map(|bytes| Compiled { bytes, log })
-        };
-        made
+        }
     }
 
     /// What a pair of functions gives: a length, then as many bytes.

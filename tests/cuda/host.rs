@@ -59,13 +59,18 @@ fn what_is_missing_is_named_with_the_way_out() {
         std::fs::create_dir(to).expect("made");
         std::fs::copy(shim.join(name), to.join(name)).expect("copied");
     }
-    let cases: [(Option<&Path>, &[(&str, &str)], &[&str]); 8] = [
+    type Case<'c> = (Option<&'c Path>, &'c [(&'c str, &'c str)], &'c [&'c str]);
+    let cases: [Case<'_>; 8] = [
         (None, &[], &["no CUDA driver (libcuda.so.1)", "--device cpu"]),
         (Some(&compiler), &[], &["no CUDA driver (libcuda.so.1)"]),
         (Some(&driver), &[], &["no NVRTC", "pip install nvidia-cuda-nvrtc", "LD_LIBRARY_PATH"]),
         (Some(shim), &[("SHIM_DEVICES", "0")], &["the CUDA driver finds no GPU"]),
         (Some(shim), &[("SHIM_DRIVER", "11040")], &["too old", "CUDA 11.4", "12.0 or later"]),
-        (Some(shim), &[("SHIM_MEMORY", "4000")], &["of the GPU's memory, of which 3.9 KiB are free", "a smaller model"]),
+        (
+            Some(shim),
+            &[("SHIM_MEMORY", "4000")],
+            &["of the GPU's memory, of which 3.9 KiB are free", "a smaller model"],
+        ),
         (Some(shim), &[("SHIM_MEMORY", "26000")], &["of the GPU's memory", "samples fit: `--set train.batch="]),
         (Some(shim), &[("SHIM_ARCH", "70")], &["compiles for no GPU as old as sm_70"]),
     ];
@@ -133,7 +138,8 @@ fn a_run_has_the_losses_of_the_cpu_and_checkpoints_go_both_ways() {
         let output = ansatz(here, arguments, shim, &[]);
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let figures = |device| words(&["eval", "net.ansatz", "--weights", "on_gpu/weights.safetensors", "--device", device]);
+    let figures =
+        |device| words(&["eval", "net.ansatz", "--weights", "on_gpu/weights.safetensors", "--device", device]);
     let accuracy = |text: &str| text.lines().find(|line| line.contains("accuracy")).map(str::to_string);
     let (there, here) = (accuracy(&figures("cuda")), accuracy(&figures("cpu")));
     assert!(there.is_some() && there == here, "{there:?} and {here:?}");

@@ -38,7 +38,8 @@ fn step(shape: &str, stages: &str, seed: u64) -> Result<(Graph, Feeds), String> 
     let expanded = expand(&project, file, "M", &[], Mode::Train, &BTreeMap::new());
     let mut graph = expanded.map_err(|found| format!("{found:#?}"))?.0.graph;
     let output = graph.outputs[0].value;
-    let weights: Vec<ValueId> = graph.values().filter(|(_, value)| matches!(value.op, Op::Param(_))).map(|(id, _)| id).collect();
+    let weights: Vec<ValueId> =
+        graph.values().filter(|(_, value)| matches!(value.op, Op::Param(_))).map(|(id, _)| id).collect();
     let square = graph.binary(ansatz::graph::Binary::Mul, output, output, span());
     let axes: Vec<usize> = (0..graph.value(square).shape.len()).collect();
     let loss = graph.sum(square, &axes, span());
@@ -47,7 +48,8 @@ fn step(shape: &str, stages: &str, seed: u64) -> Result<(Graph, Feeds), String> 
         graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
     }
     let mut random = Random::new(seed);
-    let mut feeds = Feeds { seed, clock: ClockReading { step: 1, total_steps: 2, steps_per_epoch: 1 }, ..Feeds::default() };
+    let mut feeds =
+        Feeds { seed, clock: ClockReading { step: 1, total_steps: 2, steps_per_epoch: 1 }, ..Feeds::default() };
     let mut tensor = |sizes: &[usize]| {
         Tensor::new(sizes, (0..sizes.iter().product()).map(|_| f64::from(random.real(-0.5, 0.5) as f32)).collect())
     };

@@ -4,4 +4,5 @@ mod graphs;
 mod host;
 mod layers;
 mod mutations;
+mod nvrtc;
 mod shim;

@@ -30,16 +30,28 @@ model M {
 /// Places in the text where a change must be noticed, by the words there: the change, and why it is wrong.
 const CHANGES: [(&str, &str, &str); 12] = [
     ("\n  barrier();\n  if (threadIdx.x % 32 == 0) put", "\n  if (threadIdx.x % 32 == 0) put", "slots are still read"),
-    ("put(slots + threadIdx.x / 32, fold);\n  barrier();", "put(slots + threadIdx.x / 32, fold);", "slots are not yet written"),
+    (
+        "put(slots + threadIdx.x / 32, fold);\n  barrier();",
+        "put(slots + threadIdx.x / 32, fold);",
+        "slots are not yet written",
+    ),
     ("put(slots + member * teams + row, fold);\n  barrier();", "put(slots + member * teams + row, fold);", "as above"),
     ("put_a(0), put_b(0);\n  barrier();", "put_a(0), put_b(0);", "the first panel is not yet there"),
-    ("if (more) put_a(half ^ 1), put_b(half ^ 1);\n    barrier();", "if (more) put_a(half ^ 1), put_b(half ^ 1);", "nor is the next"),
+    (
+        "if (more) put_a(half ^ 1), put_b(half ^ 1);\n    barrier();",
+        "if (more) put_a(half ^ 1), put_b(half ^ 1);",
+        "nor is the next",
+    ),
     (", half ^= 1)", ")", "one panel in the other's place"),
     ("if (at_n >= 300) continue;", "", "columns that do not exist"),
     ("start + deep < end", "true", "summands that do not exist"),
     ("for (int mask = members / 2; mask > 0", "for (int mask = members / 4; mask > 0", "half of a warp"),
     ("if (threadIdx.x % 32 == 0) put", "if (threadIdx.x % 64 == 0) put", "slots that nobody writes"),
-    ("barrier();\n  fold = get(slots);", "if (threadIdx.x < 32) barrier();\n  fold = get(slots);", "a barrier that not all meet"),
+    (
+        "barrier();\n  fold = get(slots);",
+        "if (threadIdx.x < 32) barrier();\n  fold = get(slots);",
+        "a barrier that not all meet",
+    ),
     ("const bool active = team < ", "const bool active = team <= ", "a row that does not exist"),
 ];
 
@@ -56,9 +68,7 @@ fn step() -> Program {
 fn results(program: &Program, change: impl Fn(&str) -> String + 'static) -> Result<Vec<f32>, String> {
     let nvrtc = Nvrtc::open().expect("the shim's");
     let made = move |program: &Program, arch: Arch| {
-        compile(program, &[(arch, Kind::Cubin)], |text, arch, kind| {
-            Ok(nvrtc.compile(&change(text), arch, kind)?.bytes)
-        })
+        compile(program, &[(arch, Kind::Cubin)], |text, arch, kind| Ok(nvrtc.compile(&change(text), arch, kind)?.bytes))
     };
     // SAFETY: code that touches what is not its own is stopped by the shim.
     let mut device = unsafe { Gpu::new(false, Box::new(made)) }.expect("the shim's");

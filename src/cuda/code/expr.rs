@@ -3,9 +3,8 @@
 //! Input: the nodes of a phase. Output: declarations of variables `v0`, `v1`, …. Invariant: the meaning of arithmetic is that
 //! of the graph's ops (`graph/scalar.rs`); what C or a GPU does otherwise goes through a function of the prelude.
 
-use super::linear::linear_text;
 use super::Names;
-use super::nest::reduced_name;
+use super::linear::linear_text;
 use crate::graph::{Binary, Compare, DType, Unary};
 use crate::kernel::{Linear, Location, Node, NodeId, NodeOp};
 
@@ -16,6 +15,11 @@ pub(super) fn type_name(dtype: DType) -> &'static str {
         DType::I32 => "int",
         DType::Bool => "bool",
     }
+}
+
+/// The variable of a reduction's result.
+pub(super) fn reduced_name(phase: usize, index: usize) -> String {
+    format!("r{phase}_{index}")
 }
 
 /// The variable of a node.

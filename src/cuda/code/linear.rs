@@ -1,8 +1,9 @@
-//! Functions of loop indices as C.
+//! Loop indices and their functions as C.
 //!
 //! Input: a [`Linear`], the extents of its loops. Output: an expression. Invariant: no part of it overflows: where one could
 //! leave 32 bits it is computed in 64.
 
+use super::writer::Writer;
 use crate::kernel::Linear;
 
 /// The C variable of a loop.
@@ -12,9 +13,10 @@ pub(super) fn loop_name(number: usize) -> String {
 
 /// Whether every partial sum of the function fits into 32 bits.
 fn is_short(linear: &Linear, extents: &[usize]) -> bool {
-    let reach = linear.terms.iter().map(|&(number, coefficient)| {
-        i128::from(coefficient).abs() * (extents[number].max(1) as i128 - 1)
-    });
+    let reach = linear
+        .terms
+        .iter()
+        .map(|&(number, coefficient)| i128::from(coefficient).abs() * (extents[number].max(1) as i128 - 1));
     i128::from(linear.offset).abs() + reach.sum::<i128>() <= i128::from(i32::MAX)
 }
 
@@ -47,6 +49,25 @@ pub(super) fn sum_text(linear: &Linear, short: bool, name: &dyn Fn(usize) -> Str
         (offset, false) => text.push_str(&format!(" + {offset}{suffix}")),
     }
     text
+}
+
+/// The type of a number of so many points.
+pub(super) fn index_type(points: usize) -> &'static str {
+    if i32::try_from(points).is_ok() { "int" } else { "long long" }
+}
+
+/// Declares indices from a number in row-major order.
+pub(super) fn unravel(out: &mut Writer, number: &str, index: &str, names: &[String], extents: &[usize]) {
+    let mut below = 1;
+    let mut lines = Vec::new();
+    for (position, (name, extent)) in names.iter().zip(extents).enumerate().rev() {
+        let part = if below == 1 { number.to_string() } else { format!("{number} / {below}") };
+        let part = if position == 0 { part } else { format!("{part} % {extent}") };
+        let part = if index == "int" { part } else { format!("(int)({part})") };
+        lines.push(format!("const int {name} = {part};"));
+        below *= extent;
+    }
+    lines.iter().rev().for_each(|line| out.line(line));
 }
 
 #[cfg(test)]

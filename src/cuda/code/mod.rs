@@ -93,7 +93,7 @@ pub fn text(program: &Program, sources: Option<&SourceMap>) -> Result<Text, Devi
         let names = Names::of([kernel.writes(), kernel.reads()].concat());
         let function = match &kernel.kind {
             KernelKind::Nest(nest) => nest::nest(program, nest, &names),
-            KernelKind::Product(product) => product::product(program, product, &names),
+            KernelKind::Product(product) => product::product(product, &names),
             KernelKind::Winograd(_) | KernelKind::Filter(_) => {
                 return Err(DeviceError("the step was planned for another kind of device".into()));
             }

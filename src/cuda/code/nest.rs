@@ -6,19 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use super::expr::{constant, declaration, element, type_name};
-use super::linear::loop_name;
+use super::expr::{constant, declaration, element, reduced_name, type_name};
+use super::linear::{index_type, loop_name, unravel};
 use super::teams::{Division, Teams, division};
 use super::writer::Writer;
 use super::{Function, Names};
 use crate::graph::DType;
 use crate::kernel::verify::last_outer_is_apart;
 use crate::kernel::{BufferId, Lanes, Nest, Phase, Program, Reduction, ReductionKind, Role};
-
-/// The variable of a reduction's result.
-pub(super) fn reduced_name(phase: usize, index: usize) -> String {
-    format!("r{phase}_{index}")
-}
 
 /// The function of a nest.
 pub(super) fn nest(program: &Program, nest: &Nest, names: &Names) -> Function {
@@ -163,7 +158,11 @@ impl NestText<'_> {
                 let dtype = phase.nodes[reduction.node.0 as usize].dtype;
                 self.out.line(format!("{} {name} = {};", type_name(dtype), constant(0.0, dtype)));
             } else {
-                self.out.line(format!("{} all_{name} = {};", fold_type(phase, reduction), fold_start(phase, reduction)));
+                self.out.line(format!(
+                    "{} all_{name} = {};",
+                    fold_type(phase, reduction),
+                    fold_start(phase, reduction)
+                ));
             }
         }
     }
@@ -303,25 +302,6 @@ impl NestText<'_> {
         self.out.line(if teams.is_warp() { "barrier_warp();" } else { "barrier();" });
         self.since = Touched::default();
     }
-}
-
-/// The type of a number of so many points.
-pub(super) fn index_type(points: usize) -> &'static str {
-    if i32::try_from(points).is_ok() { "int" } else { "long long" }
-}
-
-/// Declares indices from a number in row-major order.
-pub(super) fn unravel(out: &mut Writer, number: &str, index: &str, names: &[String], extents: &[usize]) {
-    let mut below = 1;
-    let mut lines = Vec::new();
-    for (position, (name, extent)) in names.iter().zip(extents).enumerate().rev() {
-        let part = if below == 1 { number.to_string() } else { format!("{number} / {below}") };
-        let part = if position == 0 { part } else { format!("{part} % {extent}") };
-        let part = if index == "int" { part } else { format!("(int)({part})") };
-        lines.push(format!("const int {name} = {part};"));
-        below *= extent;
-    }
-    lines.iter().rev().for_each(|line| out.line(line));
 }
 
 /// The accumulator of a reduction.

@@ -6,10 +6,10 @@
 //! An operand's address is the sum of a function of m (or n) and one of k, however many loops those are made of, so a
 //! convolution is read in place. While a panel is multiplied the next one is on its way to registers.
 
-use super::nest::unravel;
+use super::linear::{sum_text, unravel};
 use super::writer::Writer;
 use super::{Function, Names};
-use crate::kernel::{Linear, Product, ProductLoop, Program};
+use crate::kernel::{Linear, Product, ProductLoop};
 
 /// Blocks that keep a GPU busy: multiprocessors of the larger ones.
 const BUSY_BLOCKS: usize = 132;
@@ -76,7 +76,7 @@ impl Panel<'_> {
 }
 
 /// The function of a product.
-pub(super) fn product(_program: &Program, product: &Product, names: &Names) -> Function {
+pub(super) fn product(product: &Product, names: &Names) -> Function {
     let [batch, m, n, k] = [&product.batch, &product.m, &product.n, &product.k].map(|loops| points(loops));
     let tile = Tile::choose(batch, m, n);
     let mut out = Writer::default();
@@ -89,17 +89,24 @@ pub(super) fn product(_program: &Program, product: &Product, names: &Names) -> F
     ];
     let [a, b, c] = [product.a.0, product.b.0, product.c.0].map(|id| names.buffer(id));
     out.line("const int thread = threadIdx.x, block = blockIdx.x;");
-    out.line(format!("const int first_m = block / {tiles_n} % {tiles_m} * {}, first_n = block % {tiles_n} * {};", tile.m, tile.n));
+    out.line(format!(
+        "const int first_m = block / {tiles_n} % {tiles_m} * {}, first_n = block % {tiles_n} * {};",
+        tile.m, tile.n
+    ));
     let indices: Vec<String> = (0..product.batch.len()).map(|number| format!("b{number}_")).collect();
     let extents: Vec<usize> = product.batch.iter().map(|each| each.extent).collect();
     unravel(&mut out, &format!("(block / {})", tiles_m * tiles_n), "int", &indices, &extents);
     let batch_text = |stride: fn(&ProductLoop) -> i64, start: i64| {
-        let terms = product.batch.iter().map(|each| stride(each)).enumerate().filter(|(_, stride)| *stride != 0);
+        let terms = product.batch.iter().map(stride).enumerate().filter(|(_, stride)| *stride != 0);
         let linear = Linear { terms: terms.collect(), offset: start };
-        super::linear::sum_text(&linear, false, &|number| format!("b{number}_"))
+        sum_text(&linear, false, &|number| format!("b{number}_"))
     };
     for (panel, buffer) in panels.iter().zip([&a, &b]) {
-        out.line(format!("const float* const from_{} = {buffer} + ({});", panel.name, batch_text(panel.stride, panel.start)));
+        out.line(format!(
+            "const float* const from_{} = {buffer} + ({});",
+            panel.name,
+            batch_text(panel.stride, panel.start)
+        ));
     }
     out.line(format!("float* const to = {c} + ({});", batch_text(|each| each.c, product.c.1)));
     for panel in &panels {
@@ -133,7 +140,7 @@ fn place_function(out: &mut Writer, name: &str, loops: &[ProductLoop], stride: f
     let linear = Linear { terms: terms.collect(), offset: 0 };
     let reach: i128 = loops.iter().map(|each| i128::from(stride(each)).abs() * each.extent as i128).sum();
     let short = reach <= i128::from(i32::MAX);
-    out.line(format!("return {};", super::linear::sum_text(&linear, short, &|number| format!("p{number}"))));
+    out.line(format!("return {};", sum_text(&linear, short, &|number| format!("p{number}"))));
     out.close_statement();
 }
 
@@ -166,7 +173,12 @@ fn bounds(out: &mut Writer, product: &Product, [m, n, k]: [usize; 3], tile: Tile
         match of_k {
             0 => out.line("if (most < 0) end = 0;"),
             // Multiplied where most + of_k * k >= 0.
-            1.. => out.line(format!("if (most < 0) begin = max(begin, (int)((-most + {}) / {of_k}) / {} * {});", of_k - 1, tile.k, tile.k)),
+            1.. => out.line(format!(
+                "if (most < 0) begin = max(begin, (int)((-most + {}) / {of_k}) / {} * {});",
+                of_k - 1,
+                tile.k,
+                tile.k
+            )),
             _ => out.line(format!("end = most < 0 ? 0 : (int)min((long long)end, most / {} + 1);", -of_k)),
         }
         out.close();
@@ -248,7 +260,10 @@ fn main_loop(out: &mut Writer, panels: &[Panel<'_>; 2], tile: Tile) {
     out.line("#pragma unroll");
     out.line(format!("for (int row = 0; row < {}; ++row)", tile.rows));
     out.line("#pragma unroll");
-    out.line(format!("for (int column = 0; column < {}; ++column) all[row][column] += of_a[row] * of_b[column];", tile.columns));
+    out.line(format!(
+        "for (int column = 0; column < {}; ++column) all[row][column] += of_a[row] * of_b[column];",
+        tile.columns
+    ));
     out.close();
     out.line("if (more) put_a(half ^ 1), put_b(half ^ 1);");
     out.line("barrier();");

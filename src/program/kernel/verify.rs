@@ -129,8 +129,7 @@ pub fn last_outer_is_apart(nest: &Nest) -> bool {
     };
     let mut outer = nest.outer.clone();
     outer[parallel..].rotate_right(1);
-    let phases: Vec<_> =
-        nest.phases.iter().map(|phase| (phase, [&outer[..], &phase.inner[..]].concat())).collect();
+    let phases: Vec<_> = nest.phases.iter().map(|phase| (phase, [&outer[..], &phase.inner[..]].concat())).collect();
     stores_are_apart(&phases, parallel..parallel + 1, |linear| linear.compose(|number| Linear::index(moved(number))))
 }
 

@@ -7,7 +7,7 @@
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Code {
-    /// The version of whoever made it: [`Code::FORM`].
+    /// The layout of whoever made it: [`Code::FORM`].
     pub form: String,
     /// What it was made from, see [`Program::fingerprint`](crate::kernel::Program::fingerprint).
     pub program: String,
@@ -21,7 +21,7 @@ pub struct Code {
 
 impl Code {
     /// What code must have been made for, so that its kernels find what they expect.
-    pub const FORM: &str = concat!(env!("CARGO_PKG_VERSION"), " cuda 1");
+    pub const FORM: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("ANSATZ_LAYOUT"), " cuda");
 
     /// The image that runs on an architecture.
     pub fn image(&self, arch: Arch) -> Option<&Image> {
@@ -137,8 +137,7 @@ mod tests {
             image("sm_90", Kind::Cubin),
             image("sm_90", Kind::Ptx),
         ];
-        let code =
-            Code { form: String::new(), program: String::new(), actions: Vec::new(), functions: 0, images };
+        let code = Code { form: String::new(), program: String::new(), actions: Vec::new(), functions: 0, images };
         let found = |name: &str| code.image(arch(name)).map(|image| (image.arch.to_string(), image.kind));
         assert_eq!(found("sm_80"), Some(("sm_80".into(), Kind::Cubin)));
         assert_eq!(found("sm_89"), Some(("sm_86".into(), Kind::Cubin)));

@@ -301,7 +301,11 @@ impl Device for Gpu {
         self.alive()?;
         let code = (self.compile)(program, self.arch())?;
         if code.form != Code::FORM || code.program != program.fingerprint() {
-            return Err(DeviceError(format!("the GPU code is of {}, not of {}, or another step's", code.form, Code::FORM)));
+            return Err(DeviceError(format!(
+                "the GPU code is of {}, not of {}, or another step's",
+                code.form,
+                Code::FORM
+            )));
         }
         let arch = self.arch();
         let image = code.image(arch);

@@ -115,7 +115,9 @@ fn open() -> Result<c_int, DeviceError> {
     let is_missing = |name: &&&CStr| unsafe { library.get::<*const c_void>(name.to_bytes_with_nul()) }.is_err();
     if let Some(name) = FUNCTIONS.iter().find(is_missing) {
         let name = name.to_string_lossy();
-        return Err(DeviceError(format!("the CUDA driver is too old: it has no {name}; version 525 or later is needed")));
+        return Err(DeviceError(format!(
+            "the CUDA driver is too old: it has no {name}; version 525 or later is needed"
+        )));
     }
     let mut version = 0;
     // SAFETY: the driver's documented calls; the place is ours.
@@ -220,10 +222,7 @@ impl Context {
     ///
     /// # Errors
     /// Those of `work`, and what the driver refuses.
-    pub fn record(
-        self: &Rc<Self>,
-        work: impl FnOnce() -> Result<(), DeviceError>,
-    ) -> Result<Graph, DeviceError> {
+    pub fn record(self: &Rc<Self>, work: impl FnOnce() -> Result<(), DeviceError>) -> Result<Graph, DeviceError> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         let mut graph = ptr::null_mut();
         let mut exec: CUgraphExec = ptr::null_mut();
@@ -318,8 +317,7 @@ impl Memory {
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         let at = self.at(offset, bytes.len());
         // SAFETY: the range is ours; the bytes live until the copy is done.
-        let status =
-            unsafe { sys::cuMemcpyHtoDAsync_v2(at, bytes.as_ptr().cast(), bytes.len(), self.context.stream) };
+        let status = unsafe { sys::cuMemcpyHtoDAsync_v2(at, bytes.as_ptr().cast(), bytes.len(), self.context.stream) };
         check(status, "the GPU's memory cannot be written")?;
         self.context.finish()
     }
@@ -345,8 +343,7 @@ impl Memory {
         let bytes = &from.bytes()[range];
         let at = self.at(offset, bytes.len());
         // SAFETY: the range is ours. The host's memory is pinned; whoever writes to it next has waited, as `Gpu::run` does.
-        let status =
-            unsafe { sys::cuMemcpyHtoDAsync_v2(at, bytes.as_ptr().cast(), bytes.len(), self.context.stream) };
+        let status = unsafe { sys::cuMemcpyHtoDAsync_v2(at, bytes.as_ptr().cast(), bytes.len(), self.context.stream) };
         check(status, "the GPU's memory cannot be written")
     }
 

@@ -491,7 +491,8 @@ fn load(device: &mut dyn Device, artifact: &Artifact, program: &Program, rows: u
     let grows = program.arena_bytes as u64 > device.bytes();
     let room = device.room();
     if let Some(room) = room.filter(|room| grows && *room < wanted) {
-        let words = format!("{what} takes {} of the GPU's memory, of which {} are free", bytes_text(wanted), bytes_text(room));
+        let words =
+            format!("{what} takes {} of the GPU's memory, of which {} are free", bytes_text(wanted), bytes_text(room));
         return Err(TrainerError(words + &way_out(artifact, wanted, room, rows)));
     }
     if grows

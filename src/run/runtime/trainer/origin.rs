@@ -47,12 +47,7 @@ impl Trainer {
     }
 
     /// The values of the next step that are not finite for this batch.
-    fn broken(
-        &mut self,
-        watched: &Watched,
-        loaded: Loaded,
-        batch: &Batch,
-    ) -> Result<HashSet<ValueId>, TrainerError> {
+    fn broken(&mut self, watched: &Watched, loaded: Loaded, batch: &Batch) -> Result<HashSet<ValueId>, TrainerError> {
         let clock = self.extent.clock(self.position.step + 1);
         run_step(&mut *self.device, &self.artifact, &watched.step, loaded, batch, clock)?;
         let mut broken = HashSet::new();

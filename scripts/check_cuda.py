@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Holds the CUDA back end against NVIDIA's compiler and against the CPU, on a machine without a GPU.
+
+    cargo build
+    python3 scripts/check_cuda.py target/debug/ansatz                                  # what CI runs
+    python3 scripts/check_cuda.py target/release/ansatz --all                          # every model, three GPUs
+    python3 scripts/check_cuda.py target/release/ansatz --parts parity --steps 20      # minutes to an hour
+    python3 scripts/check_cuda.py target/release/ansatz --parts parity --gpu           # on a GPU, if there is one
+
+`texts`: every kernel of the models compiles under NVRTC (from PyPI, into target/nvrtc); none spills registers to memory.
+With `--all`, also for the A100 and the B200, and inference; and random graphs.
+`parity`: the losses of so many steps, kernels compiled by g++ and run by the shim of tests/cuda, beside those of the CPU.
+With `--gpu` the same on a real one.
+
+Exit code 1 where a kernel does not compile or spills, or a loss differs by more than 1e-4 of it.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NVRTC = "nvidia-cuda-nvrtc==13.0.88"
+# Kernels that may spill, as "model: kernel name at place", each with its reason.
+SPILLS = {}
+TOLERANCE = 1e-4
+# The smaller ones, for a look in CI; the others take minutes on the shim.
+SMALL = ["spirals", "linear_regression", "breast_cancer", "mlp-tiny"]
+
+
+def nvrtc():
+    """The folder of NVRTC, installed if need be."""
+    place = ROOT / "target" / "nvrtc"
+    if not place.exists():
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        subprocess.run([place / "bin" / "pip", "install", "-q", NVRTC], check=True)
+    found = list(place.glob("lib/python*/site-packages/nvidia/cu13"))
+    assert found, f"{NVRTC} is not in {place}"
+    return found[0]
+
+
+def shim():
+    """The folder of the libraries that stand for NVIDIA's."""
+    place = ROOT / "target" / "shim"
+    place.mkdir(parents=True, exist_ok=True)
+    sources = ROOT / "tests" / "cuda" / "shim"
+    (place / "kernel.h").write_bytes((sources / "kernel.h").read_bytes())
+    for source, name in [("driver.cpp", "libcuda.so.1"), ("compiler.cpp", "libnvrtc.so.13")]:
+        call = ["g++", "-std=c++17", "-O2", "-fPIC", "-shared", f"-Wl,-soname,{name}", f'-DSHIM_FOLDER="{place}"']
+        subprocess.run([*call, "-o", place / name, sources / source, "-ldl"], check=True)
+    return place
+
+
+def models(wanted):
+    files = sorted((ROOT / "models").glob("*.ansatz")) + sorted((ROOT / "benches" / "models").glob("*.ansatz"))
+    return [file for file in files if not wanted or file.stem in wanted]
+
+
+def check_texts(ansatz, files, gpus, purposes):
+    """The number of kernels that do not compile, or spill."""
+    wrong = 0
+    environment = dict(os.environ, CUDA_PATH=str(nvrtc()))
+    print(f"{'model':<20} {'GPU':<6} {'kernels':>8} {'functions':>10} {'registers':>10} {'spilling':>9} {'s':>6}")
+    for file in files:
+        for gpu in gpus:
+            for purpose in purposes:
+                began = time.time()
+                call = [ansatz, "plan", file, "--device", "cuda", "--gpu", gpu, "--json", *purpose]
+                done = subprocess.run(call, env=environment, capture_output=True, text=True)
+                plan = json.loads(done.stdout) if done.returncode == 0 else {}
+                launches = [launch for launch in plan.get("launches", []) if launch["function"] is not None]
+                if not launches or any(launch["usage"] is None for launch in launches):
+                    print(f"{file.stem} for {gpu}: {done.stderr}")
+                    wrong += 1
+                    continue
+                names = [f"{file.stem}: {kernel['name']} at {kernel['place']}" for kernel in plan["kernels"]]
+                pairs = [(name, launch) for name, launch in zip(names, plan["launches"]) if launch["function"] is not None]
+                spilling = {name for name, launch in pairs if launch["usage"]["spilled_bytes"]}
+                for name in sorted(spilling - set(SPILLS)):
+                    print(f"spills: {name}")
+                    wrong += 1
+                functions = len({launch["function"] for launch in launches})
+                registers = max(launch["usage"]["registers"] for launch in launches)
+                label = file.stem + (" (inference)" if purpose else "")
+                print(f"{label:<20} {gpu:<6} {len(plan['launches']):>8} {functions:>10} {registers:>10} "
+                      f"{len(spilling):>9} {time.time() - began:>6.1f}", flush=True)
+    return wrong
+
+
+def losses(ansatz, file, device, steps, environment, folder):
+    log = pathlib.Path(folder) / f"{device}.jsonl"
+    call = [ansatz, "train", file, "--device", device, "--steps", str(steps), "--no-shuffle", "--log", log]
+    began = time.time()
+    done = subprocess.run([*call, "--run", pathlib.Path(folder) / device], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()], time.time() - began
+
+
+def check_parity(ansatz, files, steps, on_gpu):
+    """The number of models whose losses differ."""
+    wrong = 0
+    environment = dict(os.environ)
+    if not on_gpu:
+        environment.update(LD_LIBRARY_PATH=str(shim()), ANSATZ_CACHE=str(ROOT / "target" / "shim" / "cache"))
+    print(f"{'model':<20} {'steps':>6} {'largest difference':>19} {'last loss':>12} {'s':>8}")
+    for file in files:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                cpu, _ = losses(ansatz, file, "cpu", steps, environment, folder)
+                gpu, seconds = losses(ansatz, file, "cuda", steps, environment, folder)
+            except RuntimeError as error:
+                print(f"{file.stem}: {error}")
+                wrong += 1
+                continue
+        assert len(cpu) == len(gpu) == steps, f"{file.stem}: {len(cpu)} and {len(gpu)} losses"
+        largest = max(abs(a - b) / max(abs(a), 1e-3) for a, b in zip(cpu, gpu))
+        wrong += largest > TOLERANCE
+        print(f"{file.stem:<20} {steps:>6} {largest:>19.2e} {gpu[-1]:>12.6f} {seconds:>8.1f}", flush=True)
+    return wrong
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ansatz", type=pathlib.Path)
+    parser.add_argument("--parts", default="texts,parity")
+    parser.add_argument("--models", default="", help="names of model files, with commas between")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
+    arguments = parser.parse_args()
+    ansatz = arguments.ansatz.resolve()
+    wanted = [name for name in arguments.models.split(",") if name]
+    parts, wrong = arguments.parts.split(","), 0
+    if "texts" in parts:
+        everything = arguments.all
+        gpus = ["a100", "h100", "b200"] if everything else ["h100"]
+        wrong += check_texts(ansatz, models(wanted), gpus, [[], ["--inference"]] if everything else [[]])
+        call = ["cargo", "test", "--locked", "--test", "main", "--", "--ignored", "cuda::nvrtc"]
+        wrong += subprocess.run(call, cwd=ROOT, env=dict(os.environ, CUDA_PATH=str(nvrtc()))).returncode != 0
+    if "parity" in parts:
+        everything = wanted or (None if arguments.all or arguments.gpu or arguments.steps > 5 else SMALL)
+        wrong += check_parity(ansatz, models(everything), arguments.steps, arguments.gpu)
+    print(f"{wrong} wrong")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
