@@ -195,7 +195,7 @@ fn assemble(
         })
         .collect();
     kernels.extend(final_copies.into_iter().map(copy));
-    let mut program = Program { buffers, kernels, ..Program::default() };
+    let mut program = Program { buffers, kernels, precision: graph.precision, ..Program::default() };
     check("emit", &program, verify_kernels);
     bands::find(&mut program);
     check("bands", &program, verify_kernels);

@@ -43,7 +43,7 @@ const CHANGES: [(&str, &str, &str); 12] = [
         "nor is the next",
     ),
     (", half ^= 1)", ")", "one panel in the other's place"),
-    ("if (at_n >= 300) continue;", "", "columns that do not exist"),
+    ("if (at_m < 40 && at_n < 300) ", "", "results that do not exist"),
     ("start + deep < end", "true", "summands that do not exist"),
     ("for (int mask = members / 2; mask > 0", "for (int mask = members / 4; mask > 0", "half of a warp"),
     ("if (threadIdx.x % 32 == 0) put", "if (threadIdx.x % 64 == 0) put", "slots that nobody writes"),

@@ -62,7 +62,7 @@ impl Backend for Lowering {
         // Larger tiles have larger rounding errors.
         let largest = match precision {
             Precision::Strict => self.tile.min(2),
-            Precision::Fast => self.tile,
+            Precision::Fast | Precision::Tf32 | Precision::Bf16 => self.tile,
         };
         winograd::choose(program, largest);
         check("winograd", program, verify_kernels);

@@ -6,8 +6,10 @@
 mod expr;
 mod linear;
 mod nest;
-mod product;
+mod panel;
+mod simt;
 mod teams;
+mod tensor;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use crate::device::DeviceError;
 use crate::graph::DType;
 use crate::kernel::{BufferId, KernelKind, Program};
 use crate::source::SourceMap;
+use tensor::Factors;
 use writer::Writer;
 
 /// What every kernel is written with.
@@ -93,7 +96,11 @@ pub fn text(program: &Program, sources: Option<&SourceMap>) -> Result<Text, Devi
         let names = Names::of([kernel.writes(), kernel.reads()].concat());
         let function = match &kernel.kind {
             KernelKind::Nest(nest) => nest::nest(program, nest, &names),
-            KernelKind::Product(product) => product::product(product, &names),
+            KernelKind::Product(product) => {
+                let factors = Factors::of(program.precision);
+                let on_cores = factors.and_then(|factors| tensor::product(product, &names, factors));
+                on_cores.unwrap_or_else(|| simt::product(product, &names))
+            }
             KernelKind::Winograd(_) | KernelKind::Filter(_) => {
                 return Err(DeviceError("the step was planned for another kind of device".into()));
             }

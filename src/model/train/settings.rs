@@ -212,7 +212,10 @@ fn precision(expr: &Expr) -> Result<Precision, Diagnostic> {
     match &expr.kind {
         ExprKind::Name(name) if name == "strict" => Ok(Precision::Strict),
         ExprKind::Name(name) if name == "fast" => Ok(Precision::Fast),
-        _ => Err(Diagnostic::error("bad-value", expr.span, "this names no precision").hint("write `strict` or `fast`")),
+        ExprKind::Name(name) if name == "tf32" => Ok(Precision::Tf32),
+        ExprKind::Name(name) if name == "bf16" => Ok(Precision::Bf16),
+        _ => Err(Diagnostic::error("bad-value", expr.span, "this names no precision")
+            .hint("write `strict`, `fast`, `tf32` or `bf16`")),
     }
 }
 

@@ -328,6 +328,10 @@ pub enum Precision {
     Strict,
     /// Ten times as much: minimal filtering with larger tiles.
     Fast,
+    /// Products of tensor cores in TF32: factors have 11 bits, sums are f32.
+    Tf32,
+    /// Products of tensor cores in bfloat16: factors have 8 bits, sums are f32; all else stays f32.
+    Bf16,
 }
 
 impl Graph {

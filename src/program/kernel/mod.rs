@@ -20,7 +20,7 @@ pub mod winograd;
 
 use std::fmt;
 
-use crate::graph::{Binary, Compare, DType, OutputName, Unary};
+use crate::graph::{Binary, Compare, DType, OutputName, Precision, Unary};
 use crate::source::Span;
 pub use persistent::Persistent;
 pub use winograd::Winograd;
@@ -40,6 +40,8 @@ pub struct Program {
     pub arena_bytes: usize,
     /// Bytes of each thread's own memory, a multiple of 64.
     pub local_bytes: usize,
+    /// Which roundings its products may have; a device that has no such ones computes them in f32.
+    pub precision: Precision,
 }
 
 /// Kernels of which slice b runs through all before slice b + 1 starts, on one thread, without barriers.

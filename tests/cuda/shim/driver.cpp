@@ -327,6 +327,7 @@ void shim_barrier_warp(int line) {
 }
 
 unsigned shim_shuffle(unsigned value, int mask, int line) { return meet(value, line)[(block.current % 32) ^ mask]; }
+const unsigned* shim_gather(unsigned value, int line) { return meet(value, line); }
 
 }
 
