@@ -8,6 +8,9 @@ use super::linear::{sum_text, unravel};
 use super::writer::Writer;
 use crate::kernel::{Linear, Product, ProductLoop};
 
+/// What a loop moves in an operand or the result.
+type Stride = fn(&ProductLoop) -> i64;
+
 /// The points of a product's loops.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extents {
@@ -49,14 +52,14 @@ pub(super) struct Panel<'a> {
     pub tile_side: usize,
     /// Those of the whole result.
     whole_side: usize,
-    stride: fn(&ProductLoop) -> i64,
+    stride: Stride,
     start: i64,
 }
 
 /// The two operands of a product.
 pub(super) fn panels(product: &Product, sides: Sides) -> [Panel<'_>; 2] {
     let Extents { m, n, .. } = Extents::of(product);
-    let (a, b): (fn(&ProductLoop) -> i64, fn(&ProductLoop) -> i64) = (|each| each.a, |each| each.b);
+    let (a, b): (Stride, Stride) = (|each| each.a, |each| each.b);
     [
         Panel { name: 'a', side: &product.m, tile_side: sides.m, whole_side: m, stride: a, start: product.a.1 },
         Panel { name: 'b', side: &product.n, tile_side: sides.n, whole_side: n, stride: b, start: product.b.1 },
@@ -97,7 +100,7 @@ pub(super) fn head(out: &mut Writer, product: &Product, names: &Names, sides: Si
     let indices: Vec<String> = (0..product.batch.len()).map(|number| format!("b{number}_")).collect();
     let batch: Vec<usize> = product.batch.iter().map(|each| each.extent).collect();
     unravel(out, &format!("(block / {})", tiles_m * tiles_n), "int", &indices, &batch);
-    let start = |stride: fn(&ProductLoop) -> i64, start: i64| {
+    let start = |stride: Stride, start: i64| {
         let terms = product.batch.iter().map(stride).enumerate().filter(|(_, stride)| *stride != 0);
         let linear = Linear { terms: terms.collect(), offset: start };
         sum_text(&linear, false, &|number| format!("b{number}_"))
@@ -131,7 +134,7 @@ pub(super) fn store(out: &mut Writer, product: &Product, sides: Sides, value: &s
 }
 
 /// A function from the number of a point of loops to the place that they add.
-fn place_function(out: &mut Writer, name: &str, loops: &[ProductLoop], stride: fn(&ProductLoop) -> i64) {
+fn place_function(out: &mut Writer, name: &str, loops: &[ProductLoop], stride: Stride) {
     out.open(format!("auto {name} = [](int at) -> long long"));
     let names: Vec<String> = (0..loops.len()).map(|number| format!("p{number}")).collect();
     let extents: Vec<usize> = loops.iter().map(|each| each.extent).collect();
