@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::compiled::{self, ModelFile};
+use super::images::Images;
 use super::tuning::Cache;
 use super::{Failure, about, object, open};
 use crate::artifact::{Artifact, Purpose, checksum, wanted};
+use crate::console::Platform;
 use crate::console::findings::{quoted, shown};
 use crate::console::outputs::hold_apart;
+use crate::cpu::code::CodegenError;
 use crate::cpu::code::{self, Options};
-use crate::cpu::{Lowering, code::CodegenError};
+use crate::cuda::compile::Compiler;
+use crate::device::DeviceError;
 use crate::kernel::Program;
 use crate::machine::Level;
 use crate::model::{self, Resolved};
@@ -22,8 +26,9 @@ use crate::runtime::checkpoint;
 use crate::runtime::data::{self, DataError};
 use crate::runtime::keep;
 use crate::runtime::record::relative;
+use crate::schedule::Backend;
 use crate::source::bytes_text;
-use ansatz_trainer::contents::{self, Codes, Contents, WatchedSteps};
+use ansatz_trainer::contents::{self, Coded, Codes, Contents, GpuCodes, WatchedSteps};
 
 /// The program of trainers, packed; empty where this compiler was built for another system than its builder's.
 const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub"));
@@ -41,6 +46,9 @@ pub(super) struct Arguments {
     /// Code for this instruction set alone: avx512, avx2 or portable (by default for all three, chosen where it runs)
     #[arg(long, value_name = "LEVEL")]
     target_cpu: Option<String>,
+    /// What it runs on: cpu, or cuda for GPUs of NVIDIA's
+    #[arg(long, value_enum, value_name = "DEVICE", default_value = "cpu", hide_possible_values = true)]
+    device: Platform,
     /// Put the files of the data in
     #[arg(long)]
     embed_data: bool,
@@ -61,6 +69,9 @@ const LIBRARY: &str = "libansatz_c.a";
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let levels = levels(arguments.target_cpu.as_deref())?;
     let is_trainer = arguments.emit == Emit::Trainer;
+    if arguments.device == Platform::Cuda && (arguments.target_cpu.is_some() || !is_trainer) {
+        return Err(Failure::Problem("`--device cuda` is for trainers, and goes with no `--target-cpu`".into()));
+    }
     if arguments.embed_data && !is_trainer {
         return Err(Failure::Problem(
             "`--embed-data` is for trainers: the program around an object brings the data".into(),
@@ -72,9 +83,13 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     for output in outputs(arguments) {
         hold_apart("--output", &output, &read, Some(&training.settings.data))?;
     }
-    let made = contents(&training, &arguments.output)?;
-    let watched = watched(&training, &made.artifact);
-    let codes = codes(&made, &watched, &levels)?;
+    let backend = compiled::backend(arguments.device);
+    let made = contents(&training, &arguments.output, &*backend)?;
+    let watched = watched(&training, &made.artifact, &*backend);
+    let coded = match arguments.device {
+        Platform::Cpu => Coded::Cpu(codes(&made, &watched, &levels)?),
+        Platform::Cuda => Coded::Cuda(gpu_codes(&made, &watched)?),
+    };
     let data = arguments.embed_data.then(|| data::pack(&training.settings.data)).transpose();
     let data = data.map_err(Failure::of("the data cannot be read"))?;
     if data.as_ref().is_some_and(BTreeMap::is_empty) {
@@ -84,7 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         };
         return Err(Failure::Problem(format!("`--embed-data`: {words}")));
     }
-    let bytes = contents::trainer(&stub, &made, &watched, &codes, data.as_ref())?;
+    let bytes = contents::trainer(&stub, &made, &watched, &coded, data.as_ref())?;
     if is_trainer {
         write_trainer(&arguments.output, &bytes, stub.len())
     } else {
@@ -178,7 +193,7 @@ fn stub() -> Result<Vec<u8>, Failure> {
 }
 
 /// The run with all steps that its data want; without data those for whole batches.
-fn contents(training: &Resolved, output: &Path) -> Result<Contents, Failure> {
+fn contents(training: &Resolved, output: &Path, backend: &dyn Backend) -> Result<Contents, Failure> {
     let (settings, sources) = (&training.settings, &training.project.sources);
     let fields = open::unwrap(data::fields(&settings.data), sources)?;
     let dataset = match data::open(&settings.data, settings.seed) {
@@ -194,7 +209,7 @@ fn contents(training: &Resolved, output: &Path) -> Result<Contents, Failure> {
     open::report(&model::warnings(training, &fields, dataset.as_ref().map(|data| data.train.len())), sources)?;
     let samples = dataset.as_ref().map_or([settings.batch; 3], data::Dataset::samples);
     let steps = steps(samples, settings.batch);
-    let artifact = open::unwrap(pipeline::artifact(training, &fields, &steps, false, &Lowering::default()), sources)?;
+    let artifact = open::unwrap(pipeline::artifact(training, &fields, &steps, false, backend), sources)?;
     if let Some(dataset) = &dataset
         && let Err(error) = dataset.hold(&artifact.training.data, &artifact.ranges)
     {
@@ -226,11 +241,11 @@ fn steps(samples: [usize; 3], batch: usize) -> Vec<(Purpose, usize)> {
 }
 
 /// Each training step opened up, where it can be.
-fn watched(training: &Resolved, artifact: &Artifact) -> WatchedSteps {
+fn watched(training: &Resolved, artifact: &Artifact, backend: &dyn Backend) -> WatchedSteps {
     let trained = artifact.steps.keys().filter(|(purpose, _)| *purpose == Purpose::Train);
     let opened = trained.filter_map(|(_, rows)| {
         let (fields, persistent) = (&artifact.fields, &artifact.persistent);
-        let watched = pipeline::watched(training, fields, *rows, persistent, &Lowering::default());
+        let watched = pipeline::watched(training, fields, *rows, persistent, backend);
         Some((*rows, watched.ok()?))
     });
     opened.collect()
@@ -254,6 +269,17 @@ fn codes(contents: &Contents, watched: &WatchedSteps, levels: &[Level]) -> Resul
         threads.into_iter().map(|thread| thread.join().expect("a compiler's panic ends the process")).collect()
     });
     compiled.into_iter().map(|codes| Ok(codes?)).collect()
+}
+
+/// The code of all steps for GPUs of several architectures, and for later ones.
+fn gpu_codes(contents: &Contents, watched: &WatchedSteps) -> Result<GpuCodes, Failure> {
+    let compiler = Compiler::new(Images::of_user())?;
+    let targets = compiler.targets()?;
+    let steps: Vec<&Program> = contents.artifact.steps.values().map(|step| &step.program).collect();
+    let watched: Vec<&Program> = watched.iter().map(|(_, watched)| &watched.step.program).collect();
+    let all = |programs: &[&Program]| programs.iter().map(|program| compiler.compile(program, &targets)).collect();
+    let of_steps: Result<_, DeviceError> = all(&steps);
+    Ok(GpuCodes { steps: of_steps?, watched: all(&watched)? })
 }
 
 /// Writes an executable file.

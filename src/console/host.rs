@@ -106,6 +106,19 @@ pub trait Network {
     /// A level or a measurement for which no code is at hand; no memory; no GPU.
     fn device(&self, processor: Processor, profile: bool) -> Result<Box<dyn Device>, Failure>;
 
+    /// What it runs on where nobody says it.
+    fn platform(&self) -> Platform {
+        Platform::default()
+    }
+
+    /// Whether it runs on a platform.
+    ///
+    /// # Errors
+    /// That it has no code for it, and the way out.
+    fn admit(&self, _platform: Platform) -> Outcome {
+        Ok(())
+    }
+
     /// The instruction sets that there is code for.
     fn levels(&self) -> &[Level];
 

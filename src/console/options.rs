@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::Failure;
-use crate::host::{Platform, Processor};
+use crate::host::{Network, Platform, Processor};
 use crate::machine::{self, Level};
 use crate::runtime::recipe::Recipe;
 
@@ -53,13 +53,15 @@ impl Machine {
         self.device.unwrap_or_default()
     }
 
-    /// What steps run on, of a processor those levels that there is code for.
+    /// What the steps of a network run on: what is asked for, or what it was made for.
     ///
     /// # Errors
     /// As [`Machine::level`].
-    pub(crate) fn processor(&self, coded: &[Level]) -> Result<Processor, Failure> {
-        match self.platform() {
-            Platform::Cpu => Ok(Processor::Cpu(self.level(coded)?, self.threads())),
+    pub(crate) fn processor(&self, network: &dyn Network) -> Result<Processor, Failure> {
+        let platform = self.device.unwrap_or(network.platform());
+        network.admit(platform)?;
+        match platform {
+            Platform::Cpu => Ok(Processor::Cpu(self.level(network.levels())?, self.threads())),
             Platform::Cuda if self.cpu.is_some() => {
                 Err(Failure::Problem("`--cpu` is about the processor, and `--device cuda` asks for a GPU".into()))
             }

@@ -142,7 +142,7 @@ impl Session {
         machine: &Machine,
         measures: Measures,
     ) -> Result<Trainer, Failure> {
-        let processor = machine.processor(self.network.levels())?;
+        let processor = machine.processor(&*self.network)?;
         let fields = &self.dataset.fields;
         let artifact = self.network.artifact(fields, steps, measures.gradient_norms, processor.platform())?;
         self.dataset.hold(&artifact.training.data, &artifact.ranges).map_err(data_failure(&*self.network))?;

@@ -115,7 +115,7 @@ pub fn under(host: &dyn Host, file: &Path, arguments: &Arguments, interrupt: &In
     let options = Options { recipe, log, log_gradients, stop_after, machine: arguments.machine.clone() };
     go(host, &session, &mut trainer, &mut record, &command, options, interrupt)?;
     if arguments.profile {
-        let limits = match arguments.machine.processor(session.network.levels())? {
+        let limits = match arguments.machine.processor(&*session.network)? {
             Processor::Cpu(level, threads) => Some(Limits::measure(level, threads)),
             // What a GPU can do is on its data sheet: `plan --roofline --gpu`.
             Processor::Cuda => None,
@@ -220,7 +220,7 @@ pub(crate) fn go(
     memory::check(BESIDE_STEPS, "what saves and tells of a run").map_err(Failure::Problem)?;
     let folder = record.folder.path.clone();
     let watch = Watch::begin(&folder, session, trainer, &options.machine);
-    let platform = options.machine.platform();
+    let platform = options.machine.processor(&*session.network)?.platform();
     let mut progress = session.progress(trainer);
     let mut settings = Loop {
         training: session.settings(),

@@ -34,29 +34,64 @@ pub trait Made {
     fn keep(&self, key: &[&str], image: &[u8]);
 }
 
-/// The first GPU, for which programs are compiled as they are loaded, unless they were before; with `profile` it measures each kernel. Programs must
-/// be ones that [`verify`](crate::kernel::verify::verify) accepts, as those of `pipeline` are.
+/// NVRTC, and the images that it has made before.
+pub struct Compiler<M> {
+    nvrtc: Nvrtc,
+    known: Vec<Arch>,
+    made: M,
+}
+
+impl<M: Made> Compiler<M> {
+    /// Opens NVRTC.
+    ///
+    /// # Errors
+    /// That it is not there, and how to get it.
+    pub fn new(made: M) -> Result<Self, DeviceError> {
+        let nvrtc = Nvrtc::open()?;
+        let known = nvrtc.architectures()?;
+        Ok(Self { nvrtc, known, made })
+    }
+
+    /// What a file for many machines has: machine code for each family of GPUs, and for later ones what their driver compiles.
+    ///
+    /// # Errors
+    /// NVRTC knows none of them.
+    pub fn targets(&self) -> Result<Vec<(Arch, Kind)>, DeviceError> {
+        let wanted = [8, 9, 10].map(|major| Arch { major, minor: 0 });
+        let known: Vec<Arch> = wanted.into_iter().filter(|arch| self.known.contains(arch)).collect();
+        let latest =
+            *known.last().ok_or_else(|| DeviceError("this NVRTC compiles for no GPU that is supported".into()))?;
+        Ok(known.into_iter().map(|arch| (arch, Kind::Cubin)).chain([(latest, Kind::Ptx)]).collect())
+    }
+
+    /// The code of a program, of what is not made before by NVRTC.
+    ///
+    /// # Errors
+    /// As [`compile`].
+    pub fn compile(&self, program: &Program, targets: &[(Arch, Kind)]) -> Result<Code, DeviceError> {
+        compile(program, targets, |text, arch, kind| {
+            let (major, minor) = self.nvrtc.version;
+            let key = [&format!("nvrtc {major}.{minor} {arch} {kind:?}"), text];
+            if let Some(image) = self.made.find(&key) {
+                return Ok(image);
+            }
+            let image = self.nvrtc.compile(text, arch, kind)?.bytes;
+            self.made.keep(&key, &image);
+            Ok(image)
+        })
+    }
+}
+
+/// The first GPU, for which programs are compiled as they are loaded, unless they were before; with `profile` it measures
+/// each kernel. Programs must be ones that [`verify`](crate::kernel::verify::verify) accepts, as those of `pipeline` are.
 ///
 /// # Errors
 /// No GPU, no driver, or no compiler, and how to get it.
 pub fn device(profile: bool, made: impl Made + 'static) -> Result<Gpu, DeviceError> {
     // A machine without a GPU is told so, whatever else it lacks.
     devices()?;
-    let nvrtc = Nvrtc::open()?;
-    let known = nvrtc.architectures()?;
-    let compile = move |program: &Program, arch: Arch| {
-        let target = target(arch, &known)?;
-        compile(program, &[target], |text, arch, kind| {
-            let (major, minor) = nvrtc.version;
-            let key = [&format!("nvrtc {major}.{minor} {arch} {kind:?}"), text];
-            if let Some(image) = made.find(&key) {
-                return Ok(image);
-            }
-            let image = nvrtc.compile(text, arch, kind)?.bytes;
-            made.keep(&key, &image);
-            Ok(image)
-        })
-    };
+    let compiler = Compiler::new(made)?;
+    let compile = move |program: &Program, arch: Arch| compiler.compile(program, &[target(arch, &compiler.known)?]);
     // SAFETY: what it gives is made for the program.
     unsafe { Gpu::new(profile, Box::new(compile)) }
 }

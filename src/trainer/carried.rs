@@ -12,6 +12,7 @@ use crate::console::findings::quoted;
 use crate::console::{Failure, Host, Network, Outcome, Platform, Processor};
 use crate::contents::{Carrier, Contents};
 use crate::cpu::{Cpu, found_in};
+use crate::cuda;
 use crate::device::Device;
 use crate::kernel::{Persistent, Program};
 use crate::runtime::about::About;
@@ -20,9 +21,6 @@ use crate::settings::{FieldInfo, Length, SETTING_HEADS, TRAIN_KEYS, Training};
 use crate::source::SourceMap;
 use ansatz_compute::machine::Level;
 use ansatz_program::diagnostics::suggest::nearest;
-
-/// Why a trainer runs on no GPU.
-const NO_GPU_CODE: &str = "this trainer has code for the processor alone: leave `--device cuda` out";
 
 /// A trainer as the user has called it.
 pub struct Trainer {
@@ -221,11 +219,8 @@ impl Network for Carried {
         fields: &[FieldInfo],
         steps: &[(Purpose, usize)],
         gradient_norms: bool,
-        platform: Platform,
+        _: Platform,
     ) -> Result<Artifact, Failure> {
-        if platform != Platform::Cpu {
-            return Err(Failure::Problem(NO_GPU_CODE.into()));
-        }
         if gradient_norms {
             return Err(Failure::Problem("norms of gradients are not compiled into a trainer".into()));
         }
@@ -260,13 +255,22 @@ impl Network for Carried {
     }
 
     fn device(&self, processor: Processor, profile: bool) -> Result<Box<dyn Device>, Failure> {
-        let Processor::Cpu(level, threads) = processor else { return Err(Failure::Problem(NO_GPU_CODE.into())) };
         if profile {
             return Err(Failure::Problem(
                 "a trainer does not measure its kernels; `ansatz train --profile` does".into(),
             ));
         }
-        let (steps, carrier) = (found_in(self.carrier.codes(level)?, level), self.carrier.clone());
+        let carrier = self.carrier.clone();
+        let Processor::Cpu(level, threads) = processor else {
+            let steps = cuda::found_in(self.carrier.gpu_codes()?);
+            let compile = move |program: &Program, arch| {
+                steps(program, arch).or_else(|_| cuda::found_in(carrier.watched_gpu_codes()?)(program, arch))
+            };
+            // SAFETY: as below.
+            let device = unsafe { cuda::Gpu::new(profile, Box::new(compile)) }?;
+            return Ok(Box::new(device));
+        };
+        let steps = found_in(self.carrier.codes(level)?, level);
         // A watched step is wanted at most once, when a run fails.
         let compile = move |program: &Program| {
             steps(program).or_else(|_| found_in(carrier.watched_codes(level)?, level)(program))
@@ -274,6 +278,19 @@ impl Network for Carried {
         // SAFETY: the sections' checksums hold, and whoever starts a trainer vouches for it: it is the program itself.
         let device = unsafe { Cpu::new(level, threads, Box::new(compile)) }?;
         Ok(Box::new(device))
+    }
+
+    fn platform(&self) -> Platform {
+        self.carrier.platform()
+    }
+
+    fn admit(&self, platform: Platform) -> Outcome {
+        let words = match (self.carrier.platform(), platform) {
+            (Platform::Cpu, Platform::Cuda) => "the processor alone: build another with `ansatz build --device cuda`",
+            (Platform::Cuda, Platform::Cpu) => "GPUs alone: build another without `--device cuda`",
+            (Platform::Cpu, Platform::Cpu) | (Platform::Cuda, Platform::Cuda) => return Ok(()),
+        };
+        Err(Failure::Problem(format!("this trainer has code for {words}")))
     }
 
     fn levels(&self) -> &[Level] {

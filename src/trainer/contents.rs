@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::{Artifact, Reading, Watched};
+use crate::console::Platform;
 use crate::cpu::Code;
+use crate::cuda;
 use crate::runtime::about::About;
 use crate::runtime::files::{self, named};
 use crate::settings::PackedFiles;
@@ -65,6 +67,24 @@ pub struct Codes {
     pub watched: Vec<Code>,
 }
 
+/// The code for GPUs.
+#[derive(Clone, Debug)]
+pub struct GpuCodes {
+    /// Of all steps.
+    pub steps: Vec<cuda::Code>,
+    /// Of the watched ones.
+    pub watched: Vec<cuda::Code>,
+}
+
+/// The code of a run, for what it was built to run on.
+#[derive(Clone, Debug)]
+pub enum Coded {
+    /// For some levels of a processor.
+    Cpu(Vec<Codes>),
+    /// For GPUs.
+    Cuda(GpuCodes),
+}
+
 /// A section of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Section {
@@ -86,6 +106,12 @@ const WATCHED: &str = "watched";
 
 /// The name of the section with the files of the data.
 const DATA: &str = "data";
+
+/// The name of the section with the code for GPUs.
+const CUDA: &str = "code cuda";
+
+/// The name of the section with the code for GPUs of the watched steps.
+const WATCHED_CUDA: &str = "watched code cuda";
 
 /// The name of the section with the code of a level.
 fn code_name(level: Level) -> String {
@@ -111,15 +137,23 @@ pub fn trainer(
     program: &[u8],
     contents: &Contents,
     watched: &WatchedSteps,
-    codes: &[Codes],
+    coded: &Coded,
     data: Option<&PackedFiles>,
 ) -> Result<Vec<u8>, Refusal> {
     let plain = |error: postcard::Error| Refusal(error.to_string());
     let mut sections = vec![(RUN.to_string(), postcard::to_stdvec(contents).map_err(plain)?)];
     sections.push((WATCHED.to_string(), postcard::to_stdvec(watched).map_err(plain)?));
-    for codes in codes {
-        sections.push((code_name(codes.level), postcard::to_stdvec(&codes.steps).map_err(plain)?));
-        sections.push((watched_code_name(codes.level), postcard::to_stdvec(&codes.watched).map_err(plain)?));
+    match coded {
+        Coded::Cpu(codes) => {
+            for codes in codes {
+                sections.push((code_name(codes.level), postcard::to_stdvec(&codes.steps).map_err(plain)?));
+                sections.push((watched_code_name(codes.level), postcard::to_stdvec(&codes.watched).map_err(plain)?));
+            }
+        }
+        Coded::Cuda(codes) => {
+            sections.push((CUDA.to_string(), postcard::to_stdvec(&codes.steps).map_err(plain)?));
+            sections.push((WATCHED_CUDA.to_string(), postcard::to_stdvec(&codes.watched).map_err(plain)?));
+        }
     }
     if let Some(files) = data {
         sections.push((DATA.to_string(), postcard::to_stdvec(files).map_err(plain)?));
@@ -243,6 +277,27 @@ impl Carrier<'_> {
     pub fn levels(&self) -> Vec<Level> {
         let has = |level: &Level| self.sections.iter().any(|section| section.name == code_name(*level));
         Level::ALL.into_iter().filter(has).collect()
+    }
+
+    /// What it was built to run on.
+    pub fn platform(&self) -> Platform {
+        if self.sections.iter().any(|section| section.name == CUDA) { Platform::Cuda } else { Platform::Cpu }
+    }
+
+    /// The code for GPUs.
+    ///
+    /// # Errors
+    /// As [`Carrier::contents`].
+    pub fn gpu_codes(&self) -> Result<Vec<cuda::Code>, Refusal> {
+        self.read(CUDA)
+    }
+
+    /// The code for GPUs of the watched steps.
+    ///
+    /// # Errors
+    /// As [`Carrier::contents`].
+    pub fn watched_gpu_codes(&self) -> Result<Vec<cuda::Code>, Refusal> {
+        self.read(WATCHED_CUDA)
     }
 
     /// The machine code of a level.

@@ -15,7 +15,7 @@ mod info;
 
 use ansatz_console as console;
 use ansatz_program::{artifact, device, kernel, settings, source};
-use ansatz_run::{cpu, runtime};
+use ansatz_run::{cpu, cuda, runtime};
 
 pub use contents::Contents;
 

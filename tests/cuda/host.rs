@@ -146,6 +146,48 @@ fn a_run_has_the_losses_of_the_cpu_and_checkpoints_go_both_ways() {
 }
 
 #[test]
+fn a_trainer_for_gpus_needs_their_driver_alone() {
+    let (folder, shim) = (folder(), shim::folder());
+    let here = folder.path();
+    let driver = here.join("driver");
+    std::fs::create_dir(&driver).expect("made");
+    std::fs::copy(shim.join("libcuda.so.1"), driver.join("libcuda.so.1")).expect("copied");
+    let ran = |program: &str, arguments: &[&str], libraries: Option<&Path>| {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(here).env_remove("LD_LIBRARY_PATH").env("ANSATZ_CACHE", here.join("cache"));
+        if let Some(libraries) = libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let ansatz = env!("CARGO_BIN_EXE_ansatz");
+    let built = ran(ansatz, &["build", "net.ansatz", "--device", "cuda", "-o", "trainer"], Some(shim));
+    assert_eq!(built.0, Some(0), "{}", built.1);
+    let train = ["train", "net.ansatz", "--device", "cuda", "--run", "a", "--log", "a.jsonl"];
+    assert_eq!(ran(ansatz, &train, Some(shim)).0, Some(0));
+    // On a GPU of each family, and on a later one.
+    for (number, arch) in ["80", "86", "90", "100", "120"].into_iter().enumerate() {
+        let (run, log) = (format!("r{number}"), format!("r{number}.jsonl"));
+        let mut command = Command::new(here.join("trainer"));
+        command.args(["train", "--run", &run, "--log", &log]).current_dir(here);
+        let output = command.env("LD_LIBRARY_PATH", &driver).env("SHIM_ARCH", arch).output().expect("it runs");
+        assert!(output.status.success(), "{arch}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(losses(&here.join(log)), losses(&here.join("a.jsonl")), "{arch}");
+    }
+    let trainer = here.join("trainer");
+    let trainer = trainer.to_str().expect("UTF-8");
+    let (code, words) = ran(trainer, &["train"], None);
+    assert!(code == Some(2) && words.contains("no CUDA driver"), "{words}");
+    let (code, words) = ran(trainer, &["train", "--device", "cpu"], Some(&driver));
+    assert!(code == Some(2) && words.contains("GPUs alone"), "{words}");
+    assert_eq!(ran(ansatz, &["build", "net.ansatz", "-o", "plain"], None).0, Some(0));
+    let plain = here.join("plain");
+    let (code, words) = ran(plain.to_str().expect("UTF-8"), &["train", "--device", "cuda"], Some(&driver));
+    assert!(code == Some(2) && words.contains("the processor alone"), "{words}");
+}
+
+#[test]
 fn a_gpu_that_is_lost_in_a_run_leaves_the_checkpoint_whole() {
     let (folder, shim) = (folder(), Some(shim::folder()));
     let here = folder.path();

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <unistd.h>
@@ -44,6 +46,14 @@ int nvrtcDestroyProgram(void** program) {
 }
 int nvrtcCompileProgram(void* handle, int, const char* const*) {
   Program& program = *(Program*)handle;
+  // One text serves all architectures.
+  static std::map<std::string, std::string> made;
+  static std::mutex guard;
+  const std::lock_guard<std::mutex> lock(guard);
+  if (auto known = made.find(program.source); known != made.end()) {
+    program.image = known->second;
+    return 0;
+  }
   char folder[] = "/tmp/shim-XXXXXX";
   if (!mkdtemp(folder)) return 1;
   const std::string base = folder, source = base + "/kernels.cpp", image = base + "/kernels.so", log = base + "/log";
@@ -55,6 +65,7 @@ int nvrtcCompileProgram(void* handle, int, const char* const*) {
   program.image = status ? "" : read(image);
   for (const std::string& path : {source, image, log}) unlink(path.c_str());
   rmdir(folder);
+  if (!status) made[program.source] = program.image;
   return status ? 6 : 0;
 }
 int nvrtcGetProgramLogSize(void* program, size_t* bytes) {
