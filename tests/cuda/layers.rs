@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use ansatz::cuda::Lowering;
-use ansatz::graph::{ClockReading, Feeds, Graph, Op, Output, Precision, Tensor, ValueId, evaluate};
+use ansatz::cuda::code::text;
+use ansatz::graph::{ClockReading, DType, Feeds, Graph, Op, Output, Precision, Tensor, ValueId, evaluate};
+use ansatz::kernel::Persistent;
 use ansatz::model::{Mode, Project, expand};
+use ansatz::schedule::plan;
 
 use super::graphs::on_device;
 use super::shim;
@@ -16,7 +19,7 @@ use crate::support::span;
 const TOLERANCE: f64 = 1e-4;
 
 /// The shape of the input and the stages that it flows through.
-const CASES: [(&str, &str); 9] = [
+const CASES: [(&str, &str); 10] = [
     ("[19, 5, 487]", "Conv(41, 7, stride = 2, pad = 3) -> relu -> Conv(20, 3, pad = 4, dilation = 4)"),
     ("[4, 3, 33, 29]", "Conv(33, 5, stride = 2, pad = 2) -> BatchNorm -> relu -> max_pool(2)"),
     ("[2, 6, 9, 10, 11]", "Conv(7, 3, pad = 1, groups = 1)"),
@@ -26,6 +29,7 @@ const CASES: [(&str, &str); 9] = [
     ("[3, 700]", "softmax"),
     ("[600, 40]", "BatchNorm -> tanh"),
     ("[5, 9, 64]", "GroupNorm(3) -> sigmoid"),
+    ("i32[4, 40]", "Embedding(19, 70)"),
 ];
 
 /// The sum of the squares of a model's results weighted by place, and its gradients by all parameters and the input.
@@ -57,7 +61,12 @@ fn step(shape: &str, stages: &str, seed: u64) -> Result<(Graph, Feeds), String> 
         feeds.params.insert(param.name.clone(), tensor(&ansatz::dim::bound(&param.shape)));
     }
     for input in &graph.inputs {
-        feeds.inputs.insert(input.name.clone(), tensor(&ansatz::dim::bound(&input.shape)));
+        let mut values = tensor(&ansatz::dim::bound(&input.shape));
+        if input.dtype == DType::I32 {
+            // Rows of the table, some often and some never, in no order.
+            values.data.iter_mut().for_each(|value| *value = ((*value + 0.5) * 17.0).floor());
+        }
+        feeds.inputs.insert(input.name.clone(), values);
     }
     for state in &graph.states {
         let sizes = ansatz::dim::bound(&state.shape);
@@ -96,4 +105,18 @@ fn tensor_cores_err_by_the_rounding_of_their_factors_and_no_more() {
             assert_ne!(differs(number, precision, least), None, "{precision:?} rounds nothing");
         }
     }
+}
+
+#[test]
+fn rows_of_a_table_look_for_what_is_added_to_them() {
+    let text_of = |stages: &str| {
+        let (mut graph, _) = step("i32[4, 40]", stages, 1).expect("a model");
+        ansatz::passes::run(&mut graph);
+        let program = plan(&graph, &Persistent::of(&graph), &Lowering::default());
+        text(&program, None).expect("a text").source
+    };
+    let calls = |text: &str| text.matches("hits = ballot(").count();
+    assert_eq!(calls(&text_of("Embedding(19, 70)")), 1);
+    // Too many looks: a thread a column adds what comes, in order.
+    assert_eq!(calls(&text_of("Embedding(20_000_000, 2)")), 0);
 }

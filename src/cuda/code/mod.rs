@@ -7,6 +7,7 @@ mod expr;
 mod linear;
 mod nest;
 mod panel;
+mod scatter;
 mod simt;
 mod teams;
 mod tensor;

@@ -8,15 +8,20 @@ use std::collections::BTreeSet;
 
 use super::expr::{constant, declaration, element, reduced_name, type_name};
 use super::linear::{index_type, loop_name, unravel};
+use super::scatter::scatter;
 use super::teams::{Division, Teams, division};
 use super::writer::Writer;
 use super::{Function, Names};
 use crate::graph::DType;
 use crate::kernel::verify::last_outer_is_apart;
-use crate::kernel::{BufferId, Lanes, Nest, Phase, Program, Reduction, ReductionKind, Role};
+use crate::kernel::{BufferId, Lanes, Nest, Phase, Program, Reduction, ReductionKind, Role, Store};
 
 /// The function of a nest.
 pub(super) fn nest(program: &Program, nest: &Nest, names: &Names) -> Function {
+    let first = nest.stores().next().map(|store| store_word(program, store));
+    if let Some(function) = first.and_then(|word| scatter(nest, names, word)) {
+        return function;
+    }
     let text = NestText {
         program,
         nest,
@@ -30,6 +35,13 @@ pub(super) fn nest(program: &Program, nest: &Nest, names: &Names) -> Function {
         Division::Points { block } => text.points(block),
         Division::Teams(teams) => text.teams(teams),
     }
+}
+
+/// The beginning of a store: what outlives the step is watched.
+fn store_word(program: &Program, store: &Store) -> &'static str {
+    let buffer = program.buffer(store.location.buffer);
+    let lasts = matches!(buffer.role, Role::Param(_) | Role::State(_) | Role::Output(_));
+    if lasts && buffer.dtype == DType::F32 { "store_watched(run, " } else { "store(" }
 }
 
 /// Buffers that were touched since the last barrier.
@@ -189,9 +201,7 @@ impl NestText<'_> {
             let (pointer, condition) = element(&store.location, self.names, &extents);
             let value = format!("v{}", store.value.0);
             let value = if store.accumulate { format!("load({pointer}) + {value}") } else { value };
-            let buffer = self.program.buffer(store.location.buffer);
-            let lasts = matches!(buffer.role, Role::Param(_) | Role::State(_) | Role::Output(_));
-            let store = if lasts && buffer.dtype == DType::F32 { "store_watched(run, " } else { "store(" };
+            let store = store_word(self.program, store);
             let guard = condition.map_or(String::new(), |condition| format!("if ({condition}) "));
             self.out.line(format!("{guard}{store}{pointer}, {value});"));
         }

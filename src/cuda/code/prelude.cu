@@ -28,6 +28,8 @@ DEVICE void raise(Run* run) { run->suspect = 1; }
 DEVICE void barrier() { __syncthreads(); }
 DEVICE void barrier_warp() { __syncwarp(); }
 DEVICE u32 shuffle_xor(u32 value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+DEVICE u32 ballot(bool x) { return __ballot_sync(0xffffffffu, x); }
+DEVICE int lowest(u32 bits) { return __ffs((int)bits) - 1; }
 DEVICE u32 high_bits(u32 a, u32 b) { return __umulhi(a, b); }
 DEVICE int to_int(float x) { return __float2int_rz(x); }
 

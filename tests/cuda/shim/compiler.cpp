@@ -58,7 +58,10 @@ int nvrtcCompileProgram(void* handle, int, const char* const*) {
   if (!mkdtemp(folder)) return 1;
   const std::string base = folder, source = base + "/kernels.cpp", image = base + "/kernels.so", log = base + "/log";
   std::ofstream(source) << program.source;
-  const std::string call = "g++ -std=c++17 -O1 -fPIC -shared -ffp-contract=off -fno-strict-aliasing -w -include " SHIM_FOLDER
+  // Where nobody looks for races no access is looked at.
+  const char* races = getenv("SHIM_RACES");
+  const std::string speed = races && !strcmp(races, "0") ? "-O3 -march=native -DSHIM_FAST" : "-O1";
+  const std::string call = "g++ -std=c++17 " + speed + " -fPIC -shared -ffp-contract=off -fno-strict-aliasing -w -include " SHIM_FOLDER
       "/kernel.h -o " + image + " " + source + " -L" SHIM_FOLDER " -l:libcuda.so.1 > " + log + " 2>&1";
   const int status = system(call.c_str());
   program.log = read(log);

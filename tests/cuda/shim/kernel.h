@@ -25,6 +25,11 @@ const unsigned* shim_gather(unsigned value, int line);
 #define INFINITE __builtin_inff()
 #define NOT_A_NUMBER __builtin_nanf("")
 
+#ifdef SHIM_FAST
+#define shim_touch(...)
+#define shim_touch_shared(...)
+#endif
+
 template <class T> inline T shim_load(const T* from, int line) {
   shim_touch(from, sizeof(T), 0, line);
   return *from;
@@ -52,6 +57,14 @@ template <class T> inline void shim_put(T* to, T value, int line) {
 #define barrier_warp() shim_barrier_warp(__LINE__)
 #define shuffle_xor(value, mask) shim_shuffle(value, mask, __LINE__)
 
+inline unsigned shim_ballot(bool x, int line) {
+  const unsigned* all = shim_gather(x, line);
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= all[lane] << lane;
+  return bits;
+}
+#define ballot(x) shim_ballot(x, __LINE__)
+inline int lowest(unsigned bits) { return __builtin_ctz(bits); }
 inline unsigned high_bits(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
 // As PTX's cvt.rzi.s32.f32: saturates, 0 for what is not a number.
 inline int to_int(float x) {
