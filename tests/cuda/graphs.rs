@@ -39,8 +39,8 @@ pub fn on_device(graph: &Graph, feeds: &Feeds, lowering: &Lowering) -> Evaluatio
         };
         device.write_bytes(buffer, &bytes).expect("written");
     }
-    device.run(loaded, StepInput { seed: feeds.seed, step: feeds.clock.step }).expect("the shim runs it");
-    collected(graph, |role| {
+    let noticed = device.run(loaded, StepInput { seed: feeds.seed, step: feeds.clock.step }).expect("the shim runs it");
+    let found = collected(graph, |role| {
         let buffer = buffer(role);
         let bytes = device.read_bytes(buffer).expect("read");
         let words = || bytes.as_chunks::<4>().0.iter();
@@ -50,7 +50,11 @@ pub fn on_device(graph: &Graph, feeds: &Feeds, lowering: &Lowering) -> Evaluatio
             DType::Bool => bytes.iter().map(|byte| f64::from(*byte)).collect(),
         };
         (buffer.sizes.clone(), data)
-    })
+    });
+    let results = found.outputs.iter().map(|(_, tensor)| tensor).chain(found.updates.iter().map(|(_, tensor)| tensor));
+    let is_finite = results.into_iter().all(|tensor| tensor.data.iter().all(|value| value.is_finite()));
+    assert_eq!(noticed, !is_finite, "the device tells whether a result is not finite");
+    found
 }
 
 #[test]

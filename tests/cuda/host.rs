@@ -188,6 +188,19 @@ fn a_trainer_for_gpus_needs_their_driver_alone() {
 }
 
 #[test]
+fn what_is_not_finite_is_told_with_its_operation() {
+    let (folder, shim) = (folder(), Some(shim::folder()));
+    let here = folder.path();
+    let bad = "loss bad(y: [N, C], label: i32[N]) = mean[n] (log(mean[c] (y[n, c])) + 0.0 * y[n, label[n]])\n";
+    let text = bad.to_string() + &MODEL.replace("cross_entropy(label)", "bad(label)");
+    std::fs::write(here.join("net.ansatz"), text).expect("written");
+    let output = ansatz(here, &["train", "net.ansatz", "--device", "cuda", "--run", "r"], shim, &[]);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("a logarithm of zero or of a negative number at net.ansatz:1:"), "{words}");
+}
+
+#[test]
 fn a_gpu_that_is_lost_in_a_run_leaves_the_checkpoint_whole() {
     let (folder, shim) = (folder(), Some(shim::folder()));
     let here = folder.path();

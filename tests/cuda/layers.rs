@@ -120,3 +120,37 @@ fn rows_of_a_table_look_for_what_is_added_to_them() {
     // Too many looks: a thread a column adds what comes, in order.
     assert_eq!(calls(&text_of("Embedding(20_000_000, 2)")), 0);
 }
+
+#[test]
+fn a_product_that_is_not_finite_is_noticed() {
+    let _device = shim::open();
+    let (mut graph, mut feeds) = step("[40, 50]", "Linear(60, bias = false)", 1).expect("a model");
+    graph.outputs.truncate(1);
+    ansatz::passes::run(&mut graph);
+    for (value, is_finite) in [(1e15, true), (1e25, false)] {
+        feeds.inputs.values_mut().chain(feeds.params.values_mut()).for_each(|tensor| tensor.data.fill(value));
+        // What the device tells is held against the results there.
+        let found = on_device(&graph, &feeds, &Lowering::default());
+        assert_eq!(found.outputs[0].1.data.iter().all(|value| value.is_finite()), is_finite);
+    }
+}
+
+#[test]
+fn a_kernel_of_more_buffers_than_arguments_runs() {
+    let _device = shim::open();
+    // Small results, of which a nest makes as many as it has room for.
+    let results: Vec<String> = (0..600).map(|number| format!("y{number}")).collect();
+    let equations: Vec<String> = results.iter().enumerate().map(|(n, y)| format!("  {y}[n] = x[n] * {n}.5")).collect();
+    let text = format!("model M {{\n  input x: [7]\n{}\n  return {}\n}}\n", equations.join("\n"), results.join(", "));
+    let (project, file, found) = Project::from_text("many.ansatz", &text);
+    assert!(found.is_empty(), "{found:#?}");
+    let mut graph = expand(&project, file, "M", &[], Mode::Train, &BTreeMap::new()).expect("a model").0.graph;
+    ansatz::passes::run(&mut graph);
+    let mut feeds = Feeds::default();
+    feeds.inputs.insert("x".into(), Tensor::new(&[7], (0..7).map(f64::from).collect()));
+    let program = plan(&graph, &Persistent::of(&graph), &Lowering::default());
+    let most = program.kernels.iter().map(|kernel| kernel.buffers().len()).max();
+    assert!(most > Some(128), "a kernel has many: {most:?}");
+    let found = on_device(&graph, &feeds, &Lowering::default());
+    assert_eq!(difference(&evaluate(&graph, &feeds), &found, TOLERANCE), None);
+}

@@ -61,7 +61,7 @@ fn conditions(location: &Location, extents: &[usize]) -> Vec<String> {
 }
 
 /// The pointer to an element and the condition under which it may be touched.
-pub(super) fn element(location: &Location, names: &Names, extents: &[usize]) -> (String, Option<String>) {
+pub(super) fn element(location: &Location, names: &Names<'_>, extents: &[usize]) -> (String, Option<String>) {
     let mut index = linear_text(&location.index, extents);
     for term in &location.indirect {
         index.push_str(&format!(" + {}LL * {}", term.stride, value(term.node)));
@@ -72,11 +72,11 @@ pub(super) fn element(location: &Location, names: &Names, extents: &[usize]) -> 
 }
 
 /// The declaration of a node's variable.
-pub(super) fn declaration(number: usize, node: &Node, names: &Names, extents: &[usize]) -> String {
+pub(super) fn declaration(number: usize, node: &Node, names: &Names<'_>, extents: &[usize]) -> String {
     format!("{} v{number} = {};", type_name(node.dtype), expression(node, names, extents))
 }
 
-fn expression(node: &Node, names: &Names, extents: &[usize]) -> String {
+fn expression(node: &Node, names: &Names<'_>, extents: &[usize]) -> String {
     let dtype = node.dtype;
     match &node.op {
         NodeOp::Const(number) => constant(*number, dtype),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use super::run::{Action, Launch, function_name};
 use crate::device::DeviceError;
 use crate::graph::DType;
-use crate::kernel::{BufferId, KernelKind, Program};
+use crate::kernel::{BufferId, Kernel, KernelKind, Program, Role};
 use crate::source::SourceMap;
 use tensor::Factors;
 use writer::Writer;
@@ -28,6 +28,10 @@ const PRELUDE: &str = include_str!("prelude.cu");
 
 /// Most bytes of shared memory that every GPU gives a block unasked.
 const SHARED_BYTES: usize = 48 << 10;
+
+/// Most buffers that are arguments: they fit into the 4 KiB that every GPU takes. A kernel of more is told where the arena
+/// begins; so many are hardly the same in two layers.
+const MOST_ARGUMENTS: usize = 128;
 
 /// A program in CUDA C.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +59,15 @@ impl Function {
 }
 
 /// The arguments of a function: its buffers in the order of their first use by the kernel.
-struct Names {
+struct Names<'p> {
+    program: &'p Program,
     buffers: Vec<BufferId>,
 }
 
-impl Names {
-    fn of(buffers: Vec<BufferId>) -> Names {
-        let mut names = Names { buffers: Vec::new() };
+impl<'p> Names<'p> {
+    fn of(program: &'p Program, kernel: &Kernel) -> Names<'p> {
+        let buffers = [kernel.writes(), kernel.reads()].concat();
+        let mut names = Names { program, buffers: Vec::new() };
         for buffer in buffers {
             if !names.buffers.contains(&buffer) {
                 names.buffers.push(buffer);
@@ -72,13 +78,45 @@ impl Names {
 
     fn buffer(&self, id: BufferId) -> String {
         let place = self.buffers.iter().position(|each| *each == id).expect("a kernel names its buffers");
-        format!("b{place}")
+        if self.are_arguments() {
+            return format!("b{place}");
+        }
+        let buffer = self.program.buffer(id);
+        format!("(({}*)(arena + {}ULL))", expr::type_name(buffer.dtype), buffer.offset)
+    }
+
+    fn are_arguments(&self) -> bool {
+        self.buffers.len() <= MOST_ARGUMENTS
+    }
+
+    /// Offsets of what the arguments point to.
+    fn offsets(&self) -> Vec<usize> {
+        if !self.are_arguments() {
+            return vec![0];
+        }
+        self.buffers.iter().map(|id| self.program.buffer(*id).offset).collect()
+    }
+
+    /// A store of an element: what outlives the step is watched, be it that it is copied there.
+    fn store(&self, id: BufferId, pointer: &str, value: &str) -> String {
+        let lasts = |id: BufferId| {
+            let role = &self.program.buffer(id).role;
+            matches!(role, Role::Param(_) | Role::State(_) | Role::Output(_))
+        };
+        let is_copied =
+            |kernel: &Kernel| matches!(kernel.kind, KernelKind::Copy { from, to } if from == id && lasts(to));
+        let is_float = self.program.buffer(id).dtype == DType::F32;
+        let watched = is_float && (lasts(id) || self.program.kernels.iter().any(is_copied));
+        if watched { format!("store_watched(run, {pointer}, {value});") } else { format!("store({pointer}, {value});") }
     }
 
     /// `Run* run, float* b0, int* b1`.
-    fn arguments(&self, program: &Program) -> String {
+    fn arguments(&self) -> String {
+        if !self.are_arguments() {
+            return "Run* run, unsigned char* arena".to_string();
+        }
         let typed = |(place, id): (usize, &BufferId)| {
-            let dtype: DType = program.buffer(*id).dtype;
+            let dtype: DType = self.program.buffer(*id).dtype;
             format!(", {}* b{place}", expr::type_name(dtype))
         };
         self.buffers.iter().enumerate().map(typed).fold("Run* run".to_string(), |text, each| text + &each)
@@ -94,9 +132,9 @@ pub fn text(program: &Program, sources: Option<&SourceMap>) -> Result<Text, Devi
     let mut functions: Vec<(String, Vec<String>)> = Vec::new();
     let mut actions = Vec::new();
     for (position, kernel) in program.kernels.iter().enumerate() {
-        let names = Names::of([kernel.writes(), kernel.reads()].concat());
+        let names = Names::of(program, kernel);
         let function = match &kernel.kind {
-            KernelKind::Nest(nest) => nest::nest(program, nest, &names),
+            KernelKind::Nest(nest) => nest::nest(nest, &names),
             KernelKind::Product(product) => {
                 let factors = Factors::of(program.precision);
                 let on_cores = factors.and_then(|factors| tensor::product(product, &names, factors));
@@ -119,7 +157,7 @@ pub fn text(program: &Program, sources: Option<&SourceMap>) -> Result<Text, Devi
         let too_many = || DeviceError(format!("kernel `{}` has more points than a GPU can count", kernel.name));
         let blocks = i32::try_from(function.blocks).map_err(|_| too_many())? as u32;
         debug_assert!(function.shared_bytes <= SHARED_BYTES && function.threads <= 1024);
-        let head = format!("KERNEL({}) NAME({})", function.threads, names.arguments(program));
+        let head = format!("KERNEL({}) NAME({})", function.threads, names.arguments());
         let whole = format!("{head} {{\n{}}}\n", function.body);
         let number = *bodies.entry(whole).or_insert_with_key(|whole| {
             functions.push((whole.clone(), Vec::new()));
@@ -133,7 +171,7 @@ pub fn text(program: &Program, sources: Option<&SourceMap>) -> Result<Text, Devi
             blocks,
             threads: function.threads as u32,
             shared_bytes: function.shared_bytes as u32,
-            buffers: names.buffers.iter().map(|id| program.buffer(*id).offset).collect(),
+            buffers: names.offsets(),
         }));
     }
     let mut source = PRELUDE.to_string();

@@ -14,34 +14,18 @@ use super::writer::Writer;
 use super::{Function, Names};
 use crate::graph::DType;
 use crate::kernel::verify::last_outer_is_apart;
-use crate::kernel::{BufferId, Lanes, Nest, Phase, Program, Reduction, ReductionKind, Role, Store};
+use crate::kernel::{BufferId, Lanes, Nest, Phase, Reduction, ReductionKind};
 
 /// The function of a nest.
-pub(super) fn nest(program: &Program, nest: &Nest, names: &Names) -> Function {
-    let first = nest.stores().next().map(|store| store_word(program, store));
-    if let Some(function) = first.and_then(|word| scatter(nest, names, word)) {
+pub(super) fn nest(nest: &Nest, names: &Names<'_>) -> Function {
+    if let Some(function) = scatter(nest, names) {
         return function;
     }
-    let text = NestText {
-        program,
-        nest,
-        names,
-        out: Writer::default(),
-        teams: None,
-        slot_bytes: 0,
-        since: Touched::default(),
-    };
+    let text = NestText { nest, names, out: Writer::default(), teams: None, slot_bytes: 0, since: Touched::default() };
     match division(nest) {
         Division::Points { block } => text.points(block),
         Division::Teams(teams) => text.teams(teams),
     }
-}
-
-/// The beginning of a store: what outlives the step is watched.
-fn store_word(program: &Program, store: &Store) -> &'static str {
-    let buffer = program.buffer(store.location.buffer);
-    let lasts = matches!(buffer.role, Role::Param(_) | Role::State(_) | Role::Output(_));
-    if lasts && buffer.dtype == DType::F32 { "store_watched(run, " } else { "store(" }
 }
 
 /// Buffers that were touched since the last barrier.
@@ -74,9 +58,8 @@ impl Touched {
 }
 
 struct NestText<'a> {
-    program: &'a Program,
     nest: &'a Nest,
-    names: &'a Names,
+    names: &'a Names<'a>,
     out: Writer,
     teams: Option<Teams>,
     /// Shared memory that sums over members need.
@@ -201,9 +184,8 @@ impl NestText<'_> {
             let (pointer, condition) = element(&store.location, self.names, &extents);
             let value = format!("v{}", store.value.0);
             let value = if store.accumulate { format!("load({pointer}) + {value}") } else { value };
-            let store = store_word(self.program, store);
             let guard = condition.map_or(String::new(), |condition| format!("if ({condition}) "));
-            self.out.line(format!("{guard}{store}{pointer}, {value});"));
+            self.out.line(guard + &self.names.store(store.location.buffer, &pointer, &value));
         }
         if first_only && !phase.stores.is_empty() {
             self.out.close();

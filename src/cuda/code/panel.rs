@@ -90,7 +90,7 @@ impl Panel<'_> {
 }
 
 /// Where the block's tile lies, and where operands and results are.
-pub(super) fn head(out: &mut Writer, product: &Product, names: &Names, sides: Sides, panels: &[Panel<'_>; 2]) {
+pub(super) fn head(out: &mut Writer, product: &Product, names: &Names<'_>, sides: Sides, panels: &[Panel<'_>; 2]) {
     let extents = Extents::of(product);
     let (tiles_m, tiles_n) = (extents.m.div_ceil(sides.m), extents.n.div_ceil(sides.n));
     let [a, b, c] = [product.a.0, product.b.0, product.c.0].map(|id| names.buffer(id));
@@ -120,7 +120,7 @@ pub(super) fn head(out: &mut Writer, product: &Product, names: &Names, sides: Si
 }
 
 /// Stores one result, `value`, at `at_m` and `at_n` of the whole.
-pub(super) fn store(out: &mut Writer, product: &Product, sides: Sides, value: &str) {
+pub(super) fn store(out: &mut Writer, product: &Product, names: &Names<'_>, sides: Sides, value: &str) {
     let Extents { m, n, .. } = Extents::of(product);
     let guards = [("at_m", m, sides.m), ("at_n", n, sides.n)].into_iter();
     let guards: Vec<String> = guards
@@ -130,7 +130,7 @@ pub(super) fn store(out: &mut Writer, product: &Product, sides: Sides, value: &s
     let guard = if guards.is_empty() { String::new() } else { format!("if ({}) ", guards.join(" && ")) };
     let element = "to + (row(at_m) + column(at_n))";
     let value = if product.accumulate { format!("load({element}) + {value}") } else { value.to_string() };
-    out.line(format!("{guard}store({element}, {value});"));
+    out.line(guard + &names.store(product.c.0, element, &value));
 }
 
 /// A function from the number of a point of loops to the place that they add.

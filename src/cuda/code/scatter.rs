@@ -86,7 +86,7 @@ fn cone(phase: &Phase, node: NodeId) -> Vec<bool> {
 }
 
 /// The function of a nest of this form.
-pub(super) fn scatter(nest: &Nest, names: &Names, store_word: &str) -> Option<Function> {
+pub(super) fn scatter(nest: &Nest, names: &Names<'_>) -> Option<Function> {
     let scatter = Scatter::of(nest)?;
     let Scatter { phase, store, names_row, ref cone, rows, ref places, ref columns } = scatter;
     let part = |loops: &[usize]| {
@@ -120,7 +120,8 @@ pub(super) fn scatter(nest: &Nest, names: &Names, store_word: &str) -> Option<Fu
     }
     let (pointer, condition) = element(&store.location, names, &nest.outer);
     let guard = condition.map_or(String::new(), |condition| format!("if ({condition}) "));
-    out.line(format!("{guard}{store_word}{pointer}, load({pointer}) + v{});", store.value.0));
+    let sum = format!("load({pointer}) + v{}", store.value.0);
+    out.line(guard + &names.store(store.location.buffer, &pointer, &sum));
     out.close_all(3);
     Some(Function::new(out, rows.div_ceil(ROWS), 32 * ROWS, 0))
 }

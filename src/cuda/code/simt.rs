@@ -55,7 +55,7 @@ impl Tile {
 }
 
 /// The function of a product.
-pub(super) fn product(product: &Product, names: &Names) -> Function {
+pub(super) fn product(product: &Product, names: &Names<'_>) -> Function {
     let extents = Extents::of(product);
     let tile = Tile::choose(extents);
     let panels = panels(product, tile.sides);
@@ -71,7 +71,7 @@ pub(super) fn product(product: &Product, names: &Names) -> Function {
         load_panel(&mut out, panel, product, tile);
     }
     main_loop(&mut out, &panels, tile);
-    store_tile(&mut out, product, tile);
+    store_tile(&mut out, product, names, tile);
     Function::new(out, tile.sides.blocks(extents), tile.threads(), 4 * shared)
 }
 
@@ -142,12 +142,12 @@ fn spread(count: usize, lanes: usize, lane: &str) -> String {
     }
 }
 
-fn store_tile(out: &mut Writer, product: &Product, tile: Tile) {
+fn store_tile(out: &mut Writer, product: &Product, names: &Names<'_>, tile: Tile) {
     out.line("#pragma unroll");
     out.open(format!("for (int i = 0; i < {}; ++i)", tile.rows));
     out.line("#pragma unroll");
     out.open(format!("for (int j = 0; j < {}; ++j)", tile.columns));
     out.line("const int at_m = first_m + local_m(i), at_n = first_n + local_n(j);");
-    store(out, product, tile.sides, "all[i][j]");
+    store(out, product, names, tile.sides, "all[i][j]");
     out.close_all(2);
 }

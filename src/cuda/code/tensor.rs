@@ -86,7 +86,7 @@ impl Tile {
 }
 
 /// The function of a product.
-pub(super) fn product(product: &Product, names: &Names, factors: Factors) -> Option<Function> {
+pub(super) fn product(product: &Product, names: &Names<'_>, factors: Factors) -> Option<Function> {
     let extents = Extents::of(product);
     if [extents.m, extents.n, extents.k].iter().zip(LEAST).any(|(extent, least)| *extent < least) {
         return None;
@@ -105,7 +105,7 @@ pub(super) fn product(product: &Product, names: &Names, factors: Factors) -> Opt
         load_panel(&mut out, panel, product, sides, tile.threads(), factors);
     }
     multiply(&mut out, &panels, tile, sides, factors);
-    store_tile(&mut out, product, tile, sides);
+    store_tile(&mut out, product, names, tile, sides);
     Some(Function::new(out, sides.blocks(extents), tile.threads(), 4 * shared))
 }
 
@@ -179,7 +179,7 @@ fn multiply(out: &mut Writer, panels: &[Panel<'_>; 2], tile: Tile, sides: Sides,
 }
 
 /// A lane has two neighbours of a row, and of the row 8 below it.
-fn store_tile(out: &mut Writer, product: &Product, tile: Tile, sides: Sides) {
+fn store_tile(out: &mut Writer, product: &Product, names: &Names<'_>, tile: Tile, sides: Sides) {
     out.line("#pragma unroll");
     out.open(format!("for (int i = 0; i < {}; ++i)", tile.warp_m / 16));
     out.line("#pragma unroll");
@@ -188,6 +188,6 @@ fn store_tile(out: &mut Writer, product: &Product, tile: Tile, sides: Sides) {
     out.open("for (int part = 0; part < 4; ++part)");
     out.line("const int at_m = first_m + warp_m + i * 16 + lane / 4 + part / 2 * 8;");
     out.line("const int at_n = first_n + warp_n + j * 8 + lane % 4 * 2 + part % 2;");
-    store(out, product, sides, "all[i][j][part]");
+    store(out, product, names, sides, "all[i][j][part]");
     out.close_all(3);
 }

@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 struct ShimIndex { unsigned x; };
@@ -127,15 +128,19 @@ void yield() {
   if (!_setjmp(fiber.place)) _longjmp(block.engine, 1);
 }
 
-// Up to 96 pointers by the C calling convention: a function takes those that it has.
-void call(Kernel kernel, uint64_t* a, size_t count) {
-  uint64_t p[96] = {};
-  memcpy(p, a, count * sizeof *a);
-#define P8(n) p[n], p[n + 1], p[n + 2], p[n + 3], p[n + 4], p[n + 5], p[n + 6], p[n + 7]
-  if (count <= 8) return kernel(P8(0));
-  if (count <= 24) return kernel(P8(0), P8(8), P8(16));
-  kernel(P8(0), P8(8), P8(16), P8(24), P8(32), P8(40), P8(48), P8(56), P8(64), P8(72), P8(80), P8(88));
-#undef P8
+// What a GPU takes: 4 KiB.
+constexpr size_t MOST_ARGUMENTS = 512;
+
+template <size_t... place>
+void call_with(Kernel kernel, const uint64_t* arguments, std::index_sequence<place...>) {
+  kernel(arguments[place]...);
+}
+
+// By the C calling convention a function takes those that it has of more.
+void call(Kernel kernel, const uint64_t* arguments, size_t count) {
+  if (count <= 8) return call_with(kernel, arguments, std::make_index_sequence<8>());
+  if (count <= 32) return call_with(kernel, arguments, std::make_index_sequence<32>());
+  call_with(kernel, arguments, std::make_index_sequence<MOST_ARGUMENTS>());
 }
 
 // Runs threads on this stack as long as none waits.
@@ -353,7 +358,8 @@ int act(void* handle, std::function<int()> work) {
   return work();
 }
 
-int launch(Kernel kernel, unsigned blocks, unsigned threads, unsigned shared_bytes, std::vector<uint64_t>& arguments) {
+int launch(Kernel kernel, unsigned blocks, unsigned threads, unsigned shared_bytes, std::vector<uint64_t>& arguments,
+           size_t count) {
   const long fatal = setting("SHIM_LOST", 0);
   if (++launches == fatal) lost = true;
   if (lost) return 719;
@@ -363,7 +369,7 @@ int launch(Kernel kernel, unsigned blocks, unsigned threads, unsigned shared_byt
     shared_shadow = shadows(MOST_SHARED);
   }
   ++run_number;
-  block.kernel = kernel, block.arguments = arguments.data(), block.count = arguments.size(), block.threads = threads;
+  block.kernel = kernel, block.arguments = arguments.data(), block.count = count, block.threads = threads;
   shim_shared = shared_memory;
   for (unsigned number = 0; number < blocks; ++number) {
     shim_block.x = number;
@@ -466,11 +472,11 @@ int cuLaunchKernel(void* function, unsigned blocks, unsigned y, unsigned z, unsi
                    unsigned shared_bytes, void* stream, void**, void** extra) {
   if (!blocks || y * z * ty * tz != 1 || !threads || threads > MOST_THREADS || shared_bytes > (48u << 10)) return 1;
   const size_t bytes = *(size_t*)extra[3];
-  if (bytes > 96 * 8 || bytes % 8) return 1;
-  std::vector<uint64_t> arguments(bytes / 8);
+  if (bytes > MOST_ARGUMENTS * 8 || bytes % 8) return 1;
+  std::vector<uint64_t> arguments(MOST_ARGUMENTS);
   memcpy(arguments.data(), extra[1], bytes);
   const Kernel kernel = (Kernel)function;
-  return act(stream, [=]() mutable { return launch(kernel, blocks, threads, shared_bytes, arguments); });
+  return act(stream, [=]() mutable { return launch(kernel, blocks, threads, shared_bytes, arguments, bytes / 8); });
 }
 int cuStreamCreate(void** stream, unsigned) { return *stream = new Stream, 0; }
 int cuStreamDestroy_v2(void* stream) { return delete (Stream*)stream, 0; }
