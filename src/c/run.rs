@@ -104,6 +104,11 @@ impl Run {
     pub unsafe fn create(bytes: &[u8], options: &Options<'_>) -> Result<Self, Problem> {
         let carrier = contents::of_bytes("the contents", bytes)?;
         let carrier = carrier.ok_or_else(|| refused("these are no contents that `ansatz build` wrote"))?;
+        if carrier.levels().is_empty() {
+            return Err(Problem::from(Refusal(
+                "the contents are a trainer for GPUs, which this interface does not run".into(),
+            )));
+        }
         let level = machine::choose(options.level, &carrier.levels())?;
         let Contents { mut artifact, .. } = carrier.contents()?;
         if let Some(seed) = options.seed {

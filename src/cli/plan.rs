@@ -8,7 +8,7 @@ use super::outline::Outline;
 use crate::console::options::Machine;
 use crate::console::{Platform, roofline};
 use crate::cuda::code::text;
-use crate::cuda::limits::{GPUS, Gpu};
+use crate::cuda::limits::{SHEETS, Sheet};
 use crate::cuda::nvrtc::Nvrtc;
 use crate::cuda::run::{Action, Arch, Kind, Launch};
 use crate::cuda::usage::{Usage, usage};
@@ -39,8 +39,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let platform = arguments.machine.platform();
-    let gpu = Gpu::find(&arguments.gpu).ok_or_else(|| {
-        let known = GPUS.map(|gpu| gpu.name).join(", ");
+    let gpu = Sheet::find(&arguments.gpu).ok_or_else(|| {
+        let known = SHEETS.map(|gpu| gpu.name).join(", ");
         Failure::Problem(format!("no data sheet of a GPU `{}`: {known}", arguments.gpu))
     })?;
     let outline = Outline::open(&arguments.model)?;
@@ -48,6 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
     let report = report::report(&program, outline.sources());
     let launches = match platform {
         Platform::Cpu => None,
+        Platform::Cuda if arguments.roofline && !arguments.json => None,
         Platform::Cuda => Some(launches(&program, gpu.arch())?),
     };
     if arguments.json {
@@ -55,11 +56,14 @@ pub(super) fn run(arguments: &Arguments) -> super::Outcome {
         return Ok(());
     }
     if arguments.roofline {
-        let limits = match platform {
-            Platform::Cpu => Limits::measure(arguments.machine.level(&Level::ALL)?, arguments.machine.threads()),
-            Platform::Cuda => gpu.limits(),
+        let (name, limits) = match platform {
+            Platform::Cpu => {
+                let limits = Limits::measure(arguments.machine.level(&Level::ALL)?, arguments.machine.threads());
+                ("this machine".to_string(), limits)
+            }
+            Platform::Cuda => (format!("{}, by its data sheet", gpu.name), gpu.limits(program.precision)),
         };
-        print!("{}", roofline::table(&report, &limits));
+        print!("{}", roofline::table(&report, &name, &limits));
         return Ok(());
     }
     print!("{report}");

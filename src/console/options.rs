@@ -33,12 +33,12 @@ impl Machine {
     }
 
     /// These options, with the device and the level that a run began at where none is asked for and this machine has it.
-    pub(crate) fn at_level_of(&self, recipe: Option<&Recipe>) -> Self {
+    pub(crate) fn at_level_of(&self, recipe: Option<&Recipe>, network: &dyn Network) -> Self {
         let was_gpu = recipe.is_some_and(|recipe| recipe.level.starts_with("cuda "));
-        match self.device {
-            None if self.cpu.is_none() && was_gpu => return Self { device: Some(Platform::Cuda), ..self.clone() },
-            Some(Platform::Cuda) => return self.clone(),
-            None | Some(Platform::Cpu) => {}
+        let goes_on_there = was_gpu && self.cpu.is_none() && network.admit(Platform::Cuda).is_ok();
+        let platform = self.device.unwrap_or(if goes_on_there { Platform::Cuda } else { network.platform() });
+        if platform == Platform::Cuda {
+            return Self { device: Some(platform), ..self.clone() };
         }
         let asked = self.cpu.is_some() || level_of_environment().is_some();
         let level = recipe.and_then(|recipe| Level::parse(&recipe.level)).filter(|level| *level <= machine::detect());

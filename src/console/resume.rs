@@ -63,7 +63,7 @@ pub fn under(host: &dyn Host, model: Option<&Path>, arguments: &Arguments, inter
     let found = newest(&folder)?;
     let recorded = found.as_ref().and_then(|found| found.note.recipe.as_ref());
     let session = Session::open(host, &model, &settings(&command, arguments.data.as_deref())?)?;
-    let machine = arguments.machine.at_level_of(recorded);
+    let machine = arguments.machine.at_level_of(recorded, &*session.network);
     let mut trainer = session.trainer(&machine, Measures::default())?;
     let recipe = session.recipe(&trainer, command.no_shuffle)?;
     match found {

@@ -19,16 +19,19 @@ pub fn least(limits: &Limits, kernel: &KernelReport) -> (f64, &'static str) {
     (seconds * 1e3, words)
 }
 
-/// One line with the machine's limits.
-pub fn machine(limits: &Limits) -> String {
-    let within = |(bytes, rate): &(usize, f64)| format!("{:.1} GB/s within {} MiB", rate / 1e9, bytes >> 20);
+/// One line with the limits of what is called so.
+pub fn machine(name: &str, limits: &Limits) -> String {
+    let within = |(bytes, rate): &(usize, f64)| match *bytes {
+        usize::MAX => format!("{:.1} GB/s", rate / 1e9),
+        bytes => format!("{:.1} GB/s within {} MiB", rate / 1e9, bytes >> 20),
+    };
     let memory: Vec<String> = limits.bandwidths.iter().map(within).collect();
-    format!("this machine: {:.1} Gflop/s, {}", limits.flops / 1e9, memory.join(", "))
+    format!("{name}: {:.1} Gflop/s, {}", limits.flops / 1e9, memory.join(", "))
 }
 
 /// A line for each kernel in order, and their sum.
-pub fn table(report: &Report, limits: &Limits) -> String {
-    let mut text = format!("{}\n\n", machine(limits));
+pub fn table(report: &Report, name: &str, limits: &Limits) -> String {
+    let mut text = format!("{}\n\n", machine(name, limits));
     let _ = writeln!(text, "{:>9}  {:<10}  {:>10}  {:>9}  kernel", "least ms", "limit", "Mflop", "MB");
     let (mut sum, mut arithmetic) = (0.0, 0.0);
     for (number, kernel) in report.kernels.iter().enumerate() {

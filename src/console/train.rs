@@ -147,7 +147,8 @@ fn profile(session: &Session, trainer: &Trainer, limits: Option<&Limits>) -> Str
     let full = steps.max(1) as f64;
     let mut order: Vec<usize> = (0..nanoseconds.len()).collect();
     order.sort_by_key(|kernel| std::cmp::Reverse(nanoseconds[*kernel]));
-    let mut text = limits.map_or_else(String::new, |limits| format!("{}\n\n", roofline::machine(limits)));
+    let mut text =
+        limits.map_or_else(String::new, |limits| format!("{}\n\n", roofline::machine("this machine", limits)));
     text.push_str(&format!("{:>9}  {:>5}  {:>7}  {:>7}  {:>7}  kernel\n", "ms", "%", "Gflop/s", "GB/s", "% limit"));
     for kernel in order {
         let (time, row) = (nanoseconds[kernel] as f64, &report.kernels[kernel]);

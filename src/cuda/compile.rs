@@ -4,8 +4,8 @@
 
 #![allow(unsafe_code)]
 
-use super::code::{Text, text};
-use super::nvrtc::Nvrtc;
+use super::code::{Factors, Text, text};
+use super::nvrtc::{Nvrtc, OPTIONS};
 use super::run::{Arch, Code, Gpu, Image, Kind, devices};
 use crate::device::DeviceError;
 use crate::kernel::Program;
@@ -47,7 +47,15 @@ impl<M: Made> Compiler<M> {
     /// # Errors
     /// That it is not there, and how to get it.
     pub fn new(made: M) -> Result<Self, DeviceError> {
-        let nvrtc = Nvrtc::open()?;
+        Self::within(u32::MAX, made)
+    }
+
+    /// Opens an NVRTC of a major version that a driver takes images of.
+    ///
+    /// # Errors
+    /// As [`Compiler::new`].
+    pub fn within(driver: u32, made: M) -> Result<Self, DeviceError> {
+        let nvrtc = Nvrtc::open_within(driver)?;
         let known = nvrtc.architectures()?;
         Ok(Self { nvrtc, known, made })
     }
@@ -71,7 +79,7 @@ impl<M: Made> Compiler<M> {
     pub fn compile(&self, program: &Program, targets: &[(Arch, Kind)]) -> Result<Code, DeviceError> {
         compile(program, targets, |text, arch, kind| {
             let (major, minor) = self.nvrtc.version;
-            let key = [&format!("nvrtc {major}.{minor} {arch} {kind:?}"), text];
+            let key = [&format!("{} nvrtc {major}.{minor} {arch} {kind:?} {OPTIONS:?}", Code::FORM), text];
             if let Some(image) = self.made.find(&key) {
                 return Ok(image);
             }
@@ -89,9 +97,15 @@ impl<M: Made> Compiler<M> {
 /// No GPU, no driver, or no compiler, and how to get it.
 pub fn device(profile: bool, made: impl Made + 'static) -> Result<Gpu, DeviceError> {
     // A machine without a GPU is told so, whatever else it lacks.
-    devices()?;
-    let compiler = Compiler::new(made)?;
-    let compile = move |program: &Program, arch: Arch| compiler.compile(program, &[target(arch, &compiler.known)?]);
+    let ((driver, _), _) = devices()?;
+    let compiler = Compiler::within(driver, made)?;
+    let compile = move |program: &Program, arch: Arch| {
+        if arch.major < 8 && Factors::of(program.precision).is_some() {
+            let words = format!("{arch} has no tensor cores for `precision = tf32` or `bf16`: use `strict`");
+            return Err(DeviceError(words));
+        }
+        compiler.compile(program, &[target(arch, &compiler.known)?])
+    };
     // SAFETY: what it gives is made for the program.
     unsafe { Gpu::new(profile, Box::new(compile)) }
 }

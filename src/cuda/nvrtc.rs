@@ -16,12 +16,11 @@ use crate::device::DeviceError;
 
 /// Where the library lies below an installation of CUDA.
 const FOLDERS: [&str; 3] = ["lib64", "targets/x86_64-linux/lib", "lib"];
-/// Its names, the newest first. Files of the version of the compiler are opened before it, which does not find them beside it.
-const NAMES: [(&str, &str); 3] = [
-    ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0"),
-    ("libnvrtc.so.12", "libnvrtc-builtins.so.12"),
-    ("libnvrtc.so", ""),
-];
+/// Its names by major version, the newest first. Version 13.0 does not find a file of its own that lies beside it: that is
+/// opened before it.
+const NAMES: [(u32, &str, &str); 2] = [(13, "libnvrtc.so.13", "libnvrtc-builtins.so.13.0"), (12, "libnvrtc.so.12", "")];
+/// What it is told beside the architecture. It is part of what an image was made from.
+pub const OPTIONS: [&str; 1] = ["--std=c++17"];
 
 /// A handle of the library's.
 type Handle = *mut std::ffi::c_void;
@@ -49,12 +48,21 @@ impl Nvrtc {
     /// # Errors
     /// That it is not there, and how to get it; that it is too old.
     pub fn open() -> Result<Nvrtc, DeviceError> {
+        Self::open_within(u32::MAX)
+    }
+
+    /// The same of a major version that a driver for this one of CUDA takes images of.
+    ///
+    /// # Errors
+    /// As [`Nvrtc::open`].
+    pub fn open_within(driver: u32) -> Result<Nvrtc, DeviceError> {
         let installations = ["CUDA_PATH", "CUDA_HOME"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
         let folders: Vec<PathBuf> = installations
             .chain([PathBuf::from("/usr/local/cuda")])
             .flat_map(|root| FOLDERS.map(|folder| root.join(folder)))
             .collect();
-        let found = NAMES.iter().find_map(|(name, builtins)| {
+        let mut names = NAMES.iter().filter(|(major, ..)| *major <= driver);
+        let found = names.find_map(|(_, name, builtins)| {
             let beside = folders.iter().find_map(|folder| {
                 let path = folder.join(name);
                 path.is_file().then(|| keep(&folder.join(builtins)))?;
@@ -66,11 +74,14 @@ impl Nvrtc {
             })
         });
         let library = found.ok_or_else(|| {
-            DeviceError(
-                "no NVRTC, the compiler library of CUDA (libnvrtc.so.13 or .12): install the CUDA toolkit, or \
-                 `pip install nvidia-cuda-nvrtc` and name the folder of the library in LD_LIBRARY_PATH"
-                    .into(),
-            )
+            let (wanted, package) = match driver {
+                ..13 => ("libnvrtc.so.12, for this driver", "nvidia-cuda-nvrtc-cu12"),
+                _ => ("libnvrtc.so.13 or .12", "nvidia-cuda-nvrtc"),
+            };
+            DeviceError(format!(
+                "no NVRTC, the compiler library of CUDA ({wanted}): install the CUDA toolkit, or `pip install {package}` \
+                 and name the folder of the library in LD_LIBRARY_PATH"
+            ))
         })?;
         let mut nvrtc = Nvrtc { library, version: (0, 0) };
         let (mut major, mut minor) = (0, 0);
@@ -123,7 +134,8 @@ impl Nvrtc {
             Kind::Cubin => format!("--gpu-architecture=sm_{number}"),
             Kind::Ptx => format!("--gpu-architecture=compute_{number}"),
         };
-        let mut options = vec![target, "--std=c++17".into()];
+        let mut options: Vec<String> = OPTIONS.map(String::from).into();
+        options.push(target);
         if kind == Kind::Cubin {
             options.push("--ptxas-options=-v".into());
         }

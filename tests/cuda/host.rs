@@ -60,7 +60,7 @@ fn what_is_missing_is_named_with_the_way_out() {
         std::fs::copy(shim.join(name), to.join(name)).expect("copied");
     }
     type Case<'c> = (Option<&'c Path>, &'c [(&'c str, &'c str)], &'c [&'c str]);
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         (None, &[], &["no CUDA driver (libcuda.so.1)", "--device cpu"]),
         (Some(&compiler), &[], &["no CUDA driver (libcuda.so.1)"]),
         (Some(&driver), &[], &["no NVRTC", "pip install nvidia-cuda-nvrtc", "LD_LIBRARY_PATH"]),
@@ -72,6 +72,8 @@ fn what_is_missing_is_named_with_the_way_out() {
             &["of the GPU's memory, of which 3.9 KiB are free", "a smaller model"],
         ),
         (Some(shim), &[("SHIM_MEMORY", "26000")], &["of the GPU's memory", "samples fit: `--set train.batch="]),
+        // A driver for CUDA 12 takes no image of NVRTC 13.
+        (Some(shim), &[("SHIM_DRIVER", "12020")], &["libnvrtc.so.12, for this driver", "nvidia-cuda-nvrtc-cu12"]),
         (Some(shim), &[("SHIM_ARCH", "70")], &["compiles for no GPU as old as sm_70"]),
     ];
     for (libraries, settings, wanted) in cases {
@@ -177,14 +179,24 @@ fn a_trainer_for_gpus_needs_their_driver_alone() {
     }
     let trainer = here.join("trainer");
     let trainer = trainer.to_str().expect("UTF-8");
+    // A run of the processor goes on on the GPU, and the other way round.
+    let begun = ["train", "net.ansatz", "--run", "c", "--stop-after", "11", "--log", "c.jsonl"];
+    assert_eq!(ran(ansatz, &begun, None).0, Some(0));
+    let (code, words) = ran(trainer, &["resume", "c", "--log", "c.jsonl"], Some(&driver));
+    assert_eq!((code, losses(&here.join("c.jsonl")).len()), (Some(0), 39), "{words}");
     let (code, words) = ran(trainer, &["train"], None);
     assert!(code == Some(2) && words.contains("no CUDA driver"), "{words}");
     let (code, words) = ran(trainer, &["train", "--device", "cpu"], Some(&driver));
     assert!(code == Some(2) && words.contains("GPUs alone"), "{words}");
     assert_eq!(ran(ansatz, &["build", "net.ansatz", "-o", "plain"], None).0, Some(0));
     let plain = here.join("plain");
-    let (code, words) = ran(plain.to_str().expect("UTF-8"), &["train", "--device", "cuda"], Some(&driver));
+    let plain = plain.to_str().expect("UTF-8");
+    let (code, words) = ran(plain, &["train", "--device", "cuda"], Some(&driver));
     assert!(code == Some(2) && words.contains("the processor alone"), "{words}");
+    let begun = ["train", "--run", "g", "--stop-after", "11", "--log", "g.jsonl"];
+    assert_eq!(ran(trainer, &begun, Some(&driver)).0, Some(0));
+    let (code, words) = ran(plain, &["resume", "g", "--log", "g.jsonl"], None);
+    assert_eq!((code, losses(&here.join("g.jsonl")).len()), (Some(0), 39), "{words}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::device::DeviceError;
 use crate::graph::DType;
 use crate::kernel::{BufferId, Kernel, KernelKind, Program, Role};
 use crate::source::SourceMap;
-use tensor::Factors;
+pub use tensor::Factors;
 use writer::Writer;
 
 /// What every kernel is written with.

@@ -241,9 +241,9 @@ impl NestText<'_> {
         let phase = &self.nest.phases[number];
         self.open_reductions(number);
         if phase.inner.is_empty() {
-            self.out.line("{ // once");
+            self.out.open("");
             self.point(number, false);
-            self.out.line("}");
+            self.out.close();
             return;
         }
         for (position, extent) in phase.inner.iter().enumerate() {

@@ -11,6 +11,30 @@ use crate::kernel::{Linear, Product, ProductLoop};
 /// What a loop moves in an operand or the result.
 type Stride = fn(&ProductLoop) -> i64;
 
+/// Blocks that keep a GPU busy: multiprocessors of the larger ones.
+const BUSY_BLOCKS: usize = 132;
+
+/// The tile with which all results take the least time, by its sides and its speed: multiplications of a block in the same time,
+/// relative to the largest tile; smaller ones load more for each.
+pub(super) fn fastest<T: Copy>(tiles: &[T], extents: Extents, of: impl Fn(&T) -> (Sides, f64)) -> T {
+    let time = |tile: &T| {
+        let (sides, speed) = of(tile);
+        (sides.blocks(extents).div_ceil(BUSY_BLOCKS) * sides.m * sides.n) as f64 / speed
+    };
+    *tiles.iter().min_by(|a, b| time(a).total_cmp(&time(b))).expect("there are tiles")
+}
+
+/// A function over a thread's elements of a panel: `fetch_a`, `put_a`. `place` declares where an element lies.
+pub(super) fn each_element(out: &mut Writer, function: &str, each: usize, place: &str, body: &str) {
+    out.open(format!("auto {function}"));
+    out.line("#pragma unroll");
+    out.open(format!("for (int number = 0; number < {each}; ++number)"));
+    out.line(place);
+    out.line(body);
+    out.close();
+    out.close_statement();
+}
+
 /// The points of a product's loops.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extents {

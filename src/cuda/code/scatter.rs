@@ -19,7 +19,7 @@ use crate::kernel::{Lanes, Nest, NodeId, Phase, Store};
 const ROWS: usize = 8;
 /// Places under which a thread a column goes through them one by one.
 const LEAST_PLACES: usize = 64;
-/// Most looks: rows times places. A GPU takes about a millisecond for ten times as many.
+/// Most looks: rows times places, a few instructions of a warp for 32 of them.
 const MOST_LOOKS: usize = 1 << 31;
 
 /// The parts of such a nest.

@@ -5,13 +5,10 @@
 //!
 //! While a panel is multiplied the next one is on its way to registers.
 
-use super::panel::{Extents, Panel, Sides, head, panels, store, turns};
+use super::panel::{Extents, Panel, Sides, each_element, fastest, head, panels, store, turns};
 use super::writer::Writer;
 use super::{Function, Names};
 use crate::kernel::Product;
-
-/// Blocks that keep a GPU busy: multiprocessors of the larger ones.
-const BUSY_BLOCKS: usize = 132;
 
 /// The tile of a block, of which a thread has `rows` × `columns` results.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +16,7 @@ struct Tile {
     sides: Sides,
     rows: usize,
     columns: usize,
-    /// Multiplications of a block in the same time, relative to the largest tile: smaller ones load more for each.
+    /// As [`fastest`] wants it.
     speed: f64,
 }
 
@@ -43,21 +40,12 @@ impl Tile {
     fn threads(&self) -> usize {
         self.sides.m / self.rows * (self.sides.n / self.columns)
     }
-
-    /// The tile with which all results take the least time, by their number and the blocks that run side by side.
-    fn choose(extents: Extents) -> Tile {
-        let time = |tile: &Tile| {
-            let turns = tile.sides.blocks(extents).div_ceil(BUSY_BLOCKS);
-            (turns * tile.sides.m * tile.sides.n) as f64 / tile.speed
-        };
-        *TILES.iter().min_by(|a, b| time(a).total_cmp(&time(b))).expect("there are tiles")
-    }
 }
 
 /// The function of a product.
 pub(super) fn product(product: &Product, names: &Names<'_>) -> Function {
     let extents = Extents::of(product);
-    let tile = Tile::choose(extents);
+    let tile = fastest(&TILES, extents, |tile| (tile.sides, tile.speed));
     let panels = panels(product, tile.sides);
     let mut out = Writer::default();
     head(&mut out, product, names, tile.sides, &panels);
@@ -97,13 +85,7 @@ fn load_panel(out: &mut Writer, panel: &Panel<'_>, product: &Product, tile: Tile
         ),
     ];
     for (function, body) in bodies {
-        out.open(format!("auto {function}"));
-        out.line("#pragma unroll");
-        out.open(format!("for (int number = 0; number < {each}; ++number)"));
-        out.line(&place);
-        out.line(body);
-        out.close();
-        out.close_statement();
+        each_element(out, &function, each, &place, &body);
     }
 }
 

@@ -3,18 +3,16 @@
 //! Input: a [`Product`]. Output: the body of a function, and how many blocks of how many threads run it; none where the product is
 //! too thin for tensor cores. Invariant: each element is summed in the order of k, a step of the instruction at a time.
 //!
-//! A warp has 64 × 32 or 32 × 32 results. Panels lie in shared memory side by side along k, in words: two bfloat16 or one
+//! A warp has 64, 32 or 16 × 32 results. Panels lie in shared memory side by side along k, in words: two bfloat16 or one
 //! TF32. Fragments are those of `mma.sync` `m16n8k16` and `m16n8k8` (PTX ISA): of both, a lane's words lie at row (or column)
 //! lane / 4 and word lane % 4, and again 8 rows and 4 words further, so one text serves both.
 
-use super::panel::{Extents, Panel, Sides, head, panels, store, turns};
+use super::panel::{Extents, Panel, Sides, each_element, fastest, head, panels, store, turns};
 use super::writer::Writer;
 use super::{Function, Names};
 use crate::graph::Precision;
 use crate::kernel::Product;
 
-/// Blocks that keep a GPU busy.
-const BUSY_BLOCKS: usize = 132;
 /// Words of a panel along k.
 const DEPTH: usize = 16;
 /// Words between the rows of a panel beyond their number: the eight rows of a fragment meet no bank twice.
@@ -24,7 +22,7 @@ const LEAST: [usize; 3] = [16, 8, 16];
 
 /// How factors are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Factors {
+pub enum Factors {
     /// Two in a word.
     Bf16,
     /// One in a word.
@@ -57,7 +55,7 @@ struct Tile {
     n: usize,
     warp_m: usize,
     warp_n: usize,
-    /// As of tiles in f32.
+    /// As [`fastest`] wants it.
     speed: f64,
 }
 
@@ -75,14 +73,6 @@ impl Tile {
     fn threads(&self) -> usize {
         32 * (self.m / self.warp_m) * (self.n / self.warp_n)
     }
-
-    fn choose(extents: Extents, factors: Factors) -> Tile {
-        let time = |tile: &Tile| {
-            let turns = tile.sides(factors).blocks(extents).div_ceil(BUSY_BLOCKS);
-            (turns * tile.m * tile.n) as f64 / tile.speed
-        };
-        *TILES.iter().min_by(|a, b| time(a).total_cmp(&time(b))).expect("there are tiles")
-    }
 }
 
 /// The function of a product.
@@ -91,7 +81,7 @@ pub(super) fn product(product: &Product, names: &Names<'_>, factors: Factors) ->
     if [extents.m, extents.n, extents.k].iter().zip(LEAST).any(|(extent, least)| *extent < least) {
         return None;
     }
-    let tile = Tile::choose(extents, factors);
+    let tile = fastest(&TILES, extents, |tile| (tile.sides(factors), tile.speed));
     let sides = tile.sides(factors);
     let panels = panels(product, sides);
     let mut out = Writer::default();
@@ -133,13 +123,7 @@ fn load_panel(out: &mut Writer, panel: &Panel<'_>, product: &Product, sides: Sid
     ];
     out.line(format!("u32 next_{name}[{each}];"));
     for (function, body) in bodies {
-        out.open(format!("auto {function}"));
-        out.line("#pragma unroll");
-        out.open(format!("for (int number = 0; number < {each}; ++number)"));
-        out.line(&place);
-        out.line(body);
-        out.close();
-        out.close_statement();
+        each_element(out, &function, each, &place, &body);
     }
 }
 

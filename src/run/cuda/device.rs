@@ -192,9 +192,9 @@ impl Gpu {
     fn read(&self, buffer: &Buffer) -> Result<Cow<'_, [u8]>, DeviceError> {
         self.alive()?;
         let range = buffer.offset..buffer.offset + buffer.bytes();
+        let holds = |known: &Range<usize>| known.start <= range.start && range.end <= known.end;
         if let Some(first) = self.exchange
-            && self.received.start <= range.start
-            && range.end <= self.received.end
+            && (holds(&self.received) || self.unsent.iter().any(holds))
         {
             return Ok(self.mirror.bytes()[range.start - first..range.end - first].into());
         }

@@ -124,6 +124,10 @@ fn open() -> Result<c_int, DeviceError> {
     unsafe {
         match sys::cuInit(0) {
             CUresult::CUDA_ERROR_NO_DEVICE => return Err(DeviceError("the CUDA driver finds no GPU".into())),
+            CUresult::CUDA_ERROR_STUB_LIBRARY => {
+                let words = "the CUDA driver that was found is the toolkit's stub: take its folder (lib64/stubs) out of LD_LIBRARY_PATH";
+                return Err(DeviceError(words.into()));
+            }
             status => check(status, "the CUDA driver does not start")?,
         }
         check(sys::cuDriverGetVersion(&mut version), "the CUDA driver's version")?;
@@ -295,6 +299,9 @@ impl Memory {
     /// What the driver refuses, as all of these.
     pub fn zero(&self, offset: usize, bytes: usize) -> Result<(), DeviceError> {
         let at = self.at(offset, bytes);
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the range is ours.
         check(unsafe { sys::cuMemsetD8Async(at, 0, bytes, self.context.stream) }, "the GPU's memory cannot be cleared")
     }
@@ -384,7 +391,9 @@ impl Host {
         let mut start: *mut c_void = ptr::null_mut();
         // SAFETY: the place is ours.
         let status = unsafe { sys::cuMemHostAlloc(&mut start, length.max(1), 0) };
-        check(status, &format!("{length} bytes of pinned memory"))?;
+        if status != CUresult::CUDA_SUCCESS {
+            return Err(DeviceError(format!("{length} bytes of pinned memory of the host: {}", words(status))));
+        }
         // SAFETY: the driver gave so many bytes.
         unsafe { ptr::write_bytes(start.cast::<u8>(), 0, length) };
         Ok(Host { _context: context.clone(), start: start.cast(), length })

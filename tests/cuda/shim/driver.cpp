@@ -72,7 +72,9 @@ Shadow* shadows(size_t bytes) {
 
 constexpr size_t STACK = 256 << 10;
 constexpr unsigned MOST_THREADS = 1024;
-constexpr size_t MOST_SHARED = 256 << 10;
+constexpr size_t MOST_SHARED = 48 << 10;
+// What the kernel at hand has of it.
+size_t shared_size = 0;
 
 struct Fiber {
   ucontext_t context;
@@ -293,7 +295,7 @@ void shim_touch(const void* place, unsigned bytes, int writes, int line) {
 
 void shim_touch_shared(const void* place, unsigned bytes, int writes, int line) {
   const size_t offset = (uintptr_t)place - (uintptr_t)shim_shared;
-  if (offset + bytes > MOST_SHARED || offset % 4) fail("line %d touches shared memory that is not there", line);
+  if (offset + bytes > shared_size || offset % 4) fail("line %d touches shared memory that is not there", line);
   if (!races) return;
   for (unsigned word = 0; word < bytes; word += 4)
     touch(shared_shadow[(offset + word) / 4], shared_number, true, 0, writes, line);
@@ -370,7 +372,7 @@ int launch(Kernel kernel, unsigned blocks, unsigned threads, unsigned shared_byt
   }
   ++run_number;
   block.kernel = kernel, block.arguments = arguments.data(), block.count = count, block.threads = threads;
-  shim_shared = shared_memory;
+  shim_shared = shared_memory, shared_size = shared_bytes;
   for (unsigned number = 0; number < blocks; ++number) {
     shim_block.x = number;
     memset(shared_memory, 0xff, shared_bytes);
