@@ -26,7 +26,12 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NVRTC = "nvidia-cuda-nvrtc==13.0.88"
 # Kernels that may spill, as "model: kernel name at place", each with its reason.
-SPILLS = {}
+SPILLS = {
+    # 8 bytes, on one architecture each: the assembler stays at 64 registers, with which four such blocks share a multiprocessor.
+    "own-attention: product at benches/models/own-attention.ansatz:19:40",
+    "own-conv1d: product at benches/models/own-conv1d.ansatz:7:12",
+    "own-conv1d: product at benches/models/own-conv1d.ansatz:8:12",
+}
 # How far a loss may be off, relative. Factors of f32 err by 2^-24, of TF32 by 2^-12, of bfloat16 by 2^-9; a loss goes through some ten
 # of them in turn, and steps add up.
 TOLERANCES = {"strict": 1e-4, "tf32": 5e-3, "bf16": 2e-2}
@@ -71,8 +76,8 @@ def check_texts(ansatz, files, gpus, purposes):
         for gpu in gpus:
             for purpose in purposes:
                 began = time.time()
-                call = [ansatz, "plan", file, "--device", "cuda", "--gpu", gpu, "--json", *purpose]
-                done = subprocess.run(call, env=environment, capture_output=True, text=True)
+                call = [ansatz, "plan", file.relative_to(ROOT), "--device", "cuda", "--gpu", gpu, "--json", *purpose]
+                done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
                 plan = json.loads(done.stdout) if done.returncode == 0 else {}
                 launches = [launch for launch in plan.get("launches", []) if launch["function"] is not None]
                 if not launches or any(launch["usage"] is None for launch in launches):
@@ -82,7 +87,7 @@ def check_texts(ansatz, files, gpus, purposes):
                 names = [f"{file.stem}: {kernel['name']} at {kernel['place']}" for kernel in plan["kernels"]]
                 pairs = [(name, launch) for name, launch in zip(names, plan["launches"]) if launch["function"] is not None]
                 spilling = {name for name, launch in pairs if launch["usage"]["spilled_bytes"]}
-                for name in sorted(spilling - set(SPILLS)):
+                for name in sorted(spilling - SPILLS):
                     print(f"spills: {name}")
                     wrong += 1
                 functions = len({launch["function"] for launch in launches})

@@ -34,7 +34,7 @@ impl Default for Lowering {
             width: 32,
             tasks: 64,
             small_work: 1 << 14,
-            // A row of a block: what its threads hold in registers or the L1.
+            // A guess, as all of these until a GPU measures them: some of an L2 that many blocks share.
             near_bytes: 1 << 20,
             unrolled,
             costs,

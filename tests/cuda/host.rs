@@ -200,6 +200,19 @@ fn a_trainer_for_gpus_needs_their_driver_alone() {
 }
 
 #[test]
+fn a_gpu_without_tensor_cores_is_told_apart() {
+    let (folder, shim) = (folder(), Some(shim::folder()));
+    for precision in ["tf32", "bf16"] {
+        let set = format!("train.precision={precision}");
+        let arguments = ["train", "net.ansatz", "--device", "cuda", "--set", &set, "--run", "r"];
+        let output = ansatz(folder.path(), &arguments, shim, &[("SHIM_ARCH", "75")]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        assert!(words.contains("sm_75 has no tensor cores") && words.contains("use `strict`"), "{words}");
+    }
+}
+
+#[test]
 fn what_is_not_finite_is_told_with_its_operation() {
     let (folder, shim) = (folder(), Some(shim::folder()));
     let here = folder.path();

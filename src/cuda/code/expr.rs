@@ -5,7 +5,8 @@
 
 use super::Names;
 use super::linear::linear_text;
-use crate::graph::{Binary, Compare, DType, Unary};
+use crate::graph::scalar::compare_symbol;
+use crate::graph::{Binary, DType, Unary};
 use crate::kernel::{Linear, Location, Node, NodeId, NodeOp};
 
 /// The C type of an element.
@@ -94,7 +95,7 @@ fn expression(node: &Node, names: &Names<'_>, extents: &[usize]) -> String {
         NodeOp::Reduced { phase, index } => reduced_name(*phase, *index),
         NodeOp::Unary(op, x) => unary(*op, dtype, &value(*x)),
         NodeOp::Binary(op, a, b) => binary(*op, dtype, &value(*a), &value(*b)),
-        NodeOp::Compare(op, a, b) => format!("{} {} {}", value(*a), comparison(*op), value(*b)),
+        NodeOp::Compare(op, a, b) => format!("{} {} {}", value(*a), compare_symbol(*op), value(*b)),
         NodeOp::Select(condition, then, otherwise) => {
             format!("{} ? {} : {}", value(*condition), value(*then), value(*otherwise))
         }
@@ -144,16 +145,5 @@ fn binary(op: Binary, dtype: DType, a: &str, b: &str) -> String {
         (Binary::Min, _) => format!("min_of({a}, {b})"),
         (Binary::And, _) => format!("{a} && {b}"),
         (Binary::Or, _) => format!("{a} || {b}"),
-    }
-}
-
-fn comparison(op: Compare) -> &'static str {
-    match op {
-        Compare::Lt => "<",
-        Compare::Le => "<=",
-        Compare::Gt => ">",
-        Compare::Ge => ">=",
-        Compare::Eq => "==",
-        Compare::Ne => "!=",
     }
 }
