@@ -1,7 +1,8 @@
 """Times one training step of the reference workloads in Ansatz, PyTorch and JAX, in turn, and prints the ratios.
 
-usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--no-compile] [--fast]
+usage: python benches/compare.py [--threads 2] [--rounds 3] [--seconds 3] [--only NAME,…] [--no-compile] [--precision P]
        [--tune]
+       python benches/compare.py --device cuda [--precision strict|tf32|bf16]   # on a GPU; JAX stays out, gpt2-124m comes in
 
 Needs `cargo build --release`. What `ansatz tune` has measured on this machine before does not count; with `--tune` it is
 run first, on each workload. A peer whose packages are not installed, or that fails on a workload, is left out, and said so. Each round runs every
@@ -20,6 +21,8 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
+# Too large for a CPU.
+FOR_GPUS = ["gpt2-124m"]
 WORKLOADS = ["mlp-tiny", "mlp-text", "mlp-wide", "seed-cnn", "resnet18", "gpt-char", "gpt-tiny", "bert-mini",
              "own-mlp", "own-conv1d", "own-separable", "own-attention", "own-conv3d"]
 
@@ -41,11 +44,10 @@ class Failed(Exception):
 
 def ours(name, threads, seconds, mode):
     """Median milliseconds of the step, warm-up left out."""
-    binary = ROOT / "target/release/ansatz"
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "steps.jsonl"
         steps = ours.steps.get(name, 30)
-        command = [binary, "train", HERE / f"models/{name}.ansatz", "--steps", steps, "--threads", threads,
+        command = [ours.binary, "train", HERE / f"models/{name}.ansatz", "--steps", steps, "--threads", threads,
                    "--log", log, "--run", pathlib.Path(folder) / "run"] + mode
         _, memory = run([str(part) for part in command], ours.environment)
         times = [json.loads(line)["ms"] for line in log.read_text().splitlines()]
@@ -56,11 +58,11 @@ def ours(name, threads, seconds, mode):
 
 ours.steps = {}
 ours.environment = None
+ours.binary = ROOT / "target/release/ansatz"
 
 
 def tune(name, threads, mode):
-    binary = ROOT / "target/release/ansatz"
-    command = [binary, "tune", HERE / f"models/{name}.ansatz", "--threads", threads] + mode
+    command = [ours.binary, "tune", HERE / f"models/{name}.ansatz", "--threads", threads] + mode
     run([str(part) for part in command], ours.environment)
 
 
@@ -77,10 +79,17 @@ def peer(script):
     return measure
 
 
-def programs(compiled, fast):
-    found = [("ansatz", ours, ["--set", "train.precision=fast"] * fast)]
-    torch = [("torch", [])] + [("torch compiled", ["--compile"])] * compiled
-    peers = [(["torch"], "torch_steps", torch), (["jax", "optax"], "jax_steps", [("jax", [])])]
+def programs(options):
+    precision = options.precision
+    found = [("ansatz", ours, ["--device", options.device, "--set", f"train.precision={precision}"])]
+    torch = [("torch", [])] + [("torch compiled", ["--compile"])] * options.compile
+    peers = [(["torch"], "torch_steps", torch)]
+    if options.device == "cuda":
+        shared = ["--device", "cuda"] + [f"--{precision}"] * (precision in ["tf32", "bf16"])
+        torch.append(("torch, recorded", ["--graph"]))
+        peers = [(["torch"], "torch_steps", [(name, mode + shared) for name, mode in torch])]
+    else:
+        peers.append((["jax", "optax"], "jax_steps", [("jax", [])]))
     for packages, script, modes in peers:
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing:
@@ -107,19 +116,23 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--only", default=",".join(WORKLOADS))
+    parser.add_argument("--ansatz", type=pathlib.Path, default=ours.binary)
+    parser.add_argument("--only", help="workloads, with commas between")
     parser.add_argument("--no-compile", dest="compile", action="store_false",
                         help="leave torch.compile out (it is slow to start)")
-    parser.add_argument("--fast", action="store_true", help="Ansatz with `precision = fast`")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", default="strict", help="of Ansatz's; of the peers too on a GPU")
     parser.add_argument("--tune", action="store_true", help="measure Ansatz's products first")
     options = parser.parse_args()
+    ours.binary = options.ansatz.resolve()
+    options.only = options.only or ",".join(WORKLOADS + FOR_GPUS * (options.device == "cuda"))
     with tempfile.TemporaryDirectory() as cache:
         ours.environment = os.environ | {"ANSATZ_CACHE": cache}
         compare(options)
 
 
 def compare(options):
-    candidates = programs(options.compile, options.fast)
+    candidates = programs(options)
     print("| workload | " + " | ".join(f"{name} ms (MiB)" for name, _, _ in candidates) + " | faster than the best peer |")
     print("|---|" + "---|" * (len(candidates) + 1))
     for workload in options.only.split(","):

@@ -11,6 +11,9 @@
 With `--all`, also for the A100 and the B200, and inference; and random graphs.
 `parity`: the losses of so many steps, kernels compiled by g++ and run by the shim of tests/cuda, beside those of the CPU.
 Races are looked for where there are at most five steps; it takes ten times as long. With `--gpu` the same on a real one.
+With `--smooth`, models with `gelu` for `relu` and `avg_pool` for `max_pool`: how far a model's losses go apart that has no point
+at which a rounding decides between two gradients.
+`suite`: `scripts/gpu_suite.py --quick` on the shim.
 
 Exit code 1 where a kernel does not compile or spills, or a loss differs by more than 1e-4 of it (`--precision bf16`: 0.02).
 """
@@ -18,6 +21,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +41,8 @@ SPILLS = {
 TOLERANCES = {"strict": 1e-4, "tf32": 5e-3, "bf16": 2e-2}
 # The smaller ones, for a look in CI; the others take minutes on the shim.
 SMALL = ["spirals", "linear_regression", "breast_cancer", "mlp-tiny"]
+# Of which a step is too large for a CPU.
+HUGE = ["gpt2-124m"]
 
 
 def nvrtc():
@@ -109,17 +115,41 @@ def losses(ansatz, file, device, steps, environment, folder, precision="strict")
     return [json.loads(line)["loss"] for line in log.read_text().splitlines()], time.time() - began
 
 
-def check_parity(ansatz, files, steps, on_gpu, precision):
+def on_shim(races):
+    """The environment in which the shim is found."""
+    cache = ROOT / "target" / "shim" / f"cache-{int(races)}"
+    return dict(os.environ, LD_LIBRARY_PATH=str(shim()), SHIM_RACES=str(int(races)), ANSATZ_CACHE=str(cache))
+
+
+def smoothed(file, folder):
+    """A model without kinks, beside its data."""
+    text = file.read_text().replace("relu", "gelu").replace("max_pool", "avg_pool")
+    made = pathlib.Path(folder) / file.name
+    made.write_text(text)
+    if (file.parent / "data").exists():
+        shutil.copytree(file.parent / "data", made.parent / "data")
+    return made
+
+
+def check_suite(ansatz):
+    """Whether the suite for GPUs is wrong on the shim."""
+    call = ["cargo", "test", "--locked", "--test", "main", "--no-run", "--message-format=json"]
+    lines = subprocess.run(call, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    made = [json.loads(line) for line in lines]
+    tests = next(each["executable"] for each in made if each.get("target", {}).get("name") == "main" and each.get("executable"))
+    call = [sys.executable, ROOT / "scripts" / "gpu_suite.py", ansatz, tests, "--quick"]
+    return subprocess.run(call, env=on_shim(False)).returncode
+
+
+def check_parity(ansatz, files, steps, on_gpu, precision, smooth):
     """The number of models whose losses differ."""
     wrong = 0
-    environment = dict(os.environ)
-    if not on_gpu:
-        environment.update(LD_LIBRARY_PATH=str(shim()), SHIM_RACES=str(int(steps <= 5)))
-        environment.update(ANSATZ_CACHE=str(ROOT / "target" / "shim" / f"cache-{int(steps <= 5)}"))
+    environment = dict(os.environ) if on_gpu else on_shim(steps <= 5)
     print(f"{'model':<20} {'steps':>6} {'largest difference':>19} {'last loss':>12} {'s':>8}")
     for file in files:
         with tempfile.TemporaryDirectory() as folder:
             try:
+                file = smoothed(file, folder) if smooth else file
                 cpu, _ = losses(ansatz, file, "cpu", steps, environment, folder)
                 gpu, seconds = losses(ansatz, file, "cuda", steps, environment, folder, precision)
             except RuntimeError as error:
@@ -136,12 +166,13 @@ def check_parity(ansatz, files, steps, on_gpu, precision):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ansatz", type=pathlib.Path)
-    parser.add_argument("--parts", default="texts,parity")
+    parser.add_argument("--parts", default="texts,parity,suite")
     parser.add_argument("--models", default="", help="names of model files, with commas between")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--precision", choices=TOLERANCES, default="strict")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--smooth", action="store_true")
     arguments = parser.parse_args()
     ansatz = arguments.ansatz.resolve()
     wanted = [name for name in arguments.models.split(",") if name]
@@ -154,7 +185,10 @@ def main():
         wrong += subprocess.run(call, cwd=ROOT, env=dict(os.environ, CUDA_PATH=str(nvrtc()))).returncode != 0
     if "parity" in parts:
         everything = wanted or (None if arguments.all or arguments.gpu or arguments.steps > 5 else SMALL)
-        wrong += check_parity(ansatz, models(everything), arguments.steps, arguments.gpu, arguments.precision)
+        files = [file for file in models(everything) if file.stem not in HUGE]
+        wrong += check_parity(ansatz, files, arguments.steps, arguments.gpu, arguments.precision, arguments.smooth)
+    if "suite" in parts:
+        wrong += check_suite(ansatz)
     print(f"{wrong} wrong")
     sys.exit(wrong > 0)
 

@@ -12,6 +12,7 @@ use ansatz::settings::FieldInfo;
 
 use crate::library::{self, CASES};
 use crate::machine_code::compiled;
+use crate::support::Case;
 use crate::support::lowered::difference;
 use crate::support::random_graph::Random;
 
@@ -101,16 +102,6 @@ fn feeds(graph: &Graph, classes: Option<usize>) -> Feeds {
     feeds
 }
 
-/// The graph at each level against the evaluator.
-fn check(graph: &Graph, classes: Option<usize>, pool: &Pool, what: &str) {
-    let feeds = feeds(graph, classes);
-    let expected = evaluate(graph, &feeds);
-    for level in Level::available() {
-        let actual = compiled(graph, &feeds, level, pool);
-        assert_eq!(difference(&expected, &actual, TOLERANCE), None, "{what} at {level}");
-    }
-}
-
 type Step = fn(&Resolved, &[FieldInfo]) -> Graph;
 
 /// What `pipeline` makes of a `train` item, by name.
@@ -126,9 +117,9 @@ const STEPS: [(&str, Step); 3] = [
     }),
 ];
 
-#[test]
-fn losses_and_metrics_run_in_training_evaluation_and_prediction_at_each_level() {
-    let pool = Pool::new(1);
+/// Training, evaluation and prediction with each loss and each metric of the library.
+pub fn tasks() -> Vec<Case> {
+    let mut cases = Vec::new();
     for task in TASKS {
         let with = task.losses.iter().map(|loss| (*loss, task.metrics[0]));
         for (loss, metric) in with.chain(task.metrics.iter().map(|metric| (task.losses[0], *metric))) {
@@ -137,16 +128,17 @@ fn losses_and_metrics_run_in_training_evaluation_and_prediction_at_each_level() 
             let training = training(&project, file, &[]).unwrap_or_else(|found| panic!("{loss}, {metric}: {found:#?}"));
             for (name, step) in STEPS {
                 let graph = step(&training, &task.fields());
-                check(&graph, task.classes, &pool, &format!("{loss} with {metric} in {name}"));
+                let (what, feeds) = (format!("{loss} with {metric} in {name}"), feeds(&graph, task.classes));
+                cases.push(Case { what, graph, feeds });
             }
         }
     }
+    cases
 }
 
-#[test]
-fn layers_run_in_evaluation_at_each_level() {
-    let pool = Pool::new(1);
-    for (name, body) in CASES {
+/// Each layer and function of the library in evaluation.
+pub fn layers() -> Vec<Case> {
+    let of_body = |(name, body): &(&str, &str)| {
         let text = format!("model M {{\n input unused: [1]\n {body}\n}}\n");
         let (project, file, found) = Project::from_text("case.ansatz", &text);
         assert!(found.is_empty(), "{name}: {found:#?}");
@@ -154,8 +146,32 @@ fn layers_run_in_evaluation_at_each_level() {
             .unwrap_or_else(|found| panic!("{name}: {found:#?}"));
         let mut graph = expanded.graph;
         ansatz::passes::run(&mut graph);
-        check(&graph, Some(3), &pool, &format!("{name}: {body}"));
+        let feeds = feeds(&graph, Some(3));
+        Case { what: format!("{name}: {body}"), graph, feeds }
+    };
+    CASES.iter().map(of_body).collect()
+}
+
+/// The steps at each level against the evaluator.
+fn check(cases: Vec<Case>) {
+    let pool = Pool::new(1);
+    for Case { what, graph, feeds } in cases {
+        let expected = evaluate(&graph, &feeds);
+        for level in Level::available() {
+            let actual = compiled(&graph, &feeds, level, &pool);
+            assert_eq!(difference(&expected, &actual, TOLERANCE), None, "{what} at {level}");
+        }
     }
+}
+
+#[test]
+fn losses_and_metrics_run_in_training_evaluation_and_prediction_at_each_level() {
+    check(tasks());
+}
+
+#[test]
+fn layers_run_in_evaluation_at_each_level() {
+    check(layers());
 }
 
 #[test]

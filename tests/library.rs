@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ansatz::graph::{
-    Binary, DType, Evaluation, Feeds, Graph, Init, Op, Output, Param, Tensor, Unary, ValueId, Variable, evaluate,
+    Binary, ClockReading, DType, Evaluation, Feeds, Graph, Init, Op, Output, Param, Tensor, Unary, ValueId, Variable,
+    evaluate,
 };
 use ansatz::machine::Level;
 use ansatz::machine::pool::Pool;
@@ -14,7 +15,7 @@ use ansatz::settings::FieldInfo;
 use crate::machine_code::compiled;
 use crate::support::lowered::difference;
 use crate::support::random_graph::Random;
-use crate::support::{check_gradients, dims, span};
+use crate::support::{Case, check_gradients, dims, span};
 
 /// A stage or loss under test: the lines of a model whose tensors are parameters.
 pub const CASES: &[(&str, &str)] = &[
@@ -175,21 +176,29 @@ fn gradients_of_the_library_agree_with_differences() {
     }
 }
 
-#[test]
-fn compiled_layers_agree_with_the_evaluator_at_each_level() {
-    let pool = Pool::new(2);
-    for (name, body) in CASES {
+/// Each layer, function and loss of the library with its gradients by all parameters.
+pub fn gradients() -> Vec<Case> {
+    let of_body = |(name, body): &(&str, &str)| {
         let (mut graph, feeds, loss, params) = prepared(name, body);
         graph.outputs.push(Output { name: "loss".into(), value: loss });
         let gradients = ansatz::grad::differentiate(&mut graph, loss, &params);
         for (place, value) in gradients.into_iter().enumerate() {
             graph.outputs.push(Output { name: format!("gradient{place}").into(), value });
         }
-        let expected = evaluate(&graph, &feeds);
         ansatz::passes::run(&mut graph);
+        Case { what: format!("{name}: {body}"), graph, feeds }
+    };
+    CASES.iter().map(of_body).collect()
+}
+
+#[test]
+fn compiled_layers_agree_with_the_evaluator_at_each_level() {
+    let pool = Pool::new(2);
+    for Case { what, graph, feeds } in gradients() {
+        let expected = evaluate(&graph, &feeds);
         for level in Level::available() {
             let actual = compiled(&graph, &feeds, level, &pool);
-            assert_eq!(difference(&expected, &actual, TOLERANCE), None, "{name} at {level}: {body}");
+            assert_eq!(difference(&expected, &actual, TOLERANCE), None, "{what} at {level}");
         }
     }
 }
@@ -241,24 +250,31 @@ fn five_steps(graph: &Graph, mut feeds: Feeds, run: &dyn Fn(&Feeds) -> Evaluatio
     feeds.params.into_iter().chain(feeds.states).collect()
 }
 
-#[test]
-fn five_compiled_steps_of_each_optimizer_agree_with_the_evaluator() {
-    let pool = Pool::new(1);
-    for optimizer in OPTIMIZERS {
+/// The first step of each optimizer.
+pub fn optimizers() -> Vec<Case> {
+    let of_optimizer = |optimizer: &&str| {
         let graph = step(optimizer);
         let mut feeds = feeds(&graph, 3, &mut Random::new(23));
         let starts: Vec<(String, f64)> = graph.states.iter().map(|state| (state.name.clone(), state.init)).collect();
         for (name, start) in starts {
             feeds.states.get_mut(&name).expect("every state is fed").data.fill(start);
         }
-        feeds.clock.total_steps = 5;
-        feeds.clock.steps_per_epoch = 5;
+        feeds.clock = ClockReading { step: 1, total_steps: 5, steps_per_epoch: 5 };
+        Case { what: optimizer.to_string(), graph, feeds }
+    };
+    OPTIMIZERS.iter().map(of_optimizer).collect()
+}
+
+#[test]
+fn five_compiled_steps_of_each_optimizer_agree_with_the_evaluator() {
+    let pool = Pool::new(1);
+    for Case { what, graph, feeds } in optimizers() {
         let expected = five_steps(&graph, feeds.clone(), &|feeds| evaluate(&graph, feeds));
         for level in Level::available() {
             let actual = five_steps(&graph, feeds.clone(), &|feeds| compiled(&graph, feeds, level, &pool));
             for (name, tensor) in &expected {
                 let close = tensor.data.iter().zip(&actual[name].data).all(|(a, b)| (a - b).abs() <= TOLERANCE);
-                assert!(close, "{optimizer} at {level}: `{name}` is {:?}, not {:?}", actual[name].data, tensor.data);
+                assert!(close, "{what} at {level}: `{name}` is {:?}, not {:?}", actual[name].data, tensor.data);
             }
         }
     }

@@ -11,12 +11,16 @@ use ansatz::schedule::plan;
 
 use super::graphs::on_device;
 use super::shim;
+use crate::support::Case;
 use crate::support::lowered::difference;
 use crate::support::random_graph::Random;
 use crate::support::span;
+use crate::{levels, library};
 
 /// f32 against f64, in sums of a few thousand terms.
 const TOLERANCE: f64 = 1e-4;
+/// As on the CPU: some thousand roundings of 6e-8.
+const LIBRARY_TOLERANCE: f64 = 2e-4;
 
 /// The shape of the input and the stages that it flows through.
 const CASES: [(&str, &str); 10] = [
@@ -153,4 +157,17 @@ fn a_kernel_of_more_buffers_than_arguments_runs() {
     assert!(most > Some(128), "a kernel has many: {most:?}");
     let found = on_device(&graph, &feeds, &Lowering::default());
     assert_eq!(difference(&evaluate(&graph, &feeds), &found, TOLERANCE), None);
+}
+
+#[test]
+fn the_librarys_items_and_their_gradients_have_the_evaluators_values() {
+    let _device = shim::open();
+    let cases = [levels::tasks(), levels::layers(), library::gradients(), library::optimizers()];
+    let wrong = |Case { what, graph, feeds }: Case| {
+        let found = on_device(&graph, &feeds, &Lowering::default());
+        difference(&evaluate(&graph, &feeds), &found, LIBRARY_TOLERANCE)
+            .map(|difference| format!("{what}: {difference}"))
+    };
+    let wrong: Vec<String> = cases.into_iter().flatten().filter_map(wrong).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

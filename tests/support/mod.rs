@@ -84,3 +84,11 @@ pub fn check_gradients(graph: &Graph, feeds: &Feeds, loss: ValueId, params: &[Va
         }
     }
 }
+
+/// A step under test.
+pub struct Case {
+    pub what: String,
+    /// Simplified.
+    pub graph: Graph,
+    pub feeds: Feeds,
+}
