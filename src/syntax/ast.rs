@@ -113,6 +113,8 @@ pub struct Better {
 pub struct Parameter {
     /// Its name.
     pub name: Ident,
+    /// `K..`: an entry for each dim, or one number that stands for all.
+    pub each: bool,
     /// `: [N, C]` or `: i32[N]`.
     pub ty: Option<TensorType>,
     /// `= default`.
@@ -194,8 +196,8 @@ pub enum StatementKind {
     Equation {
         /// The defined tensor.
         name: Ident,
-        /// The indices on the left.
-        indices: Vec<Ident>,
+        /// The places on the left.
+        places: Vec<Place>,
         /// The right side.
         value: Expr,
         /// The declared shape of the output.
@@ -205,8 +207,8 @@ pub enum StatementKind {
     Update {
         /// The state, or `param`.
         name: Ident,
-        /// Indices on the left, if any.
-        indices: Vec<Ident>,
+        /// Places on the left, if any.
+        places: Vec<Place>,
         /// The new value.
         value: Expr,
     },
@@ -241,6 +243,31 @@ pub enum StatementKind {
         ty: TensorType,
         /// Where it comes from (`image: f32[1, 8, 8] = columns(0, 63)`).
         value: Option<Expr>,
+    },
+}
+
+/// An index where it is bound: `n`, or `n..` for as many as its tensors have.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Bound {
+    /// The name.
+    pub name: Ident,
+    /// Followed by `..`.
+    pub each: bool,
+}
+
+/// A dim on the left of an equation.
+#[derive(Clone, Debug, serde::Serialize)]
+pub enum Place {
+    /// `n` or `n..`.
+    Index(Bound),
+    /// `(g o)`: several indices that make one dim; `(i u)..`: such a dim for each entry.
+    Group {
+        /// The indices, the fastest last.
+        members: Vec<Bound>,
+        /// Followed by `..`.
+        each: bool,
+        /// Where it stands.
+        span: Span,
     },
 }
 
@@ -314,6 +341,10 @@ pub enum ExprKind {
     Name(String),
     /// `[N, 3, H, W]` as an atom: a shape waypoint or a list.
     List(Vec<Expr>),
+    /// `n..`, `(i u)..`, `windows(A, K)..`: an entry for each of several.
+    Each(Box<Expr>),
+    /// `(heads D)`: a dim made of several, the fastest last. Members are names, numbers and names with `..`.
+    Group(Vec<Expr>),
     /// `f(x, k = 2)`.
     Call {
         /// What is called.
@@ -344,7 +375,7 @@ pub enum ExprKind {
         /// `sum`, `mean`, `max`, `min`, `prod`, `argmax`, `argmin`, `softmax`, `log_softmax`, `logsumexp`.
         op: Ident,
         /// The indices it names.
-        indices: Vec<Ident>,
+        indices: Vec<Bound>,
         /// The reduced product.
         body: Box<Expr>,
     },
@@ -390,12 +421,12 @@ impl Expr {
         }
         match &self.kind {
             ExprKind::Number { .. } | ExprKind::Text(_) | ExprKind::Bool(_) | ExprKind::Name(_) => Vec::new(),
-            ExprKind::List(items) => items.iter().collect(),
+            ExprKind::List(items) | ExprKind::Group(items) => items.iter().collect(),
             ExprKind::Call { callee, arguments } => {
                 std::iter::once(&**callee).chain(arguments.iter().map(|argument| &argument.value)).collect()
             }
             ExprKind::Index { base, indices } => std::iter::once(&**base).chain(indices).collect(),
-            ExprKind::Field { base: inner, .. } | ExprKind::Unary(_, inner) => vec![inner],
+            ExprKind::Field { base: inner, .. } | ExprKind::Unary(_, inner) | ExprKind::Each(inner) => vec![inner],
             ExprKind::Reduce { body, .. } => vec![body],
             ExprKind::Binary(_, a, b) | ExprKind::Guard { read: a, otherwise: b } => vec![a, b],
             ExprKind::Conditional { then, condition, otherwise } => vec![then, condition, otherwise],

@@ -8,8 +8,8 @@ use std::ops::Range;
 use pest::iterators::Pair;
 
 use super::ast::{
-    Assert, Better, Data, Definition, DefinitionKind, Expr, Ident, ItemKind, Parameter, StateEntry, Statement,
-    StatementKind, TensorType, Train, Use,
+    Assert, Better, Bound, Data, Definition, DefinitionKind, Expr, Ident, ItemKind, Parameter, Place, StateEntry,
+    Statement, StatementKind, TensorType, Train, Use,
 };
 use super::parse::{Rule, only};
 use crate::diagnostics::Diagnostic;
@@ -145,9 +145,10 @@ impl Builder {
     fn parameter(&mut self, pair: Pair<'_, Rule>) -> Parameter {
         let mut inner = pair.into_inner();
         let name = self.ident(&inner.next().expect("a parameter has a name"));
-        let mut parameter = Parameter { name, ty: None, default: None };
+        let mut parameter = Parameter { name, each: false, ty: None, default: None };
         for part in inner {
             match part.as_rule() {
+                Rule::each => parameter.each = true,
                 Rule::tensor_type => parameter.ty = Some(self.tensor_type(part)),
                 _ => parameter.default = Some(self.expression(part, 0)),
             }
@@ -224,10 +225,10 @@ impl Builder {
             Rule::equation => {
                 let mut inner = pair.into_inner();
                 let name = self.ident(&inner.next().expect("an equation has a name"));
-                let indices = self.idents(inner.next().expect("an equation has indices"));
+                let places = self.places(inner.next().expect("an equation has indices"));
                 let value = self.expression(inner.next().expect("an equation has a value"), 0);
                 let shape = inner.next().map(|ty| self.tensor_type(ty));
-                StatementKind::Equation { name, indices, value, shape }
+                StatementKind::Equation { name, places, value, shape }
             }
             Rule::bind => self.bind(pair),
             Rule::field => {
@@ -256,6 +257,38 @@ impl Builder {
 
     fn idents(&self, pair: Pair<'_, Rule>) -> Vec<Ident> {
         pair.into_inner().map(|ident| self.ident(&ident)).collect()
+    }
+
+    fn places(&mut self, pair: Pair<'_, Rule>) -> Vec<Place> {
+        pair.into_inner().map(|place| self.place(place)).collect()
+    }
+
+    fn place(&mut self, pair: Pair<'_, Rule>) -> Place {
+        let mut inner = pair.into_inner();
+        let first = inner.next().expect("a place has an index");
+        let each = inner.next().is_some();
+        if first.as_rule() == Rule::ident {
+            return Place::Index(Bound { name: self.ident(&first), each });
+        }
+        let span = self.span(&first);
+        let mut members = Vec::new();
+        for member in group_members(first) {
+            match member.0.as_rule() {
+                Rule::ident => members.push(Bound { name: self.ident(&member.0), each: member.1 }),
+                _ => {
+                    let message = "a dim on the left is made of indices, and this is a number";
+                    self.diagnostics.push(Diagnostic::error("syntax", self.span(&member.0), message));
+                }
+            }
+        }
+        Place::Group { members, each, span }
+    }
+
+    /// `n` or `n..` of a reduction.
+    pub(crate) fn bound(&self, pair: Pair<'_, Rule>) -> Bound {
+        let mut inner = pair.into_inner();
+        let name = self.ident(&inner.next().expect("a bound index has a name"));
+        Bound { name, each: inner.next().is_some() }
     }
 
     fn state_entry(&mut self, pair: Pair<'_, Rule>) -> StateEntry {
@@ -292,12 +325,12 @@ impl Builder {
         let mut inner = pair.into_inner();
         let name = self.ident(&inner.next().expect("an update has a name"));
         let mut next = inner.next().expect("an update has a value");
-        let mut indices = Vec::new();
+        let mut places = Vec::new();
         if next.as_rule() == Rule::left_indices {
-            indices = self.idents(next);
+            places = self.places(next);
             next = inner.next().expect("an update has a value");
         }
-        StatementKind::Update { name, indices, value: self.expression(next, 0) }
+        StatementKind::Update { name, places, value: self.expression(next, 0) }
     }
 
     /// Several values separated by commas are one [`super::ast::ExprKind::List`].
@@ -383,4 +416,21 @@ impl Builder {
         }
         plain
     }
+}
+
+/// The members of a `group`: a name or digits, and whether `..` follows.
+pub(super) fn group_members<'p>(pair: Pair<'p, Rule>) -> Vec<(Pair<'p, Rule>, bool)> {
+    let mut members: Vec<(Pair<'p, Rule>, bool)> = Vec::new();
+    // `(s..)` alone has its parts without a pair around them.
+    let parts = pair.into_inner().flat_map(|part| match part.as_rule() {
+        Rule::member_of_group => part.into_inner().collect(),
+        _ => vec![part],
+    });
+    for part in parts {
+        match (part.as_rule(), members.last_mut()) {
+            (Rule::each, Some(last)) => last.1 = true,
+            _ => members.push((part, false)),
+        }
+    }
+    members
 }

@@ -5,8 +5,8 @@
 
 use pest::iterators::Pair;
 
-use super::ast::{Argument, BinaryOp, Expr, ExprKind, Ident, Stage, Suffix, UnaryOp};
-use super::build::Builder;
+use super::ast::{Argument, BinaryOp, Bound, Expr, ExprKind, Ident, Stage, Suffix, UnaryOp};
+use super::build::{Builder, group_members};
 use super::parse::{Rule, only};
 use crate::diagnostics::Diagnostic;
 use crate::source::Span;
@@ -28,7 +28,7 @@ const POWER: u8 = 9;
 /// A prefix operator.
 enum Prefix {
     Unary(UnaryOp, Span),
-    Reduce(Ident, Vec<Ident>, Span),
+    Reduce(Ident, Vec<Bound>, Span),
 }
 
 /// One piece of a flat `operators` rule.
@@ -144,9 +144,9 @@ impl Builder {
             Rule::neg => return Piece::Prefix(Prefix::Unary(UnaryOp::Neg, span)),
             Rule::not => return Piece::Prefix(Prefix::Unary(UnaryOp::Not, span)),
             Rule::reduction => {
-                let mut idents: Vec<Ident> = pair.into_inner().map(|inner| self.ident(&inner)).collect();
-                let op = idents.remove(0);
-                return Piece::Prefix(Prefix::Reduce(op, idents, span));
+                let mut inner = pair.into_inner();
+                let op = self.ident(&inner.next().expect("a reduction has a name"));
+                return Piece::Prefix(Prefix::Reduce(op, inner.map(|index| self.bound(index)).collect(), span));
             }
             Rule::add => BinaryOp::Add,
             Rule::sub => BinaryOp::Sub,
@@ -227,6 +227,7 @@ impl Builder {
                     let arguments = part.into_inner().map(|argument| self.argument(argument, depth)).collect();
                     ExprKind::Call { callee: Box::new(result), arguments }
                 }
+                Rule::each => ExprKind::Each(Box::new(result)),
                 Rule::index => {
                     let indices = part.into_inner().map(|index| self.expression(index, depth)).collect();
                     ExprKind::Index { base: Box::new(result), indices }
@@ -260,6 +261,7 @@ impl Builder {
             Rule::truth => ExprKind::Bool(pair.as_str() == "true"),
             Rule::ident => ExprKind::Name(pair.as_str().to_string()),
             Rule::list => ExprKind::List(pair.into_inner().map(|entry| self.expression(entry, depth)).collect()),
+            Rule::group => ExprKind::Group(self.group(pair)),
             Rule::parenthesis => return Expr { span, ..self.expression(only(pair), depth) },
             Rule::stages => ExprKind::Pipeline { head: None, stages: self.stages(pair, depth) },
             Rule::residual => {
@@ -270,6 +272,20 @@ impl Builder {
             rule => unreachable!("{rule:?} is no atom"),
         };
         Expr { span, kind }
+    }
+
+    fn group(&mut self, pair: Pair<'_, Rule>) -> Vec<Expr> {
+        let member = |(part, each): (Pair<'_, Rule>, bool)| {
+            let span = self.span(&part);
+            let text = part.as_str().to_string();
+            let kind = match part.as_rule() {
+                Rule::ident => ExprKind::Name(text),
+                _ => ExprKind::Number { value: text.parse().expect("digits are a number"), suffix: None, text },
+            };
+            let one = Expr { span, kind };
+            if each { Expr { span, kind: ExprKind::Each(Box::new(one)) } } else { one }
+        };
+        group_members(pair).into_iter().map(member).collect()
     }
 
     fn stages(&mut self, pair: Pair<'_, Rule>, depth: usize) -> Vec<Stage> {

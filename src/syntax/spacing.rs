@@ -70,7 +70,7 @@ impl View<'_> {
         }
         let previous = self.text(index - 1);
         let space = match text {
-            ")" | "]" | "," | "." => false,
+            ")" | "]" | "," | "." | ".." => false,
             "}" => previous != "{",
             "(" | "[" => !self.is_postfix_bracket(index),
             "{" => !matches!(previous, "(" | "["),
@@ -112,7 +112,7 @@ impl View<'_> {
         match self.kind(index) {
             Some(TokenKind::Word) => !KEYWORDS.contains(&self.text(index)),
             Some(TokenKind::Number | TokenKind::Text) => true,
-            _ => matches!(self.text(index), ")" | "]" | "}" | "%"),
+            _ => matches!(self.text(index), ")" | "]" | "}" | "%" | ".."),
         }
     }
 
@@ -168,7 +168,8 @@ impl View<'_> {
             return false;
         }
         let plain = |index: usize| matches!(self.kind(index), Some(TokenKind::Word | TokenKind::Number));
-        let left = index > 1 && plain(index - 1) && self.text(index - 2) != ".";
+        let before = index - usize::from(self.before(index) == "..");
+        let left = before > 1 && plain(before - 1) && self.text(before - 2) != ".";
         let right = plain(index + 1) && !matches!(self.text(index + 2), "(" | "[" | ".");
         left && right && (self.sum_follows(index) || self.sum_precedes(index))
     }

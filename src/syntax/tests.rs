@@ -66,11 +66,14 @@ fn show(expression: &Expr) -> String {
             format!("{}({})", show(callee), arguments.join(", "))
         }
         ExprKind::Index { base, indices } => format!("{}[{}]", show(base), list(indices)),
+        ExprKind::Each(one) => format!("{}..", show(one)),
+        ExprKind::Group(members) => format!("({})", members.iter().map(show).collect::<Vec<_>>().join(" ")),
         ExprKind::Field { base, name } => format!("{}.{}", show(base), name.name),
         ExprKind::Unary(op, operand) => format!("({op:?} {})", show(operand)),
         ExprKind::Binary(op, left, right) => format!("({op:?} {} {})", show(left), show(right)),
         ExprKind::Reduce { op, indices, body } => {
-            let indices: Vec<&str> = indices.iter().map(|index| index.name.as_str()).collect();
+            let name = |index: &Bound| format!("{}{}", index.name.name, if index.each { ".." } else { "" });
+            let indices: Vec<String> = indices.iter().map(name).collect();
             format!("({}[{}] {})", op.name, indices.join(","), show(body))
         }
         ExprKind::Conditional { then, condition, otherwise } => {

@@ -12,6 +12,7 @@ use crate::dim::Dim;
 use crate::graph::{Clock, DType, Graph, Init, Input, Param, ScalarExpr, StateKind};
 use crate::model::expand::{is_any, show};
 use crate::model::expander::{Expander, Given, Inputs, Meaning, Mode, Outcome, Scope, with_room};
+use crate::model::expression::has_entries;
 use crate::model::project::{Definition, Project};
 use crate::source::FileId;
 use crate::syntax::ast::{self, DefinitionKind};
@@ -20,7 +21,7 @@ use crate::syntax::ast::{self, DefinitionKind};
 pub(super) fn check(project: &Project, file: FileId, definition: &ast::Definition) -> Vec<Diagnostic> {
     let Some(found) = project.find(file, &definition.name.name) else { return Vec::new() };
     let is_open = definition.parameters.iter().any(|parameter| {
-        let typed = parameter.ty.as_ref().is_some_and(|ty| !is_any(ty));
+        let typed = parameter.ty.as_ref().is_some_and(is_fixed);
         parameter.default.is_none() && !typed
     });
     with_room(|| {
@@ -42,6 +43,11 @@ pub(super) fn check(project: &Project, file: FileId, definition: &ast::Definitio
     })
 }
 
+/// True for a type that says how many dims there are.
+fn is_fixed(ty: &ast::TensorType) -> bool {
+    !is_any(ty) && !ty.dims.iter().any(has_entries)
+}
+
 impl Expander<'_> {
     /// A loss or a metric on tensors of its declared types.
     fn figure_alone(&mut self, definition: &Definition) -> Outcome<()> {
@@ -50,7 +56,7 @@ impl Expander<'_> {
         scope.inputs = Inputs::Free(BTreeMap::new());
         let mut given = Vec::new();
         for parameter in definition.ast.parameters.iter().filter(|parameter| parameter.default.is_none()) {
-            let value = match parameter.ty.as_ref().filter(|ty| !is_any(ty)) {
+            let value = match parameter.ty.as_ref().filter(|ty| is_fixed(ty)) {
                 Some(ty) => self.free_input(&mut scope, &parameter.name, ty)?,
                 None => self.stand_in(&parameter.name),
             };

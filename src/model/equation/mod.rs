@@ -9,8 +9,10 @@
 mod index_range;
 mod lowering;
 mod node;
+mod places;
 #[cfg(test)]
 mod random_tests;
+mod read;
 mod reduction;
 #[cfg(test)]
 mod tests;
@@ -22,55 +24,137 @@ use crate::model::expander::{Expander, Meaning, Outcome, Reported, Scope};
 use crate::model::expression::{as_number, is_literal};
 use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, UnaryOp};
-use node::{AffineIndex, Index, Indices, Node, NodeKind, Reduction, Subscript, Var, union};
+use node::{Index, Indices, Node, NodeKind, Reduction, Var, union};
+
+/// A dim, or the dims of a whole pack, of a left side.
+struct LeftDim {
+    vars: Vec<Var>,
+    /// How many dims they make.
+    dims: usize,
+    /// Written as `(g o)`.
+    group: bool,
+}
+
+impl LeftDim {
+    /// The ranges that a group's dim is made of.
+    fn factors(&self, vars: &[Index]) -> Vec<Option<Vec<Dim>>> {
+        let ranges = |var: &Var| match &vars[*var] {
+            Index { dims: Some(dims), .. } => dims.clone(),
+            _ => vec![lowering::extent(vars, *var).clone()],
+        };
+        let factors = self.group.then(|| self.vars.iter().flat_map(ranges).collect());
+        vec![factors; self.dims]
+    }
+}
 
 impl Expander<'_> {
-    /// `name[indices] = value`, optionally with the declared shape of the output. Names in the shape that are not
+    /// `name[places] = value`, optionally with the declared shape of the output. Names in the shape that are not
     /// bound yet take the range that the right side gives.
     pub(crate) fn equation(
         &mut self,
         scope: &mut Scope,
         name: &ast::Ident,
-        indices: &[ast::Ident],
+        places: &[ast::Place],
         value: &Expr,
         shape: Option<&ast::TensorType>,
     ) -> Outcome<ValueId> {
         let mut known = Vec::new();
         if let Some(shape) = shape {
-            if shape.dims.len() != indices.len() {
-                let message =
-                    format!("`{}` has {} indices and a shape of {}", name.name, indices.len(), shape.dims.len());
-                return self
-                    .fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
-            }
             for dim in &shape.dims {
                 let unbound = matches!(&dim.kind, ExprKind::Name(name) if !scope.names.contains_key(name));
-                let dims = if unbound { None } else { Some(self.dims(scope, std::slice::from_ref(dim))?) };
-                known.push(dims.and_then(|dims| dims.into_iter().next()).map(|value| (value, dim.span)));
+                if unbound {
+                    known.push(None);
+                } else {
+                    let dims = self.dims(scope, std::slice::from_ref(dim))?;
+                    known.extend(dims.into_iter().map(|value| Some((value, dim.span))));
+                }
             }
         }
-        self.indexed(scope, indices, value, &known)
+        let plan = self.places(scope, places, &known, value)?;
+        let mut table = Indices { plan, ..Indices::default() };
+        let left = self.left_side(&mut table, places)?;
+        let count: usize = left.iter().map(|dim| dim.dims).sum();
+        if let Some(shape) = shape
+            && known.len() != count
+        {
+            let message = format!("`{}` has {count} indices and a shape of {}", name.name, known.len());
+            return self
+                .fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
+        }
+        let value = self.right_side(&mut table, scope, &left, value, &known)?;
+        let factors = left.iter().flat_map(|dim| dim.factors(&table.vars)).collect();
+        scope.bind(name, Meaning::Tensor(value));
+        scope.divide(&name.name, factors);
+        if let Some(shape) = shape.filter(|shape| shape.dims.iter().any(|dim| matches!(dim.kind, ExprKind::Group(_)))) {
+            self.divide(scope, name, &shape.dims, value)?;
+        }
+        Ok(value)
     }
 
-    /// The right side of an equation over `indices`; `known` gives ranges by position, as far as they are known.
-    pub(crate) fn indexed(
+    /// The indices on the left, opened in order.
+    fn left_side(&mut self, table: &mut Indices, places: &[ast::Place]) -> Outcome<Vec<LeftDim>> {
+        let mut left = Vec::new();
+        for place in places {
+            let mut opened = Vec::new();
+            for bound in places::bound_of(place) {
+                let name = &bound.name;
+                if let Some(first) = table.find(&name.name) {
+                    let message = format!("the index `{}` stands twice on the left", name.name);
+                    let first = first.binder;
+                    let diagnostic = Diagnostic::error("duplicate-index", name.span, message);
+                    return self.fail(diagnostic.label(first, "first here"));
+                }
+                let each = bound.each || matches!(place, ast::Place::Group { each: true, .. });
+                opened.push(table.open(&ast::Bound { name: name.clone(), each }));
+            }
+            match place {
+                ast::Place::Index(_) => left.extend(opened.concat().into_iter().map(|var| {
+                    let dims = table.vars[var].dims.as_ref().map_or(1, Vec::len);
+                    LeftDim { vars: vec![var], dims, group: false }
+                })),
+                ast::Place::Group { each: false, .. } => {
+                    left.push(LeftDim { vars: opened.concat(), dims: 1, group: true });
+                }
+                ast::Place::Group { each: true, .. } => {
+                    for entry in 0..opened.first().map_or(0, Vec::len) {
+                        let vars = opened.iter().filter_map(|vars| vars.get(entry).copied()).collect();
+                        left.push(LeftDim { vars, dims: 1, group: true });
+                    }
+                }
+            }
+        }
+        for dim in &mut left {
+            if let [var] = dim.vars[..]
+                && let Some(whole) = table.visible.iter().find(|seen| seen.whole && seen.vars == [var])
+            {
+                dim.dims = table.plan.lengths[&whole.binder];
+            }
+        }
+        Ok(left)
+    }
+
+    /// An equation's value over its left side; `known` gives ranges by dim, as far as they are known.
+    fn right_side(
         &mut self,
+        table: &mut Indices,
         scope: &mut Scope,
-        indices: &[ast::Ident],
+        left: &[LeftDim],
         value: &Expr,
         known: &[Option<(Dim, Span)>],
     ) -> Outcome<ValueId> {
-        let mut table = Indices::default();
-        for (position, index) in indices.iter().enumerate() {
-            if let Some(first) = table.find(&index.name) {
-                let message = format!("the index `{}` stands twice on the left", index.name);
-                let first = table.vars[first].span;
-                return self.fail(Diagnostic::error("duplicate-index", index.span, message).label(first, "first here"));
-            }
-            table.open(index);
-            table.vars[position].extent = known.get(position).cloned().flatten();
+        let mut place = 0;
+        for dim in left {
+            let ranges = known.get(place..place + dim.dims).unwrap_or_default();
+            place += dim.dims;
+            let ranges: Option<Vec<(Dim, Span)>> = ranges.iter().cloned().collect();
+            let Some(ranges) = ranges.filter(|ranges| !dim.group && ranges.len() == dim.dims) else { continue };
+            let Some((_, span)) = ranges.first().cloned() else { continue };
+            let dims: Vec<Dim> = ranges.into_iter().map(|(dim, _)| dim).collect();
+            let var = &mut table.vars[dim.vars[0]];
+            var.extent = Some((Dim::product(&dims), span));
+            var.dims = (dim.dims != 1).then_some(dims);
         }
-        let node = self.elaborate(&mut table, scope, value)?;
+        let node = self.elaborate(table, scope, value)?;
         let mut complete = true;
         for index in &table.vars {
             if index.extent.is_none() {
@@ -85,8 +169,58 @@ impl Expander<'_> {
         if !complete {
             return Err(Reported);
         }
-        let axes: Vec<Var> = (0..indices.len()).collect();
-        self.lower(&table.vars, &node, &axes)
+        let axes: Vec<Var> = left.iter().flat_map(|dim| dim.vars.iter().copied()).collect();
+        let result = self.lower(&table.vars, &node, &axes)?;
+        self.joined(table, left, known, result, value.span)
+    }
+
+    /// A value over indices as one over dims: groups are joined, whole packs taken apart.
+    fn joined(
+        &mut self,
+        table: &Indices,
+        left: &[LeftDim],
+        known: &[Option<(Dim, Span)>],
+        value: ValueId,
+        span: Span,
+    ) -> Outcome<ValueId> {
+        let mut shape = Vec::new();
+        for dim in left {
+            let vars: Vec<&Index> = dim.vars.iter().map(|var| &table.vars[*var]).collect();
+            match vars.as_slice() {
+                [Index { dims: Some(dims), .. }] if !dim.group => shape.extend(dims.iter().cloned()),
+                _ => {
+                    let joined = Dim::product(dim.vars.iter().map(|var| lowering::extent(&table.vars, *var)));
+                    if let Some(Some((declared, place))) = known.get(shape.len()).filter(|_| dim.group) {
+                        self.agree_on_dim(&joined, declared, *place, vars[0].span)?;
+                    }
+                    shape.push(joined);
+                }
+            }
+        }
+        let is_same = left.iter().all(|dim| dim.vars.len() == 1 && dim.dims == 1);
+        Ok(if is_same { value } else { self.graph.reshape(value, &shape, span) })
+    }
+
+    /// Proves that the indices of a dim run over it together.
+    fn agree_on_dim(&mut self, joined: &Dim, dim: &Dim, declared: Span, span: Span) -> Outcome<()> {
+        let verdict = self.facts.prove_eq(joined, dim);
+        if verdict.is_proved() {
+            return Ok(());
+        }
+        let message = format!("these indices run over {joined} together, and the dim has {dim} places");
+        let mut diagnostic = Diagnostic::error("shape-mismatch", span, message);
+        if declared != span {
+            diagnostic = diagnostic.label(declared, format!("{dim} places"));
+        }
+        match (&verdict, verdict.counterexample()) {
+            (_, Some(example)) => diagnostic = diagnostic.hint(format!("they differ at {example}")),
+            (Verdict::Undecided, None) => {
+                diagnostic.code = "undecided";
+                diagnostic = diagnostic.hint(format!("settle it by `require {joined} == {dim}`"));
+            }
+            (Verdict::Proved | Verdict::Refuted(_), None) => {}
+        }
+        self.fail(diagnostic)
     }
 
     /// An expression with reads or reductions but no index of its own: a tensor without dims, or a list's item.
@@ -96,7 +230,9 @@ impl Expander<'_> {
         {
             return Ok(item);
         }
-        self.indexed(scope, &[], expr, &[]).map(Meaning::Tensor)
+        let plan = self.places(scope, &[], &[], expr)?;
+        let mut table = Indices { plan, ..Indices::default() };
+        self.right_side(&mut table, scope, &[], expr, &[]).map(Meaning::Tensor)
     }
 
     /// `items[2]` of a list.
@@ -130,11 +266,16 @@ impl Expander<'_> {
                 }
             }
             ExprKind::Reduce { op, indices, body } => self.reduce(table, scope, op, indices, body, span),
-            ExprKind::Name(name) if let Some(var) = table.find(name) => {
-                Ok(Node::index(AffineIndex { terms: vec![(var, 1)], offset: Dim::constant(0) }, span))
+            ExprKind::Name(name) if table.find(name).is_some() => self.index_named(table, name, false, span),
+            ExprKind::Each(inner) => match inner.as_name() {
+                Some(name) if table.find(name).is_some() => self.index_named(table, name, true, span),
+                _ => self.entry(table, scope, inner, span),
+            },
+            ExprKind::Group(_) => {
+                self.refuse("misplaced-group", span, "`(a b)` stands for a dim of a tensor or of a shape, and this is neither")
             }
             ExprKind::Call { callee, arguments } if is_uniform(callee, arguments) => {
-                let free = table.visible.clone();
+                let free = table.all();
                 Ok(Node { kind: NodeKind::Uniform, span, free })
             }
             ExprKind::Unary(op, operand) if depends(expr, table) => {
@@ -205,95 +346,12 @@ impl Expander<'_> {
         }
     }
 
-    fn read(
-        &mut self,
-        table: &mut Indices,
-        scope: &mut Scope,
-        base: &Expr,
-        indices: &[Expr],
-        guard: Option<Node>,
-        span: Span,
-    ) -> Outcome<Node> {
-        if guard.is_none()
-            && let Some(item) = self.list_item(scope, base, indices)?
-        {
-            return Ok(Node::fixed(item, span));
-        }
-        if let ExprKind::Name(name) = &base.kind
-            && Reduction::named(name).is_some()
-            && !scope.names.contains_key(name)
-        {
-            let message = format!("the reduction `{name}` is followed by nothing that it could extend over");
-            let diagnostic = Diagnostic::error("bad-reduction", span, message);
-            return self.fail(diagnostic.hint(format!("put what it reduces into parentheses: `{name}[…] (-x[…])`")));
-        }
-        let tensor = match self.expression(scope, base)? {
-            Meaning::Tensor(id) => id,
-            other => {
-                return self.refuse("type-mismatch", base.span, format!("{} cannot be indexed", self.describe(&other)));
-            }
-        };
-        let dims = self.graph.shape(tensor).to_vec();
-        if dims.len() != indices.len() {
-            let message = format!("{} is read at {} indices", self.describe(&Meaning::Tensor(tensor)), indices.len());
-            return self.refuse("rank-mismatch", span, message);
-        }
-        let mut subscripts = Vec::new();
-        for (index, dim) in indices.iter().zip(&dims) {
-            let node = self.elaborate(table, scope, index)?;
-            subscripts.push(match node.as_affine() {
-                Some(affine) => {
-                    if let Some(var) = affine.plain() {
-                        self.unify(&mut table.vars[var], dim, index.span)?;
-                    }
-                    Subscript::Affine(affine, index.span)
-                }
-                None => Subscript::Value(node),
-            });
-        }
-        let mut free: Vec<Var> = guard.iter().flat_map(|guard| guard.free.iter().copied()).collect();
-        for subscript in &subscripts {
-            match subscript {
-                Subscript::Affine(affine, _) => free.extend(affine.terms.iter().map(|term| term.0)),
-                Subscript::Value(node) => free.extend(&node.free),
-            }
-        }
-        free.sort_unstable();
-        free.dedup();
-        let kind = NodeKind::Read { tensor, subscripts, guard: guard.map(Box::new) };
-        Ok(Node { kind, span, free })
-    }
-
-    fn unify(&mut self, index: &mut Index, dim: &Dim, span: Span) -> Outcome<()> {
-        let Some((known, place)) = &index.extent else {
-            index.extent = Some((dim.clone(), span));
-            return Ok(());
-        };
-        let verdict = self.facts.prove_eq(known, dim);
-        if verdict.is_proved() {
-            return Ok(());
-        }
-        let message = format!("the index `{}` runs over {known} and over {dim}", index.name);
-        let mut diagnostic = Diagnostic::error("shape-mismatch", span, message)
-            .at(format!("here it runs over {dim}"))
-            .label(*place, format!("here it runs over {known}"));
-        match (&verdict, verdict.counterexample()) {
-            (_, Some(example)) => diagnostic = diagnostic.hint(format!("they differ at {example}")),
-            (Verdict::Undecided, None) => {
-                diagnostic.code = "undecided";
-                diagnostic = diagnostic.hint(format!("settle it by `require {known} == {dim}`"));
-            }
-            (Verdict::Proved | Verdict::Refuted(_), None) => {}
-        }
-        self.fail(diagnostic)
-    }
-
     fn reduce(
         &mut self,
         table: &mut Indices,
         scope: &mut Scope,
         op: &ast::Ident,
-        indices: &[ast::Ident],
+        indices: &[ast::Bound],
         body: &Expr,
         span: Span,
     ) -> Outcome<Node> {
@@ -302,17 +360,19 @@ impl Expander<'_> {
         };
         if reduction.keeps_indices() {
             let mut vars = Vec::new();
-            for index in indices {
-                match table.find(&index.name) {
-                    Some(var) => vars.push(var),
-                    None => {
-                        let message = format!(
-                            "`{}` normalises over an index of the left side; `{}` is not one",
-                            op.name, index.name
-                        );
-                        return self.refuse("unbound-index", index.span, message);
-                    }
+            for ast::Bound { name, each } in indices {
+                let Some(seen) = table.find(&name.name) else {
+                    let message =
+                        format!("`{}` normalises over an index of the left side; `{}` is not one", op.name, name.name);
+                    return self.refuse("unbound-index", name.span, message);
+                };
+                if seen.each != *each {
+                    let (written, meant) = if seen.each { ("", "..") } else { ("..", "") };
+                    let message = format!("`{}{written}` is bound as `{}{meant}`", name.name, name.name);
+                    let diagnostic = Diagnostic::error("bad-pack", name.span, message).label(seen.binder, "bound here");
+                    return self.fail(diagnostic);
                 }
+                vars.extend(&seen.vars);
             }
             let body = self.elaborate(table, scope, body)?;
             let mut free = body.free.clone();
@@ -322,21 +382,15 @@ impl Expander<'_> {
             return Ok(Node { kind: NodeKind::Reduce(reduction, vars, Box::new(body)), span, free });
         }
         let outside = table.visible.len();
-        for (position, index) in indices.iter().enumerate() {
-            let again = indices[..position].iter().find(|other| other.name == index.name).map(|other| other.span);
-            let outer = table.find(&index.name).map(|var| table.vars[var].span);
-            if let Some(first) = again.or(outer) {
+        for (position, ast::Bound { name: index, .. }) in indices.iter().enumerate() {
+            let again = indices[..position].iter().find(|other| other.name.name == index.name);
+            let outer = table.find(&index.name).map(|seen| seen.binder);
+            if let Some(first) = again.map(|other| other.name.span).or(outer) {
                 let message = format!("`{}` is an index already", index.name);
                 return self.fail(Diagnostic::error("duplicate-index", index.span, message).label(first, "first here"));
             }
         }
-        let vars: Vec<Var> = indices
-            .iter()
-            .map(|index| {
-                table.open(index);
-                table.vars.len() - 1
-            })
-            .collect();
+        let vars: Vec<Var> = indices.iter().flat_map(|index| table.open(index)).collect();
         let body = self.elaborate(table, scope, body);
         table.visible.truncate(outside);
         let body = body?;
@@ -452,6 +506,7 @@ fn depends(expr: &Expr, table: &Indices) -> bool {
     match &expr.kind {
         ExprKind::Name(name) => table.find(name).is_some(),
         ExprKind::Index { .. } | ExprKind::Guard { .. } | ExprKind::Reduce { .. } => true,
+        ExprKind::Each(_) | ExprKind::Group(_) => true,
         ExprKind::Call { callee, arguments } => {
             is_uniform(callee, arguments) || arguments.iter().any(|argument| depends(&argument.value, table))
         }

@@ -8,6 +8,7 @@ use crate::graph::ValueId;
 use crate::model::expander::{Meaning, Stage};
 use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, UnaryOp};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Position in [`Indices::vars`]; the left side's indices come first.
@@ -20,24 +21,76 @@ pub(super) struct Index {
     pub span: Span,
     /// Its range `0..extent` and the place that says so.
     pub extent: Option<(Dim, Span)>,
+    /// Of an index that stands for a whole pack: the dims that it runs over, the fastest last, once they are known.
+    pub dims: Option<Vec<Dim>>,
+}
+
+/// A name of an index, and what it stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub name: String,
+    /// Where it is bound.
+    pub binder: Span,
+    /// Bound with `..`.
+    pub each: bool,
+    /// The index; of a pack one for each entry, or one for the whole.
+    pub vars: Vec<Var>,
+    /// A pack that is one index over all of its dims.
+    pub whole: bool,
 }
 
 /// The indices of one equation and those visible at the current place.
 #[derive(Default)]
 pub(super) struct Indices {
     pub vars: Vec<Index>,
-    pub visible: Vec<Var>,
+    pub visible: Vec<Seen>,
+    /// What is known of packs and groups before the equation is read.
+    pub plan: Plan,
+    /// The entry of packs that is being read.
+    pub entry: Option<usize>,
 }
 
 impl Indices {
-    pub fn find(&self, name: &str) -> Option<Var> {
-        self.visible.iter().rev().copied().find(|var| self.vars[*var].name == name)
+    pub fn find(&self, name: &str) -> Option<&Seen> {
+        self.visible.iter().rev().find(|seen| seen.name == name)
     }
 
-    pub fn open(&mut self, ident: &ast::Ident) {
-        self.vars.push(Index { name: ident.name.clone(), span: ident.span, extent: None });
-        self.visible.push(self.vars.len() - 1);
+    /// All indices that are visible, each once.
+    pub fn all(&self) -> Vec<Var> {
+        let mut all: Vec<Var> = self.visible.iter().flat_map(|seen| seen.vars.iter().copied()).collect();
+        all.sort_unstable();
+        all
     }
+
+    /// Makes an index visible; gives what it stands for.
+    pub fn open(&mut self, bound: &ast::Bound) -> Vec<Var> {
+        let ident = &bound.name;
+        let length = if bound.each { self.plan.lengths.get(&ident.span).copied().unwrap_or(1) } else { 1 };
+        let whole = bound.each && length != 1 && !self.plan.apart.contains(&ident.span);
+        let first = self.vars.len();
+        let count = if whole { 1 } else { length };
+        for entry in 0..count {
+            let name = if count > 1 { format!("{}.{entry}", ident.name) } else { ident.name.clone() };
+            let empty = whole && length == 0;
+            let extent = empty.then(|| (Dim::constant(1), ident.span));
+            self.vars.push(Index { name, span: ident.span, extent, dims: empty.then(Vec::new) });
+        }
+        let vars: Vec<Var> = (first..self.vars.len()).collect();
+        let (name, binder) = (ident.name.clone(), ident.span);
+        self.visible.push(Seen { name, binder, each: bound.each, vars: vars.clone(), whole });
+        vars
+    }
+}
+
+/// How long packs are, which of them are read entry by entry, and ranges as far as shapes give them; by where an index is
+/// bound.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub lengths: HashMap<Span, usize>,
+    /// Packs whose entries stand alone somewhere; the others are one index over all of their dims.
+    pub apart: HashSet<Span>,
+    /// The range of an entry; entry 0 is an index that is no pack.
+    pub extents: HashMap<(Span, usize), Dim>,
 }
 
 /// `Σ coefficient · index + offset`; coefficients are not 0.

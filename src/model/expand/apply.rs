@@ -17,7 +17,7 @@ use crate::model::expander::{
 };
 use crate::model::project::Definition;
 use crate::source::Span;
-use crate::syntax::ast::{Expr, ExprKind, Ident};
+use crate::syntax::ast::{Bound, Expr, ExprKind, Ident, Place};
 
 /// How deep definitions may nest.
 pub(crate) const MAX_DEPTH: usize = 48;
@@ -145,11 +145,12 @@ impl Expander<'_> {
             span,
             kind: ExprKind::Reduce {
                 op: ident(reduction.to_owned()),
-                indices: axes.iter().map(|axis| index(*axis)).collect(),
+                indices: axes.iter().map(|axis| Bound { name: index(*axis), each: false }).collect(),
                 body: Box::new(read),
             },
         };
-        let kept: Vec<Ident> = (0..rank).filter(|axis| !axes.contains(axis)).map(index).collect();
+        let place = |axis: usize| Place::Index(Bound { name: index(axis), each: false });
+        let kept: Vec<Place> = (0..rank).filter(|axis| !axes.contains(axis)).map(place).collect();
         let mut scope = Scope::new(span.file, String::new());
         scope.bind(&input, Meaning::Tensor(value));
         Ok(Meaning::Tensor(self.equation(&mut scope, &ident("y".into()), &kept, &body, None)?))
@@ -317,7 +318,14 @@ impl Expander<'_> {
                     this.bind_type(&mut scope, ty, value, site)?;
                 }
                 scope.bind(name, meaning);
+                if let Some((ty, found)) = parameter.ty.as_ref().zip(tensor_of(&scope, &name.name)) {
+                    this.divide(&mut scope, name, &ty.dims, found)?;
+                }
+                if parameter.each {
+                    scope.packs.push(name.name.clone());
+                }
             }
+            this.spread_first(&mut scope, definition.ast.parameters.iter().filter_map(|each| each.ty.as_ref()))?;
             this.body(&mut scope, definition, span)
         })
     }
@@ -331,5 +339,12 @@ fn member_span(stage: &Stage) -> Option<Span> {
         | Stage::Waypoint { span, .. }
         | Stage::Over { span, .. } => Some(*span),
         Stage::Function(_) | Stage::Builtin(_) | Stage::Template(_) => None,
+    }
+}
+
+fn tensor_of(scope: &Scope, name: &str) -> Option<ValueId> {
+    match scope.names.get(name) {
+        Some(Meaning::Tensor(value)) => Some(*value),
+        _ => None,
     }
 }

@@ -8,6 +8,7 @@ use crate::diagnostics::Diagnostic;
 use crate::dim::{Compare, Dim, Verdict};
 use crate::graph::{DType, Init, Input, Param, Scalar, State, StateKind, ValueId, Variable};
 use crate::model::expander::{Expander, Given, Inputs, Meaning, Outcome, Scope};
+use crate::model::expression::has_entries;
 use crate::source::Span;
 use crate::syntax::ast::{Expr, ExprKind, Ident, StateEntry, TensorType};
 
@@ -23,6 +24,11 @@ pub(crate) fn show(shape: &[Dim]) -> String {
 /// True for `input x` without a type: any shape fits.
 pub(crate) fn is_any(ty: &TensorType) -> bool {
     ty.element.is_none() && ty.dims.is_empty()
+}
+
+/// True for a size name that a shape may bind.
+fn is_open(scope: &Scope, name: &str) -> bool {
+    !scope.names.contains_key(name) && !scope.poisoned.contains(name) && name != "training"
 }
 
 impl Expander<'_> {
@@ -47,14 +53,58 @@ impl Expander<'_> {
     pub(crate) fn dims(&mut self, scope: &mut Scope, dims: &[Expr]) -> Outcome<Vec<Dim>> {
         let mut shape = Vec::with_capacity(dims.len());
         for expr in dims {
-            shape.push(self.dim(scope, expr)?);
+            if has_entries(expr) {
+                for entry in self.entries(scope, expr)? {
+                    shape.push(self.positive(scope, expr, entry)?);
+                }
+            } else if let ExprKind::Group(members) = &expr.kind {
+                shape.push(Dim::product(&self.dims(scope, members)?));
+            } else {
+                shape.push(self.dim(scope, expr)?);
+            }
         }
         Ok(shape)
+    }
+
+    /// Notes what the dims of a tensor of this shape are made of.
+    pub(crate) fn divide(&mut self, scope: &mut Scope, name: &Ident, dims: &[Expr], value: ValueId) -> Outcome<()> {
+        let mut factors = Vec::new();
+        for expr in dims {
+            match &expr.kind {
+                ExprKind::Group(members) => factors.push(Some(self.dims(scope, members)?)),
+                _ if has_entries(expr) => factors.extend(vec![None; self.entries(scope, expr)?.len()]),
+                _ => factors.push(None),
+            }
+        }
+        if factors.len() == self.graph.shape(value).len() {
+            scope.divide(&name.name, factors);
+        }
+        Ok(())
+    }
+
+    /// Spreads parameters `K..` over the first pack of these types.
+    pub(crate) fn spread_first<'t>(
+        &mut self,
+        scope: &mut Scope,
+        types: impl IntoIterator<Item = &'t TensorType>,
+    ) -> Outcome<()> {
+        let packs = types.into_iter().flat_map(|ty| &ty.dims).filter_map(|expr| match &expr.kind {
+            ExprKind::Each(inner) => Some((inner.as_name()?, expr.span)),
+            _ => None,
+        });
+        let Some((name, span)) = packs.into_iter().next() else { return Ok(()) };
+        let Some(Meaning::List(items)) = scope.names.get(name) else { return Ok(()) };
+        let length = items.len();
+        self.spread(scope, length, (name, span))
     }
 
     /// One size.
     pub(crate) fn dim(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<Dim> {
         let meaning = self.expression(scope, expr)?;
+        self.positive(scope, expr, meaning)
+    }
+
+    fn positive(&mut self, scope: &mut Scope, expr: &Expr, meaning: Meaning) -> Outcome<Dim> {
         let Some(dim) = meaning.as_dim() else {
             return self.misfit("not-a-size", expr.span, "a size is needed here", &meaning);
         };
@@ -123,6 +173,8 @@ impl Expander<'_> {
                 return self.fail(duplicate(name, scope));
             }
             scope.bind(name, Meaning::Tensor(value));
+            self.divide(scope, name, &ty.dims, value)?;
+            self.spread_first(scope, [ty])?;
         }
         Ok(())
     }
@@ -136,17 +188,28 @@ impl Expander<'_> {
             );
         }
         for (axis, expr) in ty.dims.iter().enumerate() {
-            let ExprKind::Name(size) = &expr.kind else { continue };
-            if scope.names.contains_key(size) {
-                continue;
+            let members = if let ExprKind::Group(members) = &expr.kind { members.as_slice() } else { &[] };
+            for expr in members.iter().chain([expr]) {
+                if let ExprKind::Each(inner) = &expr.kind
+                    && inner.as_name().is_some_and(|name| !scope.names.contains_key(name))
+                {
+                    let message = "a model's input has a known number of dims, and this stands for any number";
+                    return self.fail(Diagnostic::error("unknown-length", expr.span, message).hint("write its dims"));
+                }
+                let ExprKind::Name(size) = &expr.kind else { continue };
+                if scope.names.contains_key(size) {
+                    continue;
+                }
+                let Inputs::Free(bound) = &scope.inputs else { continue };
+                let dim = bound.get(size).map_or_else(|| Dim::var(size), |value| Dim::constant(*value));
+                if axis == 0 {
+                    self.batch.insert(size.clone());
+                }
+                scope.bind(&Ident { name: size.clone(), span: expr.span }, Meaning::Size(dim));
+                if members.is_empty() {
+                    scope.axes.insert(size.clone(), axis);
+                }
             }
-            let Inputs::Free(bound) = &scope.inputs else { continue };
-            let dim = bound.get(size).map_or_else(|| Dim::var(size), |value| Dim::constant(*value));
-            if axis == 0 {
-                self.batch.insert(size.clone());
-            }
-            scope.bind(&Ident { name: size.clone(), span: expr.span }, Meaning::Size(dim));
-            scope.axes.insert(size.clone(), axis);
         }
         let shape = self.dims(scope, &ty.dims)?;
         self.check_elements(&shape, ty.span)?;
@@ -182,23 +245,94 @@ impl Expander<'_> {
         site: Span,
     ) -> Outcome<()> {
         let actual = self.graph.shape(value).to_vec();
-        if actual.len() != dims.len() {
-            let message = format!("this needs {} dims and gets {}", dims.len(), actual.len());
+        let mut lengths = Vec::with_capacity(dims.len());
+        for expr in dims {
+            lengths.push(match &expr.kind {
+                ExprKind::Each(inner) if inner.as_name().is_some_and(|name| is_open(scope, name)) => None,
+                _ if has_entries(expr) => Some(self.entries(scope, expr)?.len()),
+                _ => Some(1),
+            });
+        }
+        let known: usize = lengths.iter().flatten().sum();
+        let mut open = dims.iter().zip(&lengths).filter(|(_, length)| length.is_none()).map(|(expr, _)| expr.span);
+        let pack = open.next();
+        if let Some(second) = open.next() {
+            let message = "two packs of a shape are of unknown length, and one of them must be known";
+            let diagnostic = Diagnostic::error("unknown-length", second, message);
+            return self.fail(diagnostic.label(pack.unwrap_or(second), "the other one"));
+        }
+        if actual.len() < known || pack.is_none() && actual.len() != known {
+            let least = if pack.is_some() { "at least " } else { "" };
+            let message = format!("this needs {least}{known} dims and gets {}", actual.len());
             let diagnostic = self.mismatch("shape-mismatch", site, message, declared, value);
             return self.fail(diagnostic);
         }
-        for (axis, (expr, dim)) in dims.iter().zip(&actual).enumerate() {
-            let ExprKind::Name(name) = &expr.kind else { continue };
-            if !scope.names.contains_key(name) && !scope.poisoned.contains(name) && name != "training" {
-                scope.bind(&Ident { name: name.clone(), span: expr.span }, Meaning::Size(dim.clone()));
+        let mut axis = 0;
+        for (expr, length) in dims.iter().zip(&lengths) {
+            let length = length.unwrap_or(actual.len() - known);
+            let found = &actual[axis..axis + length];
+            match &expr.kind {
+                ExprKind::Name(name) => {
+                    if is_open(scope, name) {
+                        scope.bind(&Ident { name: name.clone(), span: expr.span }, Meaning::Size(found[0].clone()));
+                    }
+                    scope.axes.entry(name.clone()).or_insert(axis);
+                }
+                ExprKind::Each(inner) if let Some(name) = inner.as_name().filter(|name| is_open(scope, name)) => {
+                    let sizes = found.iter().cloned().map(Meaning::Size).collect();
+                    scope.bind(&Ident { name: name.to_owned(), span: expr.span }, Meaning::List(sizes));
+                }
+                ExprKind::Group(members) => self.bind_group(scope, members, &found[0], (declared, site, expr.span), value)?,
+                _ => {}
             }
-            scope.axes.entry(name.clone()).or_insert(axis);
+            axis += length;
         }
-        let mut wanted = Vec::with_capacity(dims.len());
-        for expr in dims {
-            wanted.push(self.dim(scope, expr)?);
-        }
+        let wanted = self.dims(scope, dims)?;
         self.prove_shape(&wanted, declared, value, site)
+    }
+
+    /// Binds the one open name of `(groups D)` to what the others leave of a dim, which they must divide.
+    fn bind_group(
+        &mut self,
+        scope: &mut Scope,
+        members: &[Expr],
+        dim: &Dim,
+        (declared, site, span): (Span, Span, Span),
+        value: ValueId,
+    ) -> Outcome<()> {
+        let is_unbound = |expr: &&Expr| expr.as_name().is_some_and(|name| is_open(scope, name));
+        let open: Vec<&Expr> = members.iter().filter(is_unbound).collect();
+        let [one] = open.as_slice() else {
+            if open.is_empty() {
+                return Ok(());
+            }
+            let names: Vec<String> = open.iter().filter_map(|expr| Some(format!("`{}`", expr.as_name()?))).collect();
+            let message = format!("nothing says how {} divide {dim}", names.join(" and "));
+            return self.fail(Diagnostic::error("unknown-range", span, message).hint("all but one must be known"));
+        };
+        let known: Vec<Expr> = members.iter().filter(|member| !is_unbound(member)).cloned().collect();
+        let known = Dim::product(&self.dims(scope, &known)?);
+        let quotient = dim.floor_div(&known);
+        let verdict = self.facts.prove_eq(&(&known * &quotient), dim);
+        if !verdict.is_proved() {
+            let text = self.source_text(span).to_owned();
+            let (code, message) = match (&verdict, verdict.counterexample()) {
+                (Verdict::Undecided, _) => ("undecided", format!("cannot prove that {known} divides {dim}, as `{text}` asks")),
+                (_, Some(example)) => {
+                    ("shape-mismatch", format!("{known} must divide {dim}, as `{text}` asks: fails at {example}"))
+                }
+                (_, None) => ("shape-mismatch", format!("{known} must divide {dim}, as `{text}` asks")),
+            };
+            let diagnostic = self.mismatch(code, site, message, declared, value);
+            return self.fail(if dim.as_const().is_some() {
+                diagnostic
+            } else {
+                diagnostic.hint(format!("add `require {dim} % {known} == 0` to the model"))
+            });
+        }
+        let name = one.as_name().unwrap_or_default().to_owned();
+        scope.bind(&Ident { name, span: one.span }, Meaning::Size(quotient));
+        Ok(())
     }
 
     /// Proves that a value has the wanted shape.
@@ -350,6 +484,7 @@ impl Expander<'_> {
             };
             self.params.insert(path, value);
             scope.bind(name, Meaning::Tensor(value));
+            self.divide(scope, name, &ty.dims, value)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use crate::diagnostics::Diagnostic;
 use crate::model::expander::{Expander, Given, LayerInstance, Meaning, Outcome, Scope, Stage};
+use crate::model::expression::has_entries;
 use crate::model::project::Definition;
 use crate::source::Span;
 use crate::syntax::ast::{self, Argument, Expr, ExprKind, Ident};
@@ -101,7 +102,11 @@ impl Expander<'_> {
                         .hint(format!("to name the argument, write `{} = …`", label.name)),
                 );
             }
-            let value = self.expression(scope, &argument.value)?;
+            let value = if scope.entry.is_none() && has_entries(&argument.value) {
+                Meaning::List(self.entries(scope, &argument.value)?)
+            } else {
+                self.expression(scope, &argument.value)?
+            };
             given.push(Given { name: argument.name.clone(), value, span: argument.value.span });
         }
         Ok(given)
@@ -354,7 +359,7 @@ impl Expander<'_> {
         for expr in dims {
             match &expr.kind {
                 ExprKind::Name(name) if !scope.names.contains_key(name) => checked.push(Err(name.clone())),
-                _ => checked.push(Ok(self.dim(scope, expr)?)),
+                _ => checked.extend(self.dims(scope, std::slice::from_ref(expr))?.into_iter().map(Ok)),
             }
         }
         Ok(Rc::new(Stage::Waypoint { dims: checked, span }))

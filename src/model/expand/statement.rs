@@ -14,7 +14,7 @@ use crate::graph::{StateKind, Update, ValueId, Variable};
 use crate::model::expander::{Expander, Meaning, Mode, Outcome, Reported, Scope, Stage};
 use crate::model::expression::{BUILTINS, constant};
 use crate::source::Span;
-use crate::syntax::ast::{DefinitionKind, Expr, ExprKind, Ident, Statement, StatementKind, TensorType};
+use crate::syntax::ast::{DefinitionKind, Expr, ExprKind, Ident, Place, Statement, StatementKind, TensorType};
 
 /// How many values one graph may have.
 const MAX_VALUES: usize = 2_000_000;
@@ -124,14 +124,12 @@ impl Expander<'_> {
                 self.require(scope, condition, message.as_deref(), statement.span).map(|()| None)
             }
             StatementKind::Bind { target, value } => self.bind(scope, target, value).map(|()| None),
-            StatementKind::Equation { name, indices, value, shape } => {
+            StatementKind::Equation { name, places, value, shape } => {
                 let declared = scope.declared.get(&name.name).cloned();
                 let shape = shape.as_ref().or(declared.as_ref());
-                let value = self.equation(scope, name, indices, value, shape)?;
-                scope.bind(name, Meaning::Tensor(value));
-                Ok(None)
+                self.equation(scope, name, places, value, shape).map(|_| None)
             }
-            StatementKind::Update { name, indices, value } => self.update(scope, name, indices, value).map(|()| None),
+            StatementKind::Update { name, places, value } => self.update(scope, name, places, value).map(|()| None),
             StatementKind::Return { values, shape } => self.return_line(scope, values, shape.as_ref()).map(Some),
             StatementKind::If { condition, then, otherwise } => {
                 let branch = if self.decided(scope, condition)? { then } else { otherwise };
@@ -178,7 +176,14 @@ impl Expander<'_> {
         } else {
             self.expression(scope, chosen)?
         };
+        let tensor = if let Meaning::Tensor(tensor) = &meaning { Some(*tensor) } else { None };
         scope.bind(name, meaning);
+        // A value that flows through a shape at its end is divided as the shape says.
+        if let (Some(tensor), ExprKind::Pipeline { stages, .. }) = (tensor, &chosen.kind)
+            && let Some(ExprKind::List(dims)) = stages.last().map(|stage| &stage.value.kind)
+        {
+            self.divide(scope, name, dims, tensor)?;
+        }
         Ok(())
     }
 
@@ -192,7 +197,7 @@ impl Expander<'_> {
         self.choose(scope, branch)
     }
 
-    fn update(&mut self, scope: &mut Scope, name: &Ident, indices: &[Ident], value: &Expr) -> Outcome<()> {
+    fn update(&mut self, scope: &mut Scope, name: &Ident, places: &[Place], value: &Expr) -> Outcome<()> {
         let Some(target) = scope.targets.get(&name.name).copied() else {
             let diagnostic = Diagnostic::error("not-a-state", name.span, format!("`{}` is not a state", name.name));
             let hint = format!("declare `state {} = 0` before", name.name);
@@ -208,10 +213,10 @@ impl Expander<'_> {
                 (state.shape.clone(), state.dtype, state.kind == StateKind::Buffer)
             }
         };
-        let meaning = if indices.is_empty() {
+        let meaning = if places.is_empty() {
             self.expression(scope, value)?
         } else {
-            Meaning::Tensor(self.equation(scope, name, indices, value, None)?)
+            Meaning::Tensor(self.equation(scope, name, places, value, None)?)
         };
         let new = self.filled(&meaning, &shape, dtype, value.span)?;
         if is_buffer && self.mode == Mode::Eval {

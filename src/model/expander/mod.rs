@@ -198,6 +198,12 @@ pub(crate) struct Scope {
     pub declared: HashMap<String, ast::TensorType>,
     /// The names of the returned values, once a `return` has run.
     pub returned: Vec<Option<String>>,
+    /// Of tensors by name, the ranges that shapes and left sides with groups have made their dims of.
+    pub factors: HashMap<String, Vec<Option<Vec<Dim>>>>,
+    /// Parameters `K..` that have not been given as many entries yet as an input's pack has.
+    pub packs: Vec<String>,
+    /// The entry of packs that is being evaluated.
+    pub entry: Option<usize>,
 }
 
 /// What `input` statements of a body take.
@@ -228,14 +234,25 @@ impl Scope {
             state_shape: Vec::new(),
             declared: HashMap::new(),
             returned: Vec::new(),
+            factors: HashMap::new(),
+            packs: Vec::new(),
+            entry: None,
         }
     }
 
     /// Binds a name, in place of an earlier binding.
     pub(crate) fn bind(&mut self, name: &ast::Ident, meaning: Meaning) {
         self.poisoned.remove(&name.name);
+        self.factors.remove(&name.name);
         self.spans.insert(name.name.clone(), name.span);
         self.names.insert(name.name.clone(), meaning);
+    }
+
+    /// Notes what a tensor's dims are made of, until its name is bound again.
+    pub(crate) fn divide(&mut self, name: &str, factors: Vec<Option<Vec<Dim>>>) {
+        if factors.iter().any(Option::is_some) {
+            self.factors.insert(name.to_owned(), factors);
+        }
     }
 
     /// Binds the parameters of a definition that have arguments.
@@ -243,6 +260,9 @@ impl Scope {
         for parameter in &definition.ast.parameters {
             if let Some(meaning) = arguments.get(&parameter.name.name) {
                 self.bind(&parameter.name, meaning.clone());
+            }
+            if parameter.each {
+                self.packs.push(parameter.name.name.clone());
             }
         }
     }

@@ -7,6 +7,7 @@
 mod arithmetic;
 mod builtins;
 mod condition;
+mod entries;
 
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
@@ -16,6 +17,7 @@ use crate::source::Span;
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind, Suffix};
 pub(crate) use arithmetic::{as_formula, as_number, comparison, number_type};
 pub(crate) use builtins::{BUILTINS, constant};
+pub(crate) use entries::{entry_names, has_entries};
 
 impl Expander<'_> {
     /// The value of any expression outside an equation.
@@ -26,8 +28,19 @@ impl Expander<'_> {
             ExprKind::Bool(flag) => Ok(Meaning::Flag(*flag)),
             ExprKind::Name(name) => self.resolve(scope, name, expr.span),
             ExprKind::List(items) => {
-                let items: Outcome<Vec<Meaning>> = items.iter().map(|item| self.expression(scope, item)).collect();
-                items.map(Meaning::List)
+                let mut list = Vec::with_capacity(items.len());
+                for item in items {
+                    if has_entries(item) {
+                        list.extend(self.entries(scope, item)?);
+                    } else {
+                        list.push(self.expression(scope, item)?);
+                    }
+                }
+                Ok(Meaning::List(list))
+            }
+            ExprKind::Each(inner) => self.entry_of(scope, inner, expr.span),
+            ExprKind::Group(_) => {
+                self.refuse("misplaced-group", expr.span, "`(a b)` stands for a dim of a tensor or of a shape, and this is neither")
             }
             ExprKind::Call { callee, arguments } => self.call(scope, callee, arguments, expr.span),
             ExprKind::Field { base, name } => self.field(scope, base, name, expr.span),

@@ -247,11 +247,12 @@ fn relocate(expr: &mut Expr, place: Span) {
             relocate(base, place);
             name.span = place;
         }
-        ExprKind::Unary(_, operand) => relocate(operand, place),
+        ExprKind::Unary(_, operand) | ExprKind::Each(operand) => relocate(operand, place),
+        ExprKind::Group(members) => members.iter_mut().for_each(|member| relocate(member, place)),
         ExprKind::Binary(_, a, b) => [a, b].into_iter().for_each(|side| relocate(side, place)),
         ExprKind::Reduce { op, indices, body } => {
             op.span = place;
-            indices.iter_mut().for_each(|index| index.span = place);
+            indices.iter_mut().for_each(|index| index.name.span = place);
             relocate(body, place);
         }
         ExprKind::Conditional { then, condition, otherwise } => {

@@ -1,0 +1,377 @@
+//! Packs and groups: how many indices `n..` stands for, and which ranges make up the dim of `(g o)`.
+//!
+//! Input: an equation's left side with its declared dims, and its right side. Output: a [`Plan`].
+//! Rules: a tensor has as many dims as it is read at, so one pack of unknown length in a read follows from its rank; packs in one
+//! subscript are of one length; a dim is the product of its group's ranges, so one unknown range follows from the others.
+//! Invariant: nothing is proved here. What contradicts the plan is found when the equation is elaborated.
+
+use super::node::{Plan, Reduction};
+use crate::diagnostics::Diagnostic;
+use crate::dim::Dim;
+use crate::model::expander::{Expander, Meaning, Outcome, Scope};
+use crate::model::expression::{entry_names, has_entries};
+use crate::source::Span;
+use crate::syntax::ast::{Bound, Expr, ExprKind, Place};
+
+/// A member of a group.
+#[derive(Clone, Copy, Debug)]
+enum Member {
+    Index(Span),
+    Pack(Span),
+    Number,
+}
+
+/// One subscript of a read, or one place of the left side.
+#[derive(Clone, Debug)]
+enum Subscript {
+    /// One dim at a plain index.
+    Plain(Span),
+    /// `n..`.
+    Pack(Span),
+    /// One dim at anything else.
+    Other,
+    /// A dim for each entry of packs of indices, or of a list of so many.
+    Entries { packs: Vec<Span>, length: Option<usize> },
+    /// One dim made of several indices.
+    Group(Vec<Member>),
+    /// Such a dim for each entry.
+    Groups(Vec<Member>),
+}
+
+/// A tensor's dims, as far as they are known, and the places at which it is read.
+struct Read {
+    dims: Vec<Option<Dim>>,
+    factors: Vec<Option<Vec<Dim>>>,
+    subscripts: Vec<Subscript>,
+}
+
+/// Indices by name, innermost last.
+type Names = Vec<(String, Span, bool)>;
+
+/// The indices of a place, in order.
+pub(super) fn bound_of(place: &Place) -> &[Bound] {
+    match place {
+        Place::Index(bound) => std::slice::from_ref(bound),
+        Place::Group { members, .. } => members,
+    }
+}
+
+impl Expander<'_> {
+    /// What is known before an equation is elaborated; `left` are the declared dims, if any are.
+    pub(super) fn places(
+        &mut self,
+        scope: &mut Scope,
+        places: &[Place],
+        left: &[Option<(Dim, Span)>],
+        value: &Expr,
+    ) -> Outcome<Plan> {
+        let mut finder = Finder { names: Vec::new(), reads: Vec::new(), packs: Vec::new(), plan: Plan::default() };
+        for bound in places.iter().flat_map(bound_of) {
+            finder.bind(bound);
+        }
+        // `i` of `(i u)..` stands for a pack as well.
+        for place in places {
+            if let Place::Group { members, each: true, .. } = place {
+                members.iter().for_each(|bound| finder.mark(bound));
+            }
+        }
+        let subscripts = places.iter().map(|place| finder.place(place)).collect();
+        if !left.is_empty() {
+            let dims = left.iter().map(|dim| dim.as_ref().map(|(dim, _)| dim.clone())).collect();
+            finder.reads.push(Read { dims, factors: Vec::new(), subscripts });
+        }
+        self.find_reads(scope, &mut finder, value);
+        finder.lengths();
+        let missing = finder.packs.iter().find(|(_, span)| !finder.plan.lengths.contains_key(span));
+        if let Some((name, span)) = missing {
+            let message = format!("nothing says for how many indices `{name}..` stands");
+            let diagnostic = Diagnostic::error("unknown-length", *span, message);
+            return self.fail(diagnostic.hint("read a tensor at it, `x[n.., c]`, or declare the output's shape"));
+        }
+        finder.ranges();
+        Ok(finder.plan)
+    }
+
+    fn find_reads(&mut self, scope: &mut Scope, finder: &mut Finder, expr: &Expr) {
+        match &expr.kind {
+            ExprKind::Index { base, indices } => {
+                self.find_reads(scope, finder, base);
+                for index in indices {
+                    self.find_reads(scope, finder, index);
+                }
+                let subscripts = indices.iter().map(|index| finder.subscript(scope, index)).collect();
+                let Some((dims, factors)) = self.known_dims(scope, base) else { return };
+                finder.reads.push(Read { dims: dims.into_iter().map(Some).collect(), factors, subscripts });
+            }
+            ExprKind::Reduce { op, indices, body } => {
+                let known = finder.names.len();
+                if !Reduction::named(&op.name).is_some_and(Reduction::keeps_indices) {
+                    indices.iter().for_each(|bound| finder.bind(bound));
+                }
+                self.find_reads(scope, finder, body);
+                finder.names.truncate(known);
+            }
+            _ => {
+                for part in expr.parts() {
+                    self.find_reads(scope, finder, part);
+                }
+            }
+        }
+    }
+
+    /// The dims of a tensor that is named, and how shapes have divided them.
+    fn known_dims(&mut self, scope: &mut Scope, base: &Expr) -> Option<(Vec<Dim>, Vec<Option<Vec<Dim>>>)> {
+        let meaning = match &base.kind {
+            ExprKind::Name(name) => scope.names.get(name).cloned()?,
+            ExprKind::Field { .. } => {
+                let reported = self.diagnostics.len();
+                let meaning = self.expression(scope, base);
+                // Whatever is wrong with it is told where it is read.
+                self.diagnostics.truncate(reported);
+                meaning.ok()?
+            }
+            _ => return None,
+        };
+        let Meaning::Tensor(tensor) = meaning else { return None };
+        let factors = base.as_name().and_then(|name| scope.factors.get(name)).cloned().unwrap_or_default();
+        Some((self.graph.shape(tensor).to_vec(), factors))
+    }
+}
+
+/// A walk over an equation.
+struct Finder {
+    names: Names,
+    reads: Vec<Read>,
+    /// The packs, by name and where they are bound.
+    packs: Vec<(String, Span)>,
+    plan: Plan,
+}
+
+impl Finder {
+    fn bind(&mut self, bound: &Bound) {
+        let (name, span) = (bound.name.name.clone(), bound.name.span);
+        if bound.each {
+            self.packs.push((name.clone(), span));
+        }
+        self.names.push((name, span, bound.each));
+    }
+
+    /// An index that is a pack because its group is followed by `..`.
+    fn mark(&mut self, bound: &Bound) {
+        let span = bound.name.span;
+        self.names.iter_mut().filter(|(_, binder, _)| *binder == span).for_each(|name| name.2 = true);
+        if !self.packs.iter().any(|(_, known)| *known == span) {
+            self.packs.push((bound.name.name.clone(), span));
+        }
+        self.plan.apart.insert(span);
+    }
+
+    fn find(&self, name: &str) -> Option<(Span, bool)> {
+        self.names.iter().rev().find(|(known, _, _)| known == name).map(|(_, span, each)| (*span, *each))
+    }
+
+    fn place(&mut self, place: &Place) -> Subscript {
+        match place {
+            Place::Index(bound) if bound.each => Subscript::Pack(bound.name.span),
+            Place::Index(bound) => Subscript::Plain(bound.name.span),
+            Place::Group { members, each, .. } => {
+                let member = |bound: &Bound| {
+                    if bound.each { Member::Pack(bound.name.span) } else { Member::Index(bound.name.span) }
+                };
+                let members = members.iter().map(member).collect();
+                if *each { Subscript::Groups(members) } else { Subscript::Group(members) }
+            }
+        }
+    }
+
+    fn subscript(&mut self, scope: &Scope, index: &Expr) -> Subscript {
+        match &index.kind {
+            ExprKind::Name(name) => self.find(name).map_or(Subscript::Other, |(span, _)| Subscript::Plain(span)),
+            ExprKind::Group(members) => Subscript::Group(self.members(members)),
+            ExprKind::Each(inner) => match &inner.kind {
+                ExprKind::Name(name) => match self.find(name) {
+                    Some((span, _)) => Subscript::Pack(span),
+                    None => self.entries(scope, index),
+                },
+                ExprKind::Group(members) => {
+                    let members = self.members(members);
+                    for member in &members {
+                        if let Member::Index(span) | Member::Pack(span) = member {
+                            self.plan.apart.insert(*span);
+                        }
+                    }
+                    Subscript::Groups(members)
+                }
+                _ => self.entries(scope, inner),
+            },
+            _ if has_entries(index) => self.entries(scope, index),
+            _ => Subscript::Other,
+        }
+    }
+
+    fn members(&self, members: &[Expr]) -> Vec<Member> {
+        let member = |member: &Expr| match &member.kind {
+            ExprKind::Name(name) => self.find(name).map_or(Member::Number, |(span, _)| Member::Index(span)),
+            ExprKind::Each(inner) => {
+                inner.as_name().and_then(|name| self.find(name)).map_or(Member::Number, |(span, _)| Member::Pack(span))
+            }
+            _ => Member::Number,
+        };
+        members.iter().map(member).collect()
+    }
+
+    fn entries(&mut self, scope: &Scope, expr: &Expr) -> Subscript {
+        let mut names = Vec::new();
+        entry_names(expr, &mut names);
+        let (mut packs, mut length) = (Vec::new(), None);
+        for (name, _) in names {
+            match (self.find(name), scope.names.get(name)) {
+                (Some((span, _)), _) => packs.push(span),
+                (None, Some(Meaning::List(items))) => length = length.or(Some(items.len())),
+                (None, _) => {}
+            }
+        }
+        self.plan.apart.extend(&packs);
+        Subscript::Entries { packs, length }
+    }
+
+    /// How many dims a subscript takes.
+    fn length(&self, subscript: &Subscript) -> Option<usize> {
+        let known = |span: &Span| self.plan.lengths.get(span).copied();
+        match subscript {
+            Subscript::Plain(_) | Subscript::Other | Subscript::Group(_) => Some(1),
+            Subscript::Pack(span) => known(span),
+            Subscript::Entries { packs, length } => packs.iter().find_map(known).or(*length),
+            Subscript::Groups(members) => members.iter().find_map(|member| match member {
+                Member::Index(span) | Member::Pack(span) if self.is_pack(span) => known(span),
+                _ => None,
+            }),
+        }
+    }
+
+    fn is_pack(&self, span: &Span) -> bool {
+        self.packs.iter().any(|(_, known)| known == span)
+    }
+
+    /// Notes that a subscript takes so many dims; true where that is news.
+    fn learn(&mut self, subscript: &Subscript, length: usize) -> bool {
+        let packs: Vec<Span> = match subscript {
+            Subscript::Pack(span) => vec![*span],
+            Subscript::Entries { packs, .. } => packs.clone(),
+            Subscript::Groups(members) => members
+                .iter()
+                .filter_map(|member| match member {
+                    Member::Index(span) | Member::Pack(span) => Some(*span),
+                    Member::Number => None,
+                })
+                .collect(),
+            Subscript::Plain(_) | Subscript::Other | Subscript::Group(_) => Vec::new(),
+        };
+        let mut news = false;
+        for span in packs {
+            if !self.is_pack(&span) {
+                continue;
+            }
+            news |= !self.plan.lengths.contains_key(&span);
+            self.plan.lengths.entry(span).or_insert(length);
+        }
+        news
+    }
+
+    fn lengths(&mut self) {
+        let reads = std::mem::take(&mut self.reads);
+        loop {
+            let mut news = false;
+            for Read { dims, subscripts, .. } in &reads {
+                let lengths: Vec<Option<usize>> = subscripts.iter().map(|each| self.length(each)).collect();
+                for (subscript, length) in subscripts.iter().zip(&lengths) {
+                    news |= length.is_some_and(|length| self.learn(subscript, length));
+                }
+                let known: usize = lengths.iter().flatten().sum();
+                let mut open = (0..subscripts.len()).filter(|place| lengths[*place].is_none());
+                if let (Some(place), None) = (open.next(), open.next()) {
+                    news |= self.learn(&subscripts[place], dims.len().saturating_sub(known));
+                }
+            }
+            if !news {
+                break;
+            }
+        }
+        self.reads = reads;
+    }
+
+    /// The members of a group, entry by entry where they are packs of their own; `entry` of them otherwise.
+    fn flat(&self, members: &[Member], entry: usize) -> Vec<Option<(Span, usize)>> {
+        let mut flat = Vec::new();
+        for member in members {
+            match member {
+                Member::Index(span) => flat.push(Some((*span, if self.is_pack(span) { entry } else { 0 }))),
+                Member::Pack(span) => {
+                    let length = self.plan.lengths.get(span).copied().unwrap_or(0);
+                    flat.extend((0..length).map(|entry| Some((*span, entry))));
+                }
+                Member::Number => flat.push(None),
+            }
+        }
+        flat
+    }
+
+    fn ranges(&mut self) {
+        let reads = std::mem::take(&mut self.reads);
+        loop {
+            let before = self.plan.extents.len();
+            for read in &reads {
+                self.ranges_of(read);
+            }
+            if self.plan.extents.len() == before {
+                break;
+            }
+        }
+    }
+
+    fn ranges_of(&mut self, Read { dims, factors, subscripts }: &Read) {
+        let lengths: usize = subscripts.iter().filter_map(|each| self.length(each)).sum();
+        if lengths != dims.len() {
+            return;
+        }
+        let mut place = 0;
+        for subscript in subscripts {
+            let length = self.length(subscript).unwrap_or(1);
+            for entry in 0..length {
+                let Some(dim) = dims[place + entry].clone() else { continue };
+                match subscript {
+                    Subscript::Plain(span) | Subscript::Pack(span) => self.range((*span, entry), dim),
+                    Subscript::Group(members) | Subscript::Groups(members) => {
+                        let flat = self.flat(members, entry);
+                        let known = factors.get(place + entry).and_then(Option::as_ref);
+                        if let Some(known) = known.filter(|known| known.len() == flat.len()) {
+                            for (member, dim) in flat.iter().zip(known) {
+                                member.iter().for_each(|member| self.range(*member, dim.clone()));
+                            }
+                        }
+                        self.quotient(&flat, &dim);
+                    }
+                    Subscript::Other | Subscript::Entries { .. } => {}
+                }
+            }
+            place += length;
+        }
+    }
+
+    fn range(&mut self, member: (Span, usize), dim: Dim) {
+        self.plan.extents.entry(member).or_insert(dim);
+    }
+
+    /// The one range of a group that is not known yet.
+    fn quotient(&mut self, flat: &[Option<(Span, usize)>], dim: &Dim) {
+        let known = |member: &Option<(Span, usize)>| member.and_then(|member| self.plan.extents.get(&member)).cloned();
+        let ranges: Vec<Option<Dim>> = flat.iter().map(known).collect();
+        let mut open = (0..flat.len()).filter(|place| ranges[*place].is_none());
+        if let (Some(place), None) = (open.next(), open.next())
+            && let Some(member) = flat[place]
+        {
+            let others = Dim::product(ranges.iter().flatten());
+            self.range(member, dim.floor_div(&others));
+        }
+    }
+}
