@@ -76,7 +76,7 @@ pub const CASES: &[(&str, &str)] = &[
 ];
 
 /// Helpers of the library that the cases use through others.
-const HELPERS: &[&str] = &["along", "windows", "rows", "under", "difference", "labels_of"];
+const HELPERS: &[&str] = &["windows", "pooled", "rows", "difference", "labels_of"];
 
 const OPTIMIZERS: &[&str] = &[
     "sgd(lr = 0.1)",

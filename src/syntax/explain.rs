@@ -45,7 +45,11 @@ const MISTAKES: &[(&str, Option<&str>, &str)] = &[
     ("≠", Some("!="), "write `!=`"),
     ("←", Some("<-"), "write `<-`"),
     ("::", Some("."), "a member is written with `.`"),
-    ("..", None, "`..` follows a name that stands for several dims or entries: `[N.., C]`; numbers are written with commas between them"),
+    (
+        "..",
+        None,
+        "`..` follows a name that stands for several dims or entries: `[N.., C]`; numbers are written with commas between them",
+    ),
     ("...", None, "write the dims one by one"),
 ];
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::ast::{BinaryOp, Expr, ExprKind, File, ItemKind, Statement, StatementKind, Suffix};
+use super::ast::{BinaryOp, Bound, Expr, ExprKind, File, ItemKind, Statement, StatementKind, Suffix};
 use super::{parse, parse_expression};
 use crate::diagnostics::Diagnostic;
 use crate::settings::Direction;

@@ -11,6 +11,8 @@ mod lowering;
 mod node;
 mod places;
 #[cfg(test)]
+mod places_tests;
+#[cfg(test)]
 mod random_tests;
 mod read;
 mod reduction;
@@ -78,8 +80,7 @@ impl Expander<'_> {
             && known.len() != count
         {
             let message = format!("`{}` has {count} indices and a shape of {}", name.name, known.len());
-            return self
-                .fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
+            return self.fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
         }
         let value = self.right_side(&mut table, scope, &left, value, &known)?;
         let factors = left.iter().flat_map(|dim| dim.factors(&table.vars)).collect();
@@ -169,7 +170,10 @@ impl Expander<'_> {
         if !complete {
             return Err(Reported);
         }
-        let axes: Vec<Var> = left.iter().flat_map(|dim| dim.vars.iter().copied()).collect();
+        // An index of a group with one place that nothing is read at makes no dim.
+        let is_idle = |var: &Var| lowering::extent(&table.vars, *var).as_const() == Some(1) && !node.free.contains(var);
+        let axes = left.iter().flat_map(|dim| dim.vars.iter().copied().filter(|var| !dim.group || !is_idle(var)));
+        let axes: Vec<Var> = axes.collect();
         let result = self.lower(&table.vars, &node, &axes)?;
         self.joined(table, left, known, result, value.span)
     }
@@ -197,8 +201,7 @@ impl Expander<'_> {
                 }
             }
         }
-        let is_same = left.iter().all(|dim| dim.vars.len() == 1 && dim.dims == 1);
-        Ok(if is_same { value } else { self.graph.reshape(value, &shape, span) })
+        Ok(self.conform(value, &shape, span))
     }
 
     /// Proves that the indices of a dim run over it together.
@@ -271,9 +274,11 @@ impl Expander<'_> {
                 Some(name) if table.find(name).is_some() => self.index_named(table, name, true, span),
                 _ => self.entry(table, scope, inner, span),
             },
-            ExprKind::Group(_) => {
-                self.refuse("misplaced-group", span, "`(a b)` stands for a dim of a tensor or of a shape, and this is neither")
-            }
+            ExprKind::Group(_) => self.refuse(
+                "misplaced-group",
+                span,
+                "`(a b)` stands for a dim of a tensor or of a shape, and this is neither",
+            ),
             ExprKind::Call { callee, arguments } if is_uniform(callee, arguments) => {
                 let free = table.all();
                 Ok(Node { kind: NodeKind::Uniform, span, free })

@@ -56,6 +56,10 @@ pub(super) fn bound_of(place: &Place) -> &[Bound] {
     }
 }
 
+fn has_reduction(expr: &Expr) -> bool {
+    matches!(expr.kind, ExprKind::Reduce { .. }) || expr.parts().into_iter().any(has_reduction)
+}
+
 impl Expander<'_> {
     /// What is known before an equation is elaborated; `left` are the declared dims, if any are.
     pub(super) fn places(
@@ -89,6 +93,11 @@ impl Expander<'_> {
             return self.fail(diagnostic.hint("read a tensor at it, `x[n.., c]`, or declare the output's shape"));
         }
         finder.ranges();
+        // A reduction over rows is one over one dim. Where nothing is reduced no view shall stand between one elementwise
+        // equation and the next.
+        if !has_reduction(value) {
+            finder.plan.apart.extend(finder.packs.iter().map(|(_, span)| *span));
+        }
         Ok(finder.plan)
     }
 

@@ -74,9 +74,9 @@ fn at(expr: &Expr, point: &HashMap<String, i64>, tensors: &HashMap<String, Tenso
             other => panic!("{other:?}"),
         },
         ExprKind::Reduce { op, indices, body } => {
-            let values = |names: &[ast::Ident]| -> Vec<(HashMap<String, i64>, f64)> {
+            let values = |names: &[ast::Bound]| -> Vec<(HashMap<String, i64>, f64)> {
                 let mut points = vec![point.clone()];
-                for name in names {
+                for ast::Bound { name, .. } in names {
                     let extend = |known: HashMap<String, i64>| {
                         (0..range(&name.name)).map(move |value| {
                             let mut known = known.clone();
@@ -193,7 +193,7 @@ proptest! {
             scope.bind(&ast::Ident { name: name.clone(), span }, Meaning::Tensor(value));
         }
         let ast::ItemKind::Definition(definition) = &project.tree(file).items[0].kind else { panic!("a layer") };
-        let StatementKind::Equation { name, indices: left_side, value, .. } = &definition.body[0].kind else {
+        let StatementKind::Equation { name, places: left_side, value, .. } = &definition.body[0].kind else {
             // Without indices the statement is a plain binding, which other tests cover.
             return Ok(());
         };

@@ -117,7 +117,8 @@ impl Expander<'_> {
             let Some(length) = length else { continue };
             if let Some((first, place)) = found.filter(|(first, _)| *first != length) {
                 let message = format!("`{name}` has {length} entries, and another one here has {first}");
-                return self.fail(Diagnostic::error("bad-pack", span, message).label(place, format!("{first} entries")));
+                return self
+                    .fail(Diagnostic::error("bad-pack", span, message).label(place, format!("{first} entries")));
             }
             found = found.or(Some((length, span)));
         }
@@ -243,7 +244,17 @@ impl Expander<'_> {
         }
         let ranges: Vec<Dim> = flat.iter().filter_map(|member| member.range.clone()).collect();
         self.agree_on_dim(&Dim::product(&ranges), dim, span, span)?;
+        let is_one = |range: &Dim| range.as_const() == Some(1);
+        let mut count = 0;
         for (member, range) in flat.iter().zip(&ranges) {
+            // An index with one place needs no dim of its own.
+            if let Some(var) = member.var.filter(|_| is_one(range)) {
+                if table.vars[var].dims.is_none() {
+                    self.unify(&mut table.vars[var], range, member.span)?;
+                }
+                continue;
+            }
+            count += 1;
             let affine = match (member.var, &member.number) {
                 (Some(var), _) => {
                     if table.vars[var].dims.is_none() {
@@ -251,15 +262,14 @@ impl Expander<'_> {
                     }
                     plain(var)
                 }
-                (None, number) => AffineIndex {
-                    terms: Vec::new(),
-                    offset: number.clone().unwrap_or_else(|| Dim::constant(0)),
-                },
+                (None, number) => {
+                    AffineIndex { terms: Vec::new(), offset: number.clone().unwrap_or_else(|| Dim::constant(0)) }
+                }
             };
             view.subscripts.push(Subscript::Affine(affine, member.span));
             view.shape.push(range.clone());
         }
-        view.differs |= flat.len() != 1;
+        view.differs |= count != 1;
         Ok(())
     }
 
@@ -287,9 +297,7 @@ impl Expander<'_> {
         };
         let vars: Vec<(Var, usize)> = match (each, entry) {
             (true, _) => seen.vars.iter().copied().zip(0..).collect(),
-            (false, Some(entry)) if seen.each => {
-                seen.vars.get(entry).map(|var| (*var, entry)).into_iter().collect()
-            }
+            (false, Some(entry)) if seen.each => seen.vars.get(entry).map(|var| (*var, entry)).into_iter().collect(),
             (false, _) => seen.vars.iter().copied().zip(0..).collect(),
         };
         if each != seen.each && (each || entry.is_none()) {

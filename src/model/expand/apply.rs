@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::declare::show;
 use super::names::names_read;
+use super::shape::show;
 use crate::diagnostics::{Diagnostic, Label};
 use crate::dim::Dim;
 use crate::graph::{Binary, DType, ValueId};

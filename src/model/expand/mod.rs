@@ -7,6 +7,7 @@ mod apply;
 mod arguments;
 mod declare;
 mod names;
+mod shape;
 mod stage;
 mod statement;
 mod total;
@@ -20,8 +21,9 @@ use crate::model::expander::{Expander, Given, Inputs, LayerCall, Meaning, Mode, 
 use crate::model::project::{Definition, Project};
 use crate::source::{FileId, Span};
 use crate::syntax::ast::{self, DefinitionKind, Expr};
-pub(crate) use declare::{MAX_ELEMENTS, is_any, show};
+
 pub(crate) use names::{names_read, sizes_read};
+pub(crate) use shape::{MAX_ELEMENTS, is_any, show};
 pub(crate) use total::low_name;
 
 /// A model expanded to core operations.

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::declare;
+use super::shape;
 use super::stage::Naming;
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
@@ -279,7 +279,7 @@ impl Expander<'_> {
     /// `the tensor [N, 3]`, `the size C`, for messages.
     pub(crate) fn describe(&self, meaning: &Meaning) -> String {
         match meaning {
-            Meaning::Tensor(value) => format!("a tensor of shape {}", declare::show(self.graph.shape(*value))),
+            Meaning::Tensor(value) => format!("a tensor of shape {}", shape::show(self.graph.shape(*value))),
             Meaning::Size(dim) => format!("the size `{dim}`"),
             Meaning::Number(value) => format!("the number {value}"),
             Meaning::Scalar(_) => "a number that changes from step to step".into(),

@@ -15,8 +15,8 @@
 //! | `stage` | `field(&mut Scope, &Expr, &Ident, Span) -> Outcome<Meaning>` | `ExprKind::Field` |
 //! | `apply` | `apply(&Rc<Stage>, Vec<Given>, Span) -> Outcome<Meaning>` | a stage or function on values |
 //! | `statement` | `resolve(&Scope, &str, Span) -> Outcome<Meaning>` | a name: local, item, `training`, built-in |
-//! | `declare` | `bind_type(&mut Scope, &TensorType, ValueId, Span) -> Outcome<()>` | names bind, other dims are proved |
-//! | `declare` | `dims(&mut Scope, &[Expr]) -> Outcome<Vec<Dim>>` | a written shape whose names are all bound |
+//! | `shape` | `bind_type(&mut Scope, &TensorType, ValueId, Span) -> Outcome<()>` | names bind, other dims are proved |
+//! | `shape` | `dims(&mut Scope, &[Expr]) -> Outcome<Vec<Dim>>` | a written shape whose names are all bound |
 //! | `condition` | `truth(&mut Scope, &Expr) -> Outcome<Option<bool>>` | a static condition; `None`: holds for some sizes, or undecided |
 //!
 //! Inside an equation, a call of a `fn` is `apply` on tensors over the current indices.

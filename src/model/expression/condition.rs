@@ -280,6 +280,11 @@ impl Expander<'_> {
                     Meaning::Number(value) => value.to_string(),
                     Meaning::Flag(value) => value.to_string(),
                     Meaning::Text(value) => format!("{value:?}"),
+                    Meaning::List(items) => {
+                        let dims: Vec<String> =
+                            items.iter().filter_map(|item| Some(item.as_dim()?.to_string())).collect();
+                        format!("[{}]", dims.join(", "))
+                    }
                     _ => return None,
                 },
             };

@@ -58,7 +58,8 @@ impl Expander<'_> {
             let (name, span) = names[0];
             let message = format!("`{name}` is one number here, and nothing says for how many entries it stands");
             let diagnostic = Diagnostic::error("unknown-length", span, message);
-            return self.fail(diagnostic.hint("a parameter `K..` has an entry for each dim of the first pack of an input"));
+            return self
+                .fail(diagnostic.hint("a parameter `K..` has an entry for each dim of the first pack of an input"));
         };
         let around = scope.entry;
         let mut values = Vec::with_capacity(length);

@@ -39,9 +39,11 @@ impl Expander<'_> {
                 Ok(Meaning::List(list))
             }
             ExprKind::Each(inner) => self.entry_of(scope, inner, expr.span),
-            ExprKind::Group(_) => {
-                self.refuse("misplaced-group", expr.span, "`(a b)` stands for a dim of a tensor or of a shape, and this is neither")
-            }
+            ExprKind::Group(_) => self.refuse(
+                "misplaced-group",
+                expr.span,
+                "`(a b)` stands for a dim of a tensor or of a shape, and this is neither",
+            ),
             ExprKind::Call { callee, arguments } => self.call(scope, callee, arguments, expr.span),
             ExprKind::Field { base, name } => self.field(scope, base, name, expr.span),
             ExprKind::Pipeline { .. } | ExprKind::Residual(_) | ExprKind::Repeat { .. } => self.pipeline(scope, expr),
