@@ -79,18 +79,18 @@ impl Expander<'_> {
                 members.iter().for_each(|bound| finder.mark(bound));
             }
         }
+        self.find_reads(scope, &mut finder, value);
         let subscripts = places.iter().map(|place| finder.place(place)).collect();
         if !left.is_empty() {
             let dims = left.iter().map(|dim| dim.as_ref().map(|(dim, _)| dim.clone())).collect();
             finder.reads.push(Read { dims, factors: Vec::new(), subscripts });
         }
-        self.find_reads(scope, &mut finder, value);
         finder.lengths();
         let missing = finder.packs.iter().find(|(_, span)| !finder.plan.lengths.contains_key(span));
         if let Some((name, span)) = missing {
             let message = format!("nothing says for how many indices `{name}..` stands");
             let diagnostic = Diagnostic::error("unknown-length", *span, message);
-            return self.fail(diagnostic.hint("read a tensor at it, `x[n.., c]`, or declare the output's shape"));
+            return self.fail(diagnostic.hint(format!("read a tensor at `{name}..`, or declare the output's shape")));
         }
         finder.ranges();
         // A reduction over rows is one over one dim. Where nothing is reduced no view shall stand between one elementwise

@@ -19,6 +19,10 @@ struct View {
     shape: Vec<Dim>,
     /// The view is not the tensor as it is.
     differs: bool,
+    /// What the tensor's dims are made of, where a shape has said so.
+    factors: Vec<Option<Vec<Dim>>>,
+    /// The tensor's dims that have been read.
+    read: usize,
 }
 
 /// A member of a group: an index with its range, as far as it is known, or a number.
@@ -72,13 +76,15 @@ impl Expander<'_> {
             let message = format!("{} is read at {count} indices", self.describe(&Meaning::Tensor(tensor)));
             return self.refuse("rank-mismatch", span, message);
         }
-        let mut view = View::default();
+        let factors = base.as_name().and_then(|name| scope.factors.get(name)).cloned().unwrap_or_default();
+        let mut view = View { factors, ..View::default() };
         let mut place = 0;
         for (index, length) in indices.iter().zip(lengths) {
+            view.read = place;
             self.subscript(table, scope, index, &dims[place..place + length], &mut view)?;
             place += length;
         }
-        let View { subscripts, shape, differs } = view;
+        let View { subscripts, shape, differs, .. } = view;
         let tensor = if differs { self.graph.reshape(tensor, &shape, span) } else { tensor };
         let mut free: Vec<Var> = guard.iter().flat_map(|guard| guard.free.iter().copied()).collect();
         for subscript in &subscripts {
@@ -107,10 +113,12 @@ impl Expander<'_> {
         }
         let mut found: Option<(usize, Span)> = None;
         for (name, span) in names {
+            if let Some(seen) = table.find(name).filter(|seen| !seen.each).cloned() {
+                return self.wrong_pack(name, &seen, span);
+            }
             let length = match (table.find(name), scope.names.get(name)) {
                 (Some(seen), _) if seen.whole => table.plan.lengths.get(&seen.binder).copied(),
-                (Some(seen), _) if seen.each => Some(seen.vars.len()),
-                (Some(_), _) => None,
+                (Some(seen), _) => Some(seen.vars.len()),
                 (None, Some(Meaning::List(items))) => Some(items.len()),
                 (None, _) => None,
             };
@@ -228,6 +236,10 @@ impl Expander<'_> {
         let mut flat = Vec::new();
         for member in members {
             self.member(table, member, entry, &mut flat)?;
+        }
+        let declared = view.factors.get(view.read + entry.unwrap_or(0)).cloned().flatten();
+        if let Some(declared) = declared.filter(|declared| declared.len() == flat.len()) {
+            flat.iter_mut().zip(declared).for_each(|(member, range)| member.range = Some(range));
         }
         let mut open = (0..flat.len()).filter(|place| flat[*place].range.is_none());
         match (open.next(), open.next()) {

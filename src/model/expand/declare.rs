@@ -208,6 +208,9 @@ impl Expander<'_> {
             self.states.insert(path, (id, value));
             scope.targets.insert(entry.name.name.clone(), Variable::State(id));
             scope.bind(&entry.name, Meaning::Tensor(value));
+            if let Some(ty) = &entry.ty {
+                self.divide(scope, &entry.name, &ty.dims, value)?;
+            }
         }
         Ok(())
     }

@@ -213,6 +213,7 @@ impl Expander<'_> {
                 (state.shape.clone(), state.dtype, state.kind == StateKind::Buffer)
             }
         };
+        let factors = scope.factors.get(&name.name).cloned().unwrap_or_default();
         let meaning = if places.is_empty() {
             self.expression(scope, value)?
         } else {
@@ -232,6 +233,7 @@ impl Expander<'_> {
             self.states.insert(path, (id, new));
         }
         scope.bind(name, Meaning::Tensor(new));
+        scope.divide(&name.name, factors);
         Ok(())
     }
 

@@ -56,6 +56,15 @@ impl Expander<'_> {
         }
         let Some((length, _)) = length else {
             let (name, span) = names[0];
+            let value = self.resolve(scope, name, span)?;
+            if value.as_dim().is_none() && !matches!(value, Meaning::Number(_) | Meaning::Flag(_)) {
+                return self.misfit(
+                    "bad-pack",
+                    span,
+                    "`..` follows a list, or a number that stands for all entries",
+                    &value,
+                );
+            }
             let message = format!("`{name}` is one number here, and nothing says for how many entries it stands");
             let diagnostic = Diagnostic::error("unknown-length", span, message);
             return self
