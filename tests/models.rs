@@ -57,3 +57,29 @@ fn every_program_is_short_and_says_its_command() {
         assert!(text.contains(&format!("ansatz train models/{name}")), "{name}");
     }
 }
+
+#[test]
+fn the_examples_of_the_language_reference_are_in_the_language() {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/language.md")).expect("the reference");
+    let blocks: Vec<&str> = text.split("```\n").skip(1).step_by(2).collect();
+    assert!(blocks.len() >= 7, "{} blocks", blocks.len());
+    let words = ["use", "layer", "model", "loss", "train", "assert"];
+    for block in &blocks {
+        let is_item = words.iter().any(|word| block.starts_with(word));
+        let whole = if is_item { block.to_string() } else { format!("layer L {{\n{block}}}\n") };
+        let (_, found) = ansatz::syntax::parse(ansatz::source::FileId(0), &whole);
+        assert!(found.is_empty(), "{block}{found:#?}");
+    }
+    // Layers are tried at several ranks.
+    for (name, arguments) in [("Basic", "6"), ("Linear", "5"), ("GroupNorm", "3")] {
+        let block = blocks.iter().find(|block| block.starts_with(&format!("layer {name}("))).expect("an example");
+        for shape in ["[2, 6, 8, 8]", "[N, 6, 4]", "[N, 6]"].iter().take(if name == "Basic" { 1 } else { 3 }) {
+            let whole = format!("{block}\nmodel M {{\n  input x: {shape}\n  return x -> {name}({arguments})\n}}\n");
+            let (project, file, found) = Project::from_text("example.ansatz", &whole);
+            assert!(found.is_empty(), "{whole}{found:#?}");
+            let expanded = ansatz::model::expand(&project, file, "M", &[], Mode::Train, &Default::default());
+            assert!(expanded.is_ok(), "{whole}{:#?}", expanded.err());
+        }
+    }
+}
