@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use ansatz::graph::Graph;
+use ansatz::model::{Mode, Project, expand};
 use ansatz::runtime::checkpoint::{self, Note, Tensor};
+use ansatz::syntax::ast::ItemKind;
 use serde_json::Value;
 
 const STEPS: usize = 20;
@@ -27,11 +30,9 @@ fn uniform(stream: u64, count: usize) -> impl Iterator<Item = f32> {
 }
 
 /// The initial weights, by the same rules and in the same name order as `make.py`.
-fn weights(shapes: &[(&str, &[usize])]) -> BTreeMap<String, Tensor<'static>> {
+fn weights(shapes: &BTreeMap<String, Vec<usize>>) -> BTreeMap<String, Tensor<'static>> {
     let mut tensors = BTreeMap::new();
-    let mut sorted = shapes.to_vec();
-    sorted.sort();
-    for (stream, (name, sizes)) in sorted.into_iter().enumerate() {
+    for (stream, (name, sizes)) in shapes.iter().enumerate() {
         let count: usize = sizes.iter().product();
         let fan_in: usize = sizes[1..].iter().product();
         let bound = (1.0 / (fan_in as f64).sqrt()) as f32;
@@ -41,7 +42,7 @@ fn weights(shapes: &[(&str, &[usize])]) -> BTreeMap<String, Tensor<'static>> {
             _ => (2.0 * u - 1.0) * bound,
         };
         let bytes: Vec<u8> = uniform(stream as u64, count).flat_map(|u| value(u).to_le_bytes()).collect();
-        tensors.insert(name.to_string(), Tensor { sizes: sizes.to_vec(), integer: false, bytes: bytes.into() });
+        tensors.insert(name.clone(), Tensor { sizes: sizes.clone(), integer: false, bytes: bytes.into() });
     }
     tensors
 }
@@ -59,32 +60,47 @@ fn npy(path: &Path, descr: &str, shape: &str, data: impl Iterator<Item = [u8; 4]
     std::fs::write(path, bytes).expect("written");
 }
 
+/// A model file of `tests/parity`, and what it is fed.
 struct Case {
     name: &'static str,
-    sample: &'static [usize],
     batch: usize,
     classes: usize,
-    shapes: &'static [(&'static str, &'static [usize])],
-    /// Tensors that start as zeros or ones and are not in the weight file's hash order.
-    buffers: &'static [(&'static str, usize, f32)],
+}
+
+/// The graph of the file's training step.
+fn graph(path: &Path, name: &str) -> Graph {
+    let (project, file, found) = Project::load(path, None, &|path| std::fs::read(path));
+    assert!(found.is_empty(), "{name}: {found:#?}");
+    let model = project.tree(file).items.iter().find_map(|item| match &item.kind {
+        ItemKind::Train(train) => train.model.as_name().map(str::to_owned),
+        _ => None,
+    });
+    let model = model.expect("a `train` item names its model");
+    let expanded = expand(&project, file, &model, &[], Mode::Train, &BTreeMap::from([("N".into(), 8)]));
+    expanded.unwrap_or_else(|found| panic!("{name}: {found:#?}")).0.graph
 }
 
 fn check(case: &Case) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = |name: &str| folder.path().join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parity/{}.ansatz", case.name));
+    let graph = graph(&source, case.name);
+    let sample = ansatz::dim::bound(&graph.inputs[0].shape)[1..].to_vec();
     let count = STEPS * case.batch;
-    let elements = count * case.sample.iter().product::<usize>();
-    let shape: Vec<String> = std::iter::once(&count).chain(case.sample).map(usize::to_string).collect();
+    let elements = count * sample.iter().product::<usize>();
+    let shape: Vec<String> = std::iter::once(&count).chain(&sample).map(usize::to_string).collect();
     npy(&at("x.npy"), "<f4", &shape.join(", "), uniform(1000, elements).map(|u| (2.0 * u - 1.0).to_le_bytes()));
     let labels = uniform(1001, count).map(|u| ((u * case.classes as f32) as i32).to_le_bytes());
     npy(&at("y.npy"), "<i4", &format!("{count},"), labels);
-    let mut tensors = weights(case.shapes);
-    for (name, size, value) in case.buffers {
-        let bytes: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), *size).flatten().collect();
-        tensors.insert(name.to_string(), Tensor { sizes: vec![*size], integer: false, bytes: bytes.into() });
+    let shapes = graph.params.iter().map(|param| (param.name.clone(), ansatz::dim::bound(&param.shape)));
+    let mut tensors = weights(&shapes.collect());
+    for state in &graph.states {
+        let sizes = ansatz::dim::bound(&state.shape);
+        let count = sizes.iter().product();
+        let bytes: Vec<u8> = std::iter::repeat_n((state.init as f32).to_le_bytes(), count).flatten().collect();
+        tensors.insert(state.name.clone(), Tensor { sizes, integer: false, bytes: bytes.into() });
     }
     checkpoint::save(&at("init.safetensors"), &tensors, &Note::default()).expect("saved");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parity/{}.ansatz", case.name));
     std::fs::copy(source, at("model.ansatz")).expect("copied");
 
     let run = Command::new(env!("CARGO_BIN_EXE_ansatz"))
@@ -134,66 +150,39 @@ fn compare_weights(path: &Path, reference: &Value) {
 
 #[test]
 fn text_mlp_with_sgd() {
-    check(&Case {
-        name: "text_mlp",
-        sample: &[1000],
-        batch: 64,
-        classes: 10,
-        shapes: &[
-            ("fc1.bias", &[500]),
-            ("fc1.weight", &[500, 1000]),
-            ("fc2.bias", &[250]),
-            ("fc2.weight", &[250, 500]),
-            ("fc3.bias", &[10]),
-            ("fc3.weight", &[10, 250]),
-        ],
-        buffers: &[],
-    });
+    check(&Case { name: "text_mlp", batch: 64, classes: 10 });
 }
 
 #[test]
 fn seed_cnn_with_adam() {
-    check(&Case {
-        name: "seed_cnn",
-        sample: &[3, 32, 32],
-        batch: 16,
-        classes: 10,
-        shapes: &[
-            ("conv1.bias", &[32]),
-            ("conv1.weight", &[32, 3, 5, 5]),
-            ("conv2.bias", &[64]),
-            ("conv2.weight", &[64, 32, 5, 5]),
-            ("fc1.bias", &[1024]),
-            ("fc1.weight", &[1024, 1600]),
-            ("fc2.bias", &[10]),
-            ("fc2.weight", &[10, 1024]),
-        ],
-        buffers: &[],
-    });
+    check(&Case { name: "seed_cnn", batch: 16, classes: 10 });
 }
 
 #[test]
 fn small_cnn_with_batch_norm_adamw_and_warmup_cosine() {
-    check(&Case {
-        name: "small_cnn",
-        sample: &[3, 13, 11],
-        batch: 24,
-        classes: 7,
-        shapes: &[
-            ("bn1.bias", &[12]),
-            ("bn1.weight", &[12]),
-            ("bn2.bias", &[20]),
-            ("bn2.weight", &[20]),
-            ("conv1.weight", &[12, 3, 3, 3]),
-            ("conv2.weight", &[20, 12, 3, 3]),
-            ("fc.bias", &[7]),
-            ("fc.weight", &[7, 20]),
-        ],
-        buffers: &[
-            ("bn1.running_mean", 12, 0.0),
-            ("bn1.running_var", 12, 1.0),
-            ("bn2.running_mean", 20, 0.0),
-            ("bn2.running_var", 20, 1.0),
-        ],
-    });
+    check(&Case { name: "small_cnn", batch: 24, classes: 7 });
+}
+
+/// Of `tests/parity/systems`.
+macro_rules! systems {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            check(&Case { name: concat!("systems/", stringify!($name)), batch: 8, classes: 5 });
+        })*
+
+        #[test]
+        fn every_system_is_tried() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/systems");
+            let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+            let names = files.filter_map(|path| Some(path.file_name()?.to_str()?.strip_suffix(".ansatz")?.to_owned()));
+            let found: std::collections::BTreeSet<String> = names.collect();
+            let tried = [$(stringify!($name)),*];
+            assert_eq!(found, tried.into_iter().map(str::to_owned).collect());
+        }
+    };
+}
+
+systems! {
+    convnext cross_attention densenet graph_convolution mixer moe rotary siamese squeeze_excite swin t5 unet vae vit
 }

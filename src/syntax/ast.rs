@@ -192,6 +192,13 @@ pub enum StatementKind {
         /// Its value.
         value: Expr,
     },
+    /// `a, b = split(x, 2)`: several results, each under a name.
+    Unpack {
+        /// The bound names, two or more.
+        names: Vec<Ident>,
+        /// What gives as many results.
+        value: Expr,
+    },
     /// `y[n, o] = sum[k] x[n, k] * w[o, k]`, optionally with the output's shape (`… : [N, O]`).
     Equation {
         /// The defined tensor.

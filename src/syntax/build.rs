@@ -230,6 +230,11 @@ impl Builder {
                 let shape = inner.next().map(|ty| self.tensor_type(ty));
                 StatementKind::Equation { name, places, value, shape }
             }
+            Rule::unpack => {
+                let mut parts: Vec<_> = pair.into_inner().collect();
+                let value = self.expression(parts.pop().expect("several names have a value"), 0);
+                StatementKind::Unpack { names: parts.iter().map(|name| self.ident(name)).collect(), value }
+            }
             Rule::bind => self.bind(pair),
             Rule::field => {
                 let mut inner = pair.into_inner();

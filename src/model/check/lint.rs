@@ -55,6 +55,7 @@ fn collect_bound<'d>(body: &'d [Statement], bound: &mut Vec<(&'d Ident, &'static
             StatementKind::Param { names, .. } => bound.extend(names.iter().map(|name| (name, "parameter"))),
             StatementKind::State(entries) => bound.extend(entries.iter().map(|entry| (&entry.name, "state"))),
             StatementKind::Let { name, .. } | StatementKind::Equation { name, .. } => bound.push((name, "name")),
+            StatementKind::Unpack { names, .. } => bound.extend(names.iter().map(|name| (name, "name"))),
             StatementKind::Bind { target, .. } => {
                 if let [name] = target.as_slice() {
                     bound.push((name, "name"));

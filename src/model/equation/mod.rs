@@ -60,9 +60,10 @@ impl Expander<'_> {
         value: &Expr,
         shape: Option<&ast::TensorType>,
     ) -> Outcome<ValueId> {
-        let mut known = Vec::new();
+        let (mut known, mut lengths) = (Vec::new(), Vec::new());
         if let Some(shape) = shape {
             for dim in &shape.dims {
+                let before = known.len();
                 let unbound = matches!(&dim.kind, ExprKind::Name(name) if !scope.names.contains_key(name));
                 if unbound {
                     known.push(None);
@@ -70,9 +71,14 @@ impl Expander<'_> {
                     let dims = self.dims(scope, std::slice::from_ref(dim))?;
                     known.extend(dims.into_iter().map(|value| Some((value, dim.span))));
                 }
+                let factors = match &dim.kind {
+                    ExprKind::Group(members) => Some(self.dims(scope, members)?),
+                    _ => None,
+                };
+                lengths.push((known.len() - before, factors));
             }
         }
-        let plan = self.places(scope, places, &known, value)?;
+        let plan = self.places(scope, places, (&known, &lengths), value)?;
         let mut table = Indices { plan, ..Indices::default() };
         let left = self.left_side(&mut table, places)?;
         let count: usize = left.iter().map(|dim| dim.dims).sum();
@@ -156,6 +162,16 @@ impl Expander<'_> {
             var.dims = (dim.dims != 1).then_some(dims);
         }
         let node = self.elaborate(table, scope, value)?;
+        // What the right side leaves open, the declared dims of groups may give.
+        for seen in &table.visible {
+            for (entry, var) in seen.vars.iter().enumerate().filter(|_| !known.is_empty() && !seen.whole) {
+                if table.vars[*var].extent.is_none()
+                    && let Some(range) = table.plan.extents.get(&(seen.binder, entry))
+                {
+                    table.vars[*var].extent = Some((range.clone(), seen.binder));
+                }
+            }
+        }
         let mut complete = true;
         for index in &table.vars {
             if index.extent.is_none() {
@@ -233,7 +249,7 @@ impl Expander<'_> {
         {
             return Ok(item);
         }
-        let plan = self.places(scope, &[], &[], expr)?;
+        let plan = self.places(scope, &[], (&[], &[]), expr)?;
         let mut table = Indices { plan, ..Indices::default() };
         self.right_side(&mut table, scope, &[], expr, &[]).map(Meaning::Tensor)
     }

@@ -61,12 +61,13 @@ fn has_reduction(expr: &Expr) -> bool {
 }
 
 impl Expander<'_> {
-    /// What is known before an equation is elaborated; `left` are the declared dims, if any are.
+    /// What is known before an equation is elaborated; `left` are the declared dims, if any are, and `declared` how many each
+    /// part of the declared shape gives, and what it makes them of.
     pub(super) fn places(
         &mut self,
         scope: &mut Scope,
         places: &[Place],
-        left: &[Option<(Dim, Span)>],
+        (left, declared): (&[Option<(Dim, Span)>], &[(usize, Option<Vec<Dim>>)]),
         value: &Expr,
     ) -> Outcome<Plan> {
         let mut finder = Finder { names: Vec::new(), reads: Vec::new(), packs: Vec::new(), plan: Plan::default() };
@@ -80,10 +81,16 @@ impl Expander<'_> {
             }
         }
         self.find_reads(scope, &mut finder, value);
-        let subscripts = places.iter().map(|place| finder.place(place)).collect();
+        let subscripts: Vec<Subscript> = places.iter().map(|place| finder.place(place)).collect();
+        if declared.len() == places.len() {
+            for (subscript, (length, _)) in subscripts.iter().zip(declared) {
+                finder.learn(subscript, *length);
+            }
+        }
         if !left.is_empty() {
             let dims = left.iter().map(|dim| dim.as_ref().map(|(dim, _)| dim.clone())).collect();
-            finder.reads.push(Read { dims, factors: Vec::new(), subscripts });
+            let factors = declared.iter().flat_map(|(length, factors)| vec![factors.clone(); *length]).collect();
+            finder.reads.push(Read { dims, factors, subscripts });
         }
         finder.lengths();
         let missing = finder.packs.iter().find(|(_, span)| !finder.plan.lengths.contains_key(span));

@@ -51,7 +51,11 @@ fn read_statements<'d>(body: &'d [Statement], read: &mut HashSet<&'d str>) {
                     read_expr(&entry.value, read);
                 }
             }
-            StatementKind::Let { value, .. } | StatementKind::Bind { value, .. } => read_expr(value, read),
+            StatementKind::Let { value, .. }
+            | StatementKind::Bind { value, .. }
+            | StatementKind::Unpack { value, .. } => {
+                read_expr(value, read);
+            }
             StatementKind::Update { name, value, .. } => {
                 read.insert(&name.name);
                 read_expr(value, read);

@@ -124,6 +124,7 @@ impl Expander<'_> {
                 self.require(scope, condition, message.as_deref(), statement.span).map(|()| None)
             }
             StatementKind::Bind { target, value } => self.bind(scope, target, value).map(|()| None),
+            StatementKind::Unpack { names, value } => self.unpack(scope, names, value).map(|()| None),
             StatementKind::Equation { name, places, value, shape } => {
                 let declared = scope.declared.get(&name.name).cloned();
                 let shape = shape.as_ref().or(declared.as_ref());
@@ -183,6 +184,32 @@ impl Expander<'_> {
             && let Some(ExprKind::List(dims)) = stages.last().map(|stage| &stage.value.kind)
         {
             self.divide(scope, name, dims, tensor)?;
+        }
+        Ok(())
+    }
+
+    /// `a, b = value`.
+    fn unpack(&mut self, scope: &mut Scope, names: &[Ident], value: &Expr) -> Outcome<()> {
+        let results = match self.expression(scope, value)? {
+            Meaning::Tuple(results) => results,
+            other => {
+                let needed = format!("{} results are needed here", names.len());
+                return self.misfit("not-several", value.span, &needed, &other);
+            }
+        };
+        if results.len() != names.len() {
+            let message = format!("this gives {} results, and there are {} names", results.len(), names.len());
+            return self.refuse("not-several", value.span, message);
+        }
+        for (place, name) in names.iter().enumerate() {
+            if let Some(first) = names[..place].iter().find(|other| other.name == name.name) {
+                let message = format!("`{}` stands twice on the left", name.name);
+                let diagnostic = Diagnostic::error("duplicate-name", name.span, message);
+                return self.fail(diagnostic.label(first.span, "first here"));
+            }
+        }
+        for (name, (_, result)) in names.iter().zip(results) {
+            scope.bind(name, Meaning::Tensor(result));
         }
         Ok(())
     }
@@ -314,6 +341,10 @@ fn poison(scope: &mut Scope, statement: &StatementKind) {
         StatementKind::State(entries) => names.extend(entries.iter().map(|entry| entry.name.name.as_str())),
         StatementKind::Let { name, .. } | StatementKind::Equation { name, .. } | StatementKind::Update { name, .. } => {
             names.push(&name.name);
+        }
+        StatementKind::Unpack { names: targets, value } => {
+            names.extend(targets.iter().map(|name| name.name.as_str()));
+            bound_names(value, &mut names);
         }
         StatementKind::Bind { target, value } => {
             names.extend(target.iter().map(|name| name.name.as_str()));

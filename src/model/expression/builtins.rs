@@ -7,7 +7,7 @@ use super::arithmetic::{as_formula, as_number};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Verdict};
 use crate::graph::print::shape_text;
-use crate::graph::{Affine, Binary, Contract, DType, ScalarExpr, Unary, ValueId, scalar};
+use crate::graph::{Binary, DType, ScalarExpr, Unary, ValueId, scalar};
 use crate::model::expander::{Expander, Given, Meaning, Outcome};
 use crate::source::Span;
 use crate::syntax::ast::BinaryOp;
@@ -25,6 +25,8 @@ use crate::syntax::ast::BinaryOp;
 /// | `reshape(x, [dims])` | the same elements, row-major |
 /// | `flatten(x)` | `[N, rest]` |
 /// | `concat(a, b, …, axis = 1)` | joined along an axis |
+/// | `split(x, 3, axis = 1)`, `split(x, [12, 4])` | parts along an axis, as many as are said or of these sizes |
+/// | `slice(x, from, to, axis = 1)` | the places `from` … `to - 1` of an axis |
 /// | `vector(list)` | the list's numbers as `[n]` |
 /// | `passed(list, x)` | how many numbers of the list are ≤ `x` |
 /// | `within(x, S)` | integers as they are, held to 0 … S - 1 as indices of a dim of S places are |
@@ -51,6 +53,8 @@ pub(crate) const BUILTINS: &[&str] = &[
     "reshape",
     "flatten",
     "concat",
+    "split",
+    "slice",
     "size",
     "rank",
     "shape",
@@ -142,6 +146,8 @@ impl Expander<'_> {
                 Ok(Meaning::Tensor(self.graph.reshape(id, &flat, span)))
             }
             "concat" => self.concat(arguments, span),
+            "split" => self.split(arguments, span),
+            "slice" => self.slice(arguments, span),
             "vector" => {
                 let [list] = self.arguments(name, arguments, ["list"], span)?;
                 self.vector(&list, span)
@@ -319,7 +325,7 @@ impl Expander<'_> {
     }
 
     /// An axis below `rank`; negative ones count from the end.
-    fn axis_of(&mut self, x: &Given, rank: usize) -> Outcome<usize> {
+    pub(super) fn axis_of(&mut self, x: &Given, rank: usize) -> Outcome<usize> {
         let axis = self.size_of(x)?;
         let rank = rank as i64;
         match axis.as_const() {
@@ -399,60 +405,6 @@ impl Expander<'_> {
             count = self.infix(BinaryOp::Add, (&count, list.span), (&reached, list.span), list.span)?;
         }
         Ok(count)
-    }
-
-    fn concat(&mut self, given: Vec<Given>, span: Span) -> Outcome<Meaning> {
-        let (named, parts): (Vec<Given>, Vec<Given>) = given.into_iter().partition(|argument| argument.name.is_some());
-        let mut ids = Vec::new();
-        for part in &parts {
-            ids.push((self.expect_tensor(part)?, part.span));
-        }
-        let Some(&(first, first_span)) = ids.first() else {
-            return self.refuse("bad-argument", span, "`concat` needs at least one tensor");
-        };
-        let model = self.graph.shape(first).to_vec();
-        let axis = match named.as_slice() {
-            [] => 1,
-            [argument] if argument.name.as_ref().is_some_and(|name| name.name == "axis") => {
-                self.axis_of(argument, model.len())?
-            }
-            [argument, ..] => {
-                return self.refuse("bad-argument", argument.span, "`concat` takes tensors and `axis`");
-            }
-        };
-        let mut total = Dim::constant(0);
-        for &(id, place) in &ids {
-            let shape = self.graph.shape(id).to_vec();
-            let fits = shape.len() == model.len()
-                && axis < shape.len()
-                && self.graph.value(id).dtype == self.graph.value(first).dtype
-                && (0..shape.len()).all(|d| d == axis || self.facts.prove_eq(&shape[d], &model[d]).is_proved());
-            if !fits {
-                let (found, expected) = (self.describe(&Meaning::Tensor(id)), self.describe(&Meaning::Tensor(first)));
-                let message = format!("{found} cannot be joined to {expected} along axis {axis}");
-                return self
-                    .fail(Diagnostic::error("shape-mismatch", place, message).label(first_span, "the first part"));
-            }
-            total = total + &shape[axis];
-        }
-        let mut shape = model;
-        shape[axis] = total;
-        let mut offset = Dim::constant(0);
-        let mut joined: Option<ValueId> = None;
-        for (id, _) in ids {
-            let mut domain = shape.clone();
-            domain[axis] = self.graph.shape(id)[axis].clone();
-            let operand = (0..shape.len()).map(Affine::index).collect();
-            let mut output: Vec<Affine> = (0..shape.len()).map(Affine::index).collect();
-            output[axis].offset = offset.clone();
-            offset = offset + &domain[axis];
-            let placed = self.graph.contract(Contract { domain, operands: vec![operand], output }, &[id], &shape, span);
-            joined = Some(match joined {
-                Some(sum) => self.graph.binary(Binary::Add, sum, placed, span),
-                None => placed,
-            });
-        }
-        Ok(Meaning::Tensor(joined.expect("there is at least one part")))
     }
 }
 

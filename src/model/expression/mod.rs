@@ -8,6 +8,7 @@ mod arithmetic;
 mod builtins;
 mod condition;
 mod entries;
+mod joins;
 
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
