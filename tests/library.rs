@@ -73,6 +73,21 @@ pub const CASES: &[(&str, &str)] = &[
     ("l1", "param x: [4, 3] ~ zeros\n input target: [4, 3]\n return l1(x, target)"),
     ("huber", "param x: [4, 3] ~ zeros\n input target: [4, 3]\n return huber(x, target, delta = 0.5)"),
     ("kl", "param x: [4, 3] ~ zeros\n input target: [4, 3]\n return kl(x, target)"),
+    ("split", "param x: [3, 6] ~ zeros\n a, b = split(x, 2)\n return a * (b + 1)"),
+    (
+        "split",
+        "param x: [5, 4] ~ zeros\n a, b, c = split(x, [1, 3, 1], axis = 0)\n y[i] = sum[n] a[0, i] * b[n, i] + c[0, i]\n return y",
+    ),
+    ("slice", "param x: [3, 7] ~ zeros\n return slice(x, 2, 6) * slice(x, 0, 4)"),
+    (
+        "groups",
+        "param x: [2, 6, 4] ~ zeros\n y = x -> [2, (3 2), 4]\n z[n, (d g), s..] = y[n, (g d), s..] * y[n, (0 d), s..]\n return z",
+    ),
+    ("packs", "param x: [2, 3, 4, 5] ~ zeros\n y[s.., n] = sum[c] x[n, c, s..] * x[n, 0, s..]\n return y"),
+    (
+        "patches",
+        "param x: [2, 3, 4, 6] ~ zeros\n y[n, i.., (c u..)] = x[n, c, (i u)..] : [2, 2, 3, (3 2 2)]\n return y",
+    ),
 ];
 
 /// Helpers of the library that the cases use through others.
