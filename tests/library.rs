@@ -88,10 +88,20 @@ pub const CASES: &[(&str, &str)] = &[
         "patches",
         "param x: [2, 3, 4, 6] ~ zeros\n y[n, i.., (c u..)] = x[n, c, (i u)..] : [2, 2, 3, (3 2 2)]\n return y",
     ),
+    (
+        "ConvTranspose",
+        "param x: [2, 3, 5] ~ zeros\n return x -> ConvTranspose(4, 3, stride = 2, pad = 1, output_pad = 1)",
+    ),
+    (
+        "ConvTranspose",
+        "param x: [1, 4, 3, 4] ~ zeros\n return x -> ConvTranspose(6, [3, 2], stride = [2, 1], dilation = [1, 2], groups = 2, bias = false)",
+    ),
+    ("places", "param x: [3, 5] ~ zeros\n y[n, 2*i + 1] = x[n, i] * x[n, i] : [3, 11]\n return y"),
+    ("places", "param x: [3, 5] ~ zeros\n y[i + n] = x[n, i] : [7]\n return y"),
 ];
 
 /// Helpers of the library that the cases use through others.
-const HELPERS: &[&str] = &["windows", "pooled", "rows", "difference", "labels_of"];
+const HELPERS: &[&str] = &["windows", "spread", "pooled", "rows", "difference", "labels_of"];
 
 const OPTIMIZERS: &[&str] = &[
     "sgd(lr = 0.1)",

@@ -276,6 +276,8 @@ pub enum Place {
         /// Where it stands.
         span: Span,
     },
+    /// `2*i + u`: several points may reach a place, which has their sum.
+    Affine(Expr),
 }
 
 /// One name of a `state` statement.

@@ -8,8 +8,8 @@ use std::ops::Range;
 use pest::iterators::Pair;
 
 use super::ast::{
-    Assert, Better, Bound, Data, Definition, DefinitionKind, Expr, Ident, ItemKind, Parameter, Place, StateEntry,
-    Statement, StatementKind, TensorType, Train, Use,
+    Assert, Better, Bound, Data, Definition, DefinitionKind, Expr, ExprKind, Ident, ItemKind, Parameter, Place,
+    StateEntry, Statement, StatementKind, TensorType, Train, Use,
 };
 use super::parse::{Rule, only};
 use crate::diagnostics::Diagnostic;
@@ -269,24 +269,32 @@ impl Builder {
     }
 
     fn place(&mut self, pair: Pair<'_, Rule>) -> Place {
-        let mut inner = pair.into_inner();
-        let first = inner.next().expect("a place has an index");
-        let each = inner.next().is_some();
-        if first.as_rule() == Rule::ident {
-            return Place::Index(Bound { name: self.ident(&first), each });
-        }
-        let span = self.span(&first);
-        let mut members = Vec::new();
-        for member in group_members(first) {
-            match member.0.as_rule() {
-                Rule::ident => members.push(Bound { name: self.ident(&member.0), each: member.1 }),
-                _ => {
-                    let message = "a dim on the left is made of indices, and this is a number";
-                    self.diagnostics.push(Diagnostic::error("syntax", self.span(&member.0), message));
+        let expr = self.operators(only(pair), 0);
+        let (inner, each) = match expr.kind {
+            ExprKind::Each(ref inner) => (&**inner, true),
+            _ => (&expr, false),
+        };
+        match &inner.kind {
+            ExprKind::Name(name) => Place::Index(Bound { name: Ident { name: name.clone(), span: inner.span }, each }),
+            ExprKind::Group(members) => {
+                let span = inner.span;
+                let mut bound = Vec::with_capacity(members.len());
+                for member in members {
+                    let (name, each) = match &member.kind {
+                        ExprKind::Each(name) => (&**name, true),
+                        _ => (member, false),
+                    };
+                    if let Some(text) = name.as_name() {
+                        bound.push(Bound { name: Ident { name: text.to_owned(), span: name.span }, each });
+                    } else {
+                        let message = "a dim on the left is made of indices, and this is a number";
+                        self.diagnostics.push(Diagnostic::error("syntax", name.span, message));
+                    }
                 }
+                Place::Group { members: bound, each, span }
             }
+            _ => Place::Affine(expr),
         }
-        Place::Group { members, each, span }
     }
 
     /// `n` or `n..` of a reduction.

@@ -121,7 +121,7 @@ impl Builder {
         Stage { label, value: value.expect("a stage has a value") }
     }
 
-    fn operators(&mut self, pair: Pair<'_, Rule>, depth: usize) -> Expr {
+    pub(super) fn operators(&mut self, pair: Pair<'_, Rule>, depth: usize) -> Expr {
         let span = self.span(&pair);
         let parts: Vec<_> = pair.into_inner().collect();
         let depth = depth + parts.len() / 2;

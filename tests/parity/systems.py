@@ -355,6 +355,17 @@ class UNet(nn.Module):
         return s.head(s.up1(torch.cat([F.interpolate(d, scale_factor=2), a], 1)))
 
 
+class Transposed(nn.Module):
+    def __init__(s):
+        super().__init__()
+        s.up1, s.norm1 = nn.ConvTranspose2d(12, 8, 4, 2, 1), nn.BatchNorm2d(8)
+        s.up2, s.norm2 = nn.ConvTranspose2d(8, 6, 3, 2, 1, output_padding=1, groups=2), nn.BatchNorm2d(6)
+        s.up3 = nn.ConvTranspose2d(6, 5, (3, 2), (1, 2), dilation=(2, 1))
+
+    def forward(s, x):
+        return s.up3(F.gelu(s.norm2(s.up2(F.gelu(s.norm1(s.up1(x)))))))
+
+
 def classes(output, x, y):
     return F.cross_entropy(output, y)
 
@@ -375,7 +386,7 @@ def evidence(output, x, y):
 
 # Adam makes steps of full size of what is rounding alone: weights whose gradient is 0 on paper, as the biases of an
 # attention's keys, or of what is normalised at once. These systems have momentum.
-STEADY = ["mixer", "vit", "swin", "cross_attention", "siamese"]
+STEADY = ["mixer", "vit", "swin", "cross_attention", "siamese", "transposed"]
 
 SYSTEMS = {
     "mixer": (MlpMixer, (3, 16, 16), classes),
@@ -391,6 +402,7 @@ SYSTEMS = {
     "graph_convolution": (GraphNet, (6, 11), classes),
     "siamese": (Siamese, (3, 12), triplet),
     "vae": (Vae, (16,), evidence),
+    "transposed": (Transposed, (12, 3, 3), pixels),
     "unet": (UNet, (3, 16, 16), pixels),
 }
 

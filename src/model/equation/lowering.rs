@@ -305,29 +305,42 @@ impl Expander<'_> {
         let dims = self.graph.shape(tensor).to_vec();
         for (subscript, dim) in subscripts.iter().zip(&dims) {
             let Subscript::Affine(affine, span) = subscript else { continue };
-            if affine.plain().is_some() {
+            if affine.plain().is_none() {
+                self.check_range(vars, affine, dim, *span, Some("guard the read: `x[…] else 0`"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports an affine index that is not provably in the range of a dim.
+    pub(super) fn check_range(
+        &mut self,
+        vars: &[Index],
+        affine: &AffineIndex,
+        dim: &Dim,
+        span: Span,
+        hint: Option<&str>,
+    ) -> Outcome<()> {
+        let (low, high) = Self::bounds(vars, affine);
+        let last = dim - Dim::constant(1);
+        let below = self.facts.prove_ge(&low, &Dim::constant(0));
+        let above = self.facts.prove_ge(&last, &high);
+        for (verdict, reach, end) in [(below, &low, "starts"), (above, &high, "ends")] {
+            if verdict.is_proved() {
                 continue;
             }
-            let (low, high) = Self::bounds(vars, affine);
-            let last = dim - Dim::constant(1);
-            let below = self.facts.prove_ge(&low, &Dim::constant(0));
-            let above = self.facts.prove_ge(&last, &high);
-            for (verdict, reach, end) in [(below, &low, "starts"), (above, &high, "ends")] {
-                if verdict.is_proved() {
-                    continue;
-                }
-                let message = match &verdict {
-                    Verdict::Undecided => format!("cannot prove that this index stays within 0..{dim}"),
-                    Verdict::Refuted(_) | Verdict::Proved => format!("this index leaves the range 0..{dim}"),
-                };
-                let mut diagnostic = Diagnostic::error("index-out-of-range", *span, message)
-                    .at(format!("{end} at {reach}"))
-                    .hint("guard the read: `x[…] else 0`");
-                if let Some(example) = verdict.counterexample() {
-                    diagnostic = diagnostic.hint(format!("it fails at {example}"));
-                }
-                return self.fail(diagnostic);
+            let message = match &verdict {
+                Verdict::Undecided => format!("cannot prove that this index stays within 0..{dim}"),
+                Verdict::Refuted(_) | Verdict::Proved => format!("this index leaves the range 0..{dim}"),
+            };
+            let mut diagnostic = Diagnostic::error("index-out-of-range", span, message).at(format!("{end} at {reach}"));
+            if let Some(hint) = hint {
+                diagnostic = diagnostic.hint(hint);
             }
+            if let Some(example) = verdict.counterexample() {
+                diagnostic = diagnostic.hint(format!("it fails at {example}"));
+            }
+            return self.fail(diagnostic);
         }
         Ok(())
     }

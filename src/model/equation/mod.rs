@@ -21,12 +21,12 @@ mod tests;
 
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Verdict};
-use crate::graph::ValueId;
+use crate::graph::{Affine, Contract, Op, ValueId};
 use crate::model::expander::{Expander, Meaning, Outcome, Reported, Scope};
-use crate::model::expression::{as_number, is_literal};
+use crate::model::expression::{as_number, has_entries, is_literal};
 use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, UnaryOp};
-use node::{Index, Indices, Node, NodeKind, Reduction, Var, union};
+use node::{AffineIndex, Index, Indices, Node, NodeKind, Reduction, Var, union};
 
 /// A dim, or the dims of a whole pack, of a left side.
 struct LeftDim {
@@ -35,6 +35,13 @@ struct LeftDim {
     dims: usize,
     /// Written as `(g o)`.
     group: bool,
+    /// Written as `2*i + u`; `vars` are then those that it binds.
+    affine: Option<Expr>,
+}
+
+/// True for an output with a dim for each of some indices.
+fn is_plain(output: &[Affine]) -> bool {
+    output.iter().all(|affine| affine.as_index().is_some())
 }
 
 impl LeftDim {
@@ -80,7 +87,7 @@ impl Expander<'_> {
         }
         let plan = self.places(scope, places, (&known, &lengths), value)?;
         let mut table = Indices { plan, ..Indices::default() };
-        let left = self.left_side(&mut table, places)?;
+        let left = self.left_side(&mut table, scope, places)?;
         let count: usize = left.iter().map(|dim| dim.dims).sum();
         if let Some(shape) = shape
             && known.len() != count
@@ -99,11 +106,11 @@ impl Expander<'_> {
     }
 
     /// The indices on the left, opened in order.
-    fn left_side(&mut self, table: &mut Indices, places: &[ast::Place]) -> Outcome<Vec<LeftDim>> {
+    fn left_side(&mut self, table: &mut Indices, scope: &Scope, places: &[ast::Place]) -> Outcome<Vec<LeftDim>> {
         let mut left = Vec::new();
-        for place in places {
+        for (place, bounds) in places.iter().zip(places::bound_by(scope, places)) {
             let mut opened = Vec::new();
-            for bound in places::bound_of(place) {
+            for bound in &bounds {
                 let name = &bound.name;
                 if let Some(first) = table.find(&name.name) {
                     let message = format!("the index `{}` stands twice on the left", name.name);
@@ -117,21 +124,26 @@ impl Expander<'_> {
             match place {
                 ast::Place::Index(_) => left.extend(opened.concat().into_iter().map(|var| {
                     let dims = table.vars[var].dims.as_ref().map_or(1, Vec::len);
-                    LeftDim { vars: vec![var], dims, group: false }
+                    LeftDim { vars: vec![var], dims, group: false, affine: None }
                 })),
+                ast::Place::Affine(expr) => {
+                    let dims = if has_entries(expr) { self.length_of(table, scope, expr)? } else { 1 };
+                    left.push(LeftDim { vars: opened.concat(), dims, group: false, affine: Some(expr.clone()) });
+                }
                 ast::Place::Group { each: false, .. } => {
-                    left.push(LeftDim { vars: opened.concat(), dims: 1, group: true });
+                    left.push(LeftDim { vars: opened.concat(), dims: 1, group: true, affine: None });
                 }
                 ast::Place::Group { each: true, .. } => {
                     for entry in 0..opened.first().map_or(0, Vec::len) {
                         let vars = opened.iter().filter_map(|vars| vars.get(entry).copied()).collect();
-                        left.push(LeftDim { vars, dims: 1, group: true });
+                        left.push(LeftDim { vars, dims: 1, group: true, affine: None });
                     }
                 }
             }
         }
         for dim in &mut left {
             if let [var] = dim.vars[..]
+                && dim.affine.is_none()
                 && let Some(whole) = table.visible.iter().find(|seen| seen.whole && seen.vars == [var])
             {
                 dim.dims = table.plan.lengths[&whole.binder];
@@ -154,7 +166,8 @@ impl Expander<'_> {
             let ranges = known.get(place..place + dim.dims).unwrap_or_default();
             place += dim.dims;
             let ranges: Option<Vec<(Dim, Span)>> = ranges.iter().cloned().collect();
-            let Some(ranges) = ranges.filter(|ranges| !dim.group && ranges.len() == dim.dims) else { continue };
+            let is_plain = !dim.group && dim.affine.is_none();
+            let Some(ranges) = ranges.filter(|ranges| is_plain && ranges.len() == dim.dims) else { continue };
             let Some((_, span)) = ranges.first().cloned() else { continue };
             let dims: Vec<Dim> = ranges.into_iter().map(|(dim, _)| dim).collect();
             let var = &mut table.vars[dim.vars[0]];
@@ -190,8 +203,77 @@ impl Expander<'_> {
         let is_idle = |var: &Var| lowering::extent(&table.vars, *var).as_const() == Some(1) && !node.free.contains(var);
         let axes = left.iter().flat_map(|dim| dim.vars.iter().copied().filter(|var| !dim.group || !is_idle(var)));
         let axes: Vec<Var> = axes.collect();
-        let result = self.lower(&table.vars, &node, &axes)?;
+        let before = self.graph.len();
+        let mut result = self.lower(&table.vars, &node, &axes)?;
+        if left.iter().any(|dim| dim.affine.is_some()) {
+            let is_new = result.0 as usize >= before;
+            result = self.placed(table, scope, (left, known), &axes, (result, is_new), value.span)?;
+        }
         self.joined(table, left, known, result, value.span)
+    }
+
+    /// A value over all indices of the left side, at the places that it says: what several points reach is their sum, and what none
+    /// reaches is 0.
+    fn placed(
+        &mut self,
+        table: &mut Indices,
+        scope: &mut Scope,
+        (left, known): (&[LeftDim], &[Option<(Dim, Span)>]),
+        axes: &[Var],
+        (value, is_new): (ValueId, bool),
+        span: Span,
+    ) -> Outcome<ValueId> {
+        let (mut output, mut shape) = (Vec::new(), Vec::new());
+        let mut place = 0;
+        for dim in left {
+            let first = place;
+            place += dim.dims;
+            let Some(expr) = &dim.affine else {
+                for var in dim.vars.iter().filter(|var| axes.contains(var)) {
+                    output.push(AffineIndex { terms: vec![(*var, 1)], offset: Dim::constant(0) });
+                    shape.push(lowering::extent(&table.vars, *var).clone());
+                }
+                continue;
+            };
+            for entry in 0..dim.dims {
+                let Some(Some((size, _))) = known.get(first + entry) else {
+                    let message = "the place of a sum on the left needs the output's shape";
+                    let diagnostic = Diagnostic::error("unbound-index", expr.span, message);
+                    return self.fail(diagnostic.hint("declare it behind the equation: `… : [N, O]`"));
+                };
+                table.entry = has_entries(expr).then_some(entry);
+                let node = self.elaborate(table, scope, expr);
+                table.entry = None;
+                let Some(affine) = node?.as_affine() else {
+                    let message = "a place on the left is a sum of indices times numbers";
+                    return self.refuse("bad-place", expr.span, message);
+                };
+                self.check_range(&table.vars, &affine, size, expr.span, None)?;
+                output.push(affine);
+                shape.push(size.clone());
+            }
+        }
+        // The contraction that gives the value writes there itself.
+        let made = self.graph.value(value);
+        let (contract, arguments) = match &made.op {
+            Op::Contract(inner) if is_new && is_plain(&inner.output) => (inner.clone(), made.args.clone()),
+            _ => {
+                let plain: Vec<Affine> = (0..axes.len()).map(Affine::index).collect();
+                let domain = lowering::shape_over(&table.vars, axes);
+                (Contract { domain, operands: vec![plain.clone()], output: plain }, vec![value])
+            }
+        };
+        let at = |affine: &AffineIndex| {
+            let mut moved = lowering::affine_over(affine, axes);
+            for term in &mut moved.terms {
+                term.0 = contract.output[term.0].as_index().expect("it is plain");
+            }
+            moved.terms.sort_unstable();
+            moved
+        };
+        let output = output.iter().map(at).collect();
+        let contract = Contract { output, ..contract };
+        Ok(self.graph.contract(contract, &arguments, &shape, span))
     }
 
     /// A value over indices as one over dims: groups are joined, whole packs taken apart.
@@ -206,6 +288,11 @@ impl Expander<'_> {
         let mut shape = Vec::new();
         for dim in left {
             let vars: Vec<&Index> = dim.vars.iter().map(|var| &table.vars[*var]).collect();
+            if dim.affine.is_some() {
+                let place = shape.len();
+                shape.extend(known[place..place + dim.dims].iter().flatten().map(|(dim, _)| dim.clone()));
+                continue;
+            }
             match vars.as_slice() {
                 [Index { dims: Some(dims), .. }] if !dim.group => shape.extend(dims.iter().cloned()),
                 _ => {

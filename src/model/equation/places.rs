@@ -11,7 +11,7 @@ use crate::dim::Dim;
 use crate::model::expander::{Expander, Meaning, Outcome, Scope};
 use crate::model::expression::{entry_names, has_entries};
 use crate::source::Span;
-use crate::syntax::ast::{Bound, Expr, ExprKind, Place};
+use crate::syntax::ast::{Bound, Expr, ExprKind, Ident, Place};
 
 /// A member of a group.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +48,38 @@ struct Read {
 /// Indices by name, innermost last.
 type Names = Vec<(String, Span, bool)>;
 
-/// The indices of a place, in order.
-pub(super) fn bound_of(place: &Place) -> &[Bound] {
-    match place {
-        Place::Index(bound) => std::slice::from_ref(bound),
-        Place::Group { members, .. } => members,
+/// The indices that the left side binds, place by place. The names in an affine place that stand for nothing else are indices;
+/// one that an earlier place has bound is a use of it.
+pub(super) fn bound_by(scope: &Scope, places: &[Place]) -> Vec<Vec<Bound>> {
+    let mut known: Vec<String> = Vec::new();
+    let mut all = Vec::with_capacity(places.len());
+    for place in places {
+        let bound = match place {
+            Place::Index(bound) => vec![bound.clone()],
+            Place::Group { members, .. } => members.clone(),
+            Place::Affine(expr) => {
+                let mut found = Vec::new();
+                indices_in(scope, expr, false, &mut found);
+                found.retain(|bound: &Bound| !known.contains(&bound.name.name));
+                found
+            }
+        };
+        known.extend(bound.iter().map(|bound| bound.name.name.clone()));
+        all.push(bound);
+    }
+    all
+}
+
+/// The names of an affine place that the scope does not know, each once.
+fn indices_in(scope: &Scope, expr: &Expr, each: bool, found: &mut Vec<Bound>) {
+    match &expr.kind {
+        ExprKind::Name(name) if !scope.names.contains_key(name) => {
+            if found.iter().all(|bound| bound.name.name != *name) {
+                found.push(Bound { name: Ident { name: name.clone(), span: expr.span }, each });
+            }
+        }
+        ExprKind::Each(inner) => indices_in(scope, inner, true, found),
+        _ => expr.parts().into_iter().for_each(|part| indices_in(scope, part, each, found)),
     }
 }
 
@@ -71,7 +98,7 @@ impl Expander<'_> {
         value: &Expr,
     ) -> Outcome<Plan> {
         let mut finder = Finder { names: Vec::new(), reads: Vec::new(), packs: Vec::new(), plan: Plan::default() };
-        for bound in places.iter().flat_map(bound_of) {
+        for bound in bound_by(scope, places).iter().flatten() {
             finder.bind(bound);
         }
         // `i` of `(i u)..` stands for a pack as well.
@@ -81,7 +108,7 @@ impl Expander<'_> {
             }
         }
         self.find_reads(scope, &mut finder, value);
-        let subscripts: Vec<Subscript> = places.iter().map(|place| finder.place(place)).collect();
+        let subscripts: Vec<Subscript> = places.iter().map(|place| finder.place(scope, place)).collect();
         if declared.len() == places.len() {
             for (subscript, (length, _)) in subscripts.iter().zip(declared) {
                 finder.learn(subscript, *length);
@@ -186,8 +213,10 @@ impl Finder {
         self.names.iter().rev().find(|(known, _, _)| known == name).map(|(_, span, each)| (*span, *each))
     }
 
-    fn place(&mut self, place: &Place) -> Subscript {
+    fn place(&mut self, scope: &Scope, place: &Place) -> Subscript {
         match place {
+            Place::Affine(expr) if has_entries(expr) => self.entries(scope, expr),
+            Place::Affine(_) => Subscript::Other,
             Place::Index(bound) if bound.each => Subscript::Pack(bound.name.span),
             Place::Index(bound) => Subscript::Plain(bound.name.span),
             Place::Group { members, each, .. } => {

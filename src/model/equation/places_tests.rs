@@ -325,3 +325,45 @@ fn what_is_proved_of_groups_holds_for_all_small_sizes() {
     assert!(proved > 100 && refuted > 100, "{proved} proved, {refuted} refuted, {undecided} undecided");
     assert!(undecided < 50, "{proved} proved, {refuted} refuted, {undecided} undecided");
 }
+
+#[test]
+fn sums_at_affine_places_agree_with_a_walk_over_all_points() {
+    for seed in 0..200 {
+        let random = &mut Random(seed + 5000);
+        let [inside, channels, window] = [1 + random.below(5), 1 + random.below(3), 1 + random.below(3)];
+        let [stride, dilation, start, rest] =
+            [1 + random.below(3), 1 + random.below(2), random.below(3), random.below(3)];
+        let size = stride * (inside - 1) + dilation * (window - 1) + start + 1 + rest;
+        // With one factor, with two, and with something that is no contraction.
+        let (right, other) = match random.below(3) {
+            0 => ("sum[c] x[c, i] * w[c, u]", true),
+            1 => ("exp(x[0, i]) * w[0, u]", true),
+            _ => ("sum[c] x[c, i]", false),
+        };
+        let window_part = if other { format!(" + {dilation} * u") } else { String::new() };
+        let place = format!("{stride} * i{window_part} + {start}");
+        let text = format!(
+            "model M {{\n  input x: [{channels}, {inside}]\n  input w: [{channels}, {window}]\n  y[{place}] = {right} : [{size}]\n  \
+             return y\n}}\n"
+        );
+        let (x, w) = (tensor(random, &[channels, inside]), tensor(random, &[channels, window]));
+        let found = value(&text, &[("x", x.clone()), ("w", w.clone())]).unwrap_or_else(|found| panic!("{text}{found}"));
+        let mut expected = vec![0.0; size];
+        for i in 0..inside {
+            for u in 0..if other { window } else { 1 } {
+                let at = |c: usize| {
+                    let factor = if other { w.data[c * window + u] } else { 1.0 };
+                    if right.starts_with("exp") {
+                        x.data[c * inside + i].exp() * factor
+                    } else {
+                        x.data[c * inside + i] * factor
+                    }
+                };
+                let sum: f64 = if right.starts_with("exp") { at(0) } else { (0..channels).map(at).sum() };
+                expected[stride * i + if other { dilation * u } else { 0 } + start] += sum;
+            }
+        }
+        let close = found.data.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-9 * (1.0 + b.abs()));
+        assert!(close, "{text}{:?} instead of {expected:?}", found.data);
+    }
+}

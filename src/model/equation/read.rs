@@ -100,7 +100,7 @@ impl Expander<'_> {
     }
 
     /// How many dims a subscript takes.
-    fn length_of(&mut self, table: &Indices, scope: &Scope, index: &Expr) -> Outcome<usize> {
+    pub(super) fn length_of(&mut self, table: &Indices, scope: &Scope, index: &Expr) -> Outcome<usize> {
         if !has_entries(index) {
             return Ok(1);
         }
