@@ -98,6 +98,11 @@ pub const CASES: &[(&str, &str)] = &[
     ),
     ("places", "param x: [3, 5] ~ zeros\n y[n, 2*i + 1] = x[n, i] * x[n, i] : [3, 11]\n return y"),
     ("places", "param x: [3, 5] ~ zeros\n y[i + n] = x[n, i] : [7]\n return y"),
+    ("gradient", "param x: [3, 4] ~ zeros\n s = sum[n, c] x[n, c] * x[n, c] * sin(x[n, c])\n return gradient(s, x)"),
+    (
+        "gradient",
+        "param x: [3, 4] ~ zeros\n y = x -> Linear(5) -> tanh\n t = sum[n] logsumexp[o] y[n, o]\n return gradient(t, x)",
+    ),
 ];
 
 /// Helpers of the library that the cases use through others.

@@ -57,6 +57,12 @@ pub fn differentiate(graph: &mut Graph, of: ValueId, wrt: &[ValueId]) -> Vec<Val
         .collect()
 }
 
+/// Whether a change of `on` may change `of` by a differentiable path.
+pub fn depends(graph: &Graph, of: ValueId, on: ValueId) -> bool {
+    let owners = owners(graph, &[on]);
+    dependents(graph, &[on], &owners)[of.0 as usize]
+}
+
 /// Where each value's gradient is gathered: at itself, but for reads of a parameter at the first of `wrt` that reads it.
 fn owners(graph: &Graph, wrt: &[ValueId]) -> Vec<ValueId> {
     let mut first: HashMap<ParamId, ValueId> = HashMap::new();
@@ -77,7 +83,7 @@ fn dependents(graph: &Graph, wrt: &[ValueId], owners: &[ValueId]) -> Vec<bool> {
     let wrt: HashSet<ValueId> = wrt.iter().copied().collect();
     let mut depends = vec![false; graph.len()];
     for (id, value) in graph.values() {
-        let through = value.args.iter().any(|arg| depends[arg.0 as usize]);
+        let through = value.op != Op::Detach && value.args.iter().any(|arg| depends[arg.0 as usize]);
         depends[id.0 as usize] =
             value.dtype == DType::F32 && (through || wrt.contains(&owners[id.0 as usize]) || wrt.contains(&id));
     }

@@ -366,6 +366,17 @@ class Transposed(nn.Module):
         return s.up3(F.gelu(s.norm2(s.up2(F.gelu(s.norm1(s.up1(x)))))))
 
 
+class Critic(nn.Module):
+    def __init__(s):
+        super().__init__()
+        s.fc1, s.fc2, s.fc3 = nn.Linear(12, 32), nn.Linear(32, 32), nn.Linear(32, 1)
+
+    def forward(s, x):
+        x = x.clone().requires_grad_()
+        score = s.fc3(F.silu(s.fc2(torch.tanh(s.fc1(x)))))
+        return score, torch.autograd.grad(score.sum(), x, create_graph=True)[0]
+
+
 def classes(output, x, y):
     return F.cross_entropy(output, y)
 
@@ -388,6 +399,12 @@ def evidence(output, x, y):
 # attention's keys, or of what is normalised at once. These systems have momentum.
 STEADY = ["mixer", "vit", "swin", "cross_attention", "siamese", "transposed"]
 
+def critic(output, x, y):
+    score, slope = output
+    signed = torch.where(y < 2, score[:, 0], -score[:, 0]).mean()
+    return signed + 10 * (slope.square().sum(1).sqrt() - 1).square().mean()
+
+
 SYSTEMS = {
     "mixer": (MlpMixer, (3, 16, 16), classes),
     "vit": (Vit, (3, 16, 16), classes),
@@ -402,6 +419,7 @@ SYSTEMS = {
     "graph_convolution": (GraphNet, (6, 11), classes),
     "siamese": (Siamese, (3, 12), triplet),
     "vae": (Vae, (16,), evidence),
+    "gradient_penalty": (Critic, (12,), critic),
     "transposed": (Transposed, (12, 3, 3), pixels),
     "unet": (UNet, (3, 16, 16), pixels),
 }

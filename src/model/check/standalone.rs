@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn a_broken_optimizer_is_found_without_a_training() {
         let found =
-            found("optimizer o(lr = 0.1) {\n  state m = 0\n  m <- 0.9 * m + gradient\n  param <- param - lr * m\n}\n");
-        assert_eq!(found, ["unknown-name: `gradient` is not defined"]);
+            found("optimizer o(lr = 0.1) {\n  state m = 0\n  m <- 0.9 * m + grads\n  param <- param - lr * m\n}\n");
+        assert_eq!(found, ["unknown-name: `grads` is not defined"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::arithmetic::{as_formula, as_number};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Verdict};
+use crate::grad;
 use crate::graph::print::shape_text;
 use crate::graph::{Binary, DType, ScalarExpr, Unary, ValueId, scalar};
 use crate::model::expander::{Expander, Given, Meaning, Outcome};
@@ -19,6 +20,7 @@ use crate::syntax::ast::BinaryOp;
 /// | `exp log sqrt sin cos tanh sigmoid erf floor abs` of `x` | elementwise |
 /// | `min(a, b)`, `max(a, b)`, `pow(a, b)` | elementwise |
 /// | `stop_gradient(x)` | `x` without a gradient |
+/// | `gradient(s, x)` | the derivative of the scalar `s` by each element of `x`, of the shape of `x` |
 /// | `f32(x)`, `i32(x)` | conversion; to `i32` by truncation |
 /// | `range(S)` | `0, 1, …, S - 1` as `i32[S]` |
 /// | `uniform(like = x)` | U[0, 1) of the shape of `x`; in an equation `uniform()` draws one for each point |
@@ -46,6 +48,7 @@ pub(crate) const BUILTINS: &[&str] = &[
     "max",
     "pow",
     "stop_gradient",
+    "gradient",
     "f32",
     "i32",
     "range",
@@ -110,6 +113,10 @@ impl Expander<'_> {
                     Meaning::Tensor(id) => Ok(Meaning::Tensor(self.graph.detach(id, span))),
                     other => Ok(other),
                 }
+            }
+            "gradient" => {
+                let [of, x] = self.arguments(name, arguments, ["of", "x"], span)?;
+                self.gradient(&of, &x, span)
             }
             "f32" | "i32" => {
                 let [x] = self.arguments(name, arguments, ["x"], span)?;
@@ -303,6 +310,33 @@ impl Expander<'_> {
     }
 
     /// A static size; whole numbers count.
+    /// `gradient(of, x)`: a value like any other, whose own derivative is taken where a loss depends on it.
+    fn gradient(&mut self, of: &Given, x: &Given, span: Span) -> Outcome<Meaning> {
+        let (scalar, by) = (self.expect_tensor(of)?, self.expect_tensor(x)?);
+        let value = self.graph.value(scalar);
+        if !value.shape.is_empty() || value.dtype != DType::F32 {
+            let found = Meaning::Tensor(scalar);
+            let diagnostic = Diagnostic::error("not-a-scalar", of.span, "only one real number has a gradient");
+            let diagnostic = diagnostic.at(format!("this is {}", self.describe(&found)));
+            return self.fail(
+                diagnostic.hint("sum it: `total = sum[n] y[n]`; the samples of a batch do not touch each other"),
+            );
+        }
+        if self.graph.value(by).dtype != DType::F32 {
+            return self.refuse("type-mismatch", x.span, "a gradient is taken by real numbers");
+        }
+        if !grad::depends(&self.graph, scalar, by) {
+            let message = "this does not depend on it by a differentiable path";
+            let diagnostic = Diagnostic::error("no-gradient", x.span, message).label(of.span, "this");
+            return self.fail(diagnostic);
+        }
+        let made = self.graph.len();
+        let gradient = grad::differentiate(&mut self.graph, scalar, &[by])[0];
+        // What goes wrong in it is told at this line.
+        self.graph.relocate(made, |_| span);
+        Ok(Meaning::Tensor(gradient))
+    }
+
     pub(crate) fn size_of(&mut self, x: &Given) -> Outcome<Dim> {
         match x.value.as_dim() {
             Some(dim) => Ok(dim),
