@@ -341,18 +341,28 @@ class Double(nn.Module):
         return F.gelu(s.norm2(s.conv2(F.gelu(s.norm1(s.conv1(x))))))
 
 
+class U(nn.Module):
+    def __init__(s, depth, i, c):
+        super().__init__()
+        s.down, s.depth = Double(i, c), depth
+        if depth:
+            s.inner, s.up = U(depth - 1, c, 2 * c), Double(3 * c, c)
+
+    def forward(s, x):
+        a = s.down(x)
+        if not s.depth:
+            return a
+        b = s.inner(F.avg_pool2d(a, 2))
+        return s.up(torch.cat([F.interpolate(b, scale_factor=2), a], 1))
+
+
 class UNet(nn.Module):
     def __init__(s):
         super().__init__()
-        s.down1, s.down2, s.middle = Double(3, 8), Double(8, 12), Double(12, 16)
-        s.up2, s.up1, s.head = Double(28, 12), Double(20, 8), nn.Conv2d(8, 5, 1)
+        s.net, s.head = U(2, 3, 6), nn.Conv2d(6, 5, 1)
 
     def forward(s, x):
-        a = s.down1(x)
-        b = s.down2(F.avg_pool2d(a, 2))
-        c = s.middle(F.avg_pool2d(b, 2))
-        d = s.up2(torch.cat([F.interpolate(c, scale_factor=2), b], 1))
-        return s.head(s.up1(torch.cat([F.interpolate(d, scale_factor=2), a], 1)))
+        return s.head(s.net(x))
 
 
 class Transposed(nn.Module):

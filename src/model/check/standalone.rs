@@ -69,7 +69,8 @@ impl Expander<'_> {
             scope.state_kind = Some(StateKind::Metric);
         }
         scope.bind_parameters(definition, &arguments);
-        let result = self.nested(definition, name.span, |this| this.body(&mut scope, definition, name.span))?;
+        let result =
+            self.nested(definition, &arguments, name.span, |this| this.body(&mut scope, definition, name.span))?;
         match (definition.ast.kind, &result) {
             (DefinitionKind::Loss, Meaning::Tensor(value))
                 if self.graph.shape(*value).is_empty() && self.graph.value(*value).dtype == DType::F32 =>

@@ -4,7 +4,7 @@
 //! Invariant: an error inside a library definition carries, as its primary place, the line of the user's file
 //! that uses the definition; so do the values that the library makes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::names::names_read;
@@ -13,7 +13,7 @@ use crate::diagnostics::{Diagnostic, Label};
 use crate::dim::Dim;
 use crate::graph::{Binary, DType, ValueId};
 use crate::model::expander::{
-    Expander, Given, Inputs, LayerCall, LayerInstance, Meaning, Outcome, Scope, Stage, has_room,
+    Active, Expander, Given, Inputs, LayerCall, LayerInstance, Meaning, Outcome, Scope, Stage, has_room,
 };
 use crate::model::project::Definition;
 use crate::source::Span;
@@ -156,29 +156,41 @@ impl Expander<'_> {
         Ok(Meaning::Tensor(self.equation(&mut scope, &ident("y".into()), &kept, &body, None)?))
     }
 
-    /// Runs `body` as one level of nesting inside `definition`.
+    /// Runs `body` as one level of nesting inside `definition`, whose arguments these are. A definition may use itself with
+    /// other arguments.
     pub(crate) fn nested<T>(
         &mut self,
         definition: &Definition,
+        arguments: &HashMap<String, Meaning>,
         span: Span,
         body: impl FnOnce(&mut Self) -> Outcome<T>,
     ) -> Outcome<T> {
         let name = &definition.ast.name.name;
-        let entered = self.active.iter().any(|(active, _)| active == name);
+        let arguments = self.static_arguments(arguments);
+        let entered = self.active.iter().any(|active| active.name == *name && active.arguments == arguments);
         if entered && self.reaches_itself(definition) {
             let chain: Vec<String> = self
                 .active
                 .iter()
-                .skip_while(|(active, _)| active != name)
-                .map(|(active, _)| active)
+                .skip_while(|active| active.name != *name)
+                .map(|active| &active.name)
                 .chain([name])
                 .map(|name| format!("`{name}`"))
                 .collect();
             let message = format!("definitions use each other in a circle: {}", chain.join(" uses "));
-            return self.refuse("recursive-layer", span, message);
+            let diagnostic = Diagnostic::error("recursive-layer", span, message);
+            let hint = "a definition may use itself with other sizes or numbers, and ends it by an `if` on them";
+            return self.fail(diagnostic.hint(hint));
         }
         if self.active.len() >= MAX_DEPTH {
-            return self.refuse("too-deep", span, format!("definitions nest deeper than {MAX_DEPTH} levels"));
+            let diagnostic =
+                Diagnostic::error("too-deep", span, format!("definitions nest deeper than {MAX_DEPTH} levels"));
+            let uses = self.active.iter().filter(|active| active.name == *name).count();
+            return self.fail(if uses > 1 {
+                diagnostic.hint(format!("`{name}` uses itself {uses} times over: an `if` must end that"))
+            } else {
+                diagnostic
+            });
         }
         if !has_room() {
             let message = format!(
@@ -189,7 +201,7 @@ impl Expander<'_> {
             return self.fail(diagnostic.hint("raise the limit on its address space (`ulimit -v`)"));
         }
         let (before, values) = (self.diagnostics.len(), self.graph.len());
-        self.active.push((name.clone(), span));
+        self.active.push(Active { name: name.clone(), arguments });
         let result = body(self);
         self.active.pop();
         if self.project.is_library(definition.file) && !self.project.is_library(span.file) {
@@ -207,6 +219,17 @@ impl Expander<'_> {
             }
         }
         result
+    }
+
+    /// Arguments that are known now, in words, by name.
+    fn static_arguments(&self, arguments: &HashMap<String, Meaning>) -> Vec<(String, String)> {
+        let is_static =
+            |meaning: &Meaning| !matches!(meaning, Meaning::Tensor(_) | Meaning::Tuple(_) | Meaning::Stage(_));
+        let known = arguments.iter().filter(|(_, meaning)| is_static(meaning));
+        let mut known: Vec<(String, String)> =
+            known.map(|(name, meaning)| (name.clone(), format!("{meaning:?}"))).collect();
+        known.sort();
+        known
     }
 
     /// True where a definition's text names itself, directly or through others.
@@ -258,7 +281,7 @@ impl Expander<'_> {
     fn layer(&mut self, layer: &LayerInstance, given: Vec<Given>, span: Span) -> Outcome<Meaning> {
         let name = layer.definition.ast.name.name.clone();
         let entry = self.open_entry(layer.path.clone(), name, span);
-        let result = self.nested(&layer.definition, span, |this| {
+        let result = self.nested(&layer.definition, &layer.arguments, span, |this| {
             let mut scope = Scope::new(layer.definition.file, layer.path.clone()).with_buffers();
             scope.bind_parameters(&layer.definition, &layer.arguments);
             scope.inputs = Inputs::Flow(given.into());
@@ -303,13 +326,13 @@ impl Expander<'_> {
     fn call_function(&mut self, definition: &Definition, given: Vec<Given>, span: Span) -> Outcome<Meaning> {
         let sites: Vec<(Option<String>, Span)> =
             given.iter().map(|given| (given.name.as_ref().map(|name| name.name.clone()), given.span)).collect();
-        let mut arguments = self.bind_arguments(definition, given, span)?;
-        self.nested(definition, span, |this| {
+        let arguments = self.bind_arguments(definition, given, span)?;
+        self.nested(definition, &arguments, span, |this| {
             let mut scope = Scope::new(definition.file, String::new());
             scope.pure = Some(definition.ast.name.name.clone());
             for (position, parameter) in definition.ast.parameters.iter().enumerate() {
                 let name = &parameter.name;
-                let meaning = arguments.remove(&name.name).expect("bind_arguments gives every parameter a value");
+                let meaning = arguments[&name.name].clone();
                 if let Some(ty) = &parameter.ty {
                     let named = sites.iter().find(|(site, _)| site.as_ref() == Some(&name.name));
                     let positional = sites.get(position).filter(|(site, _)| site.is_none());

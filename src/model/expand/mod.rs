@@ -172,7 +172,7 @@ impl Expander<'_> {
         let mut scope = Scope::new(definition.file, String::new()).with_buffers();
         scope.bind_parameters(definition, &arguments);
         scope.inputs = inputs;
-        let result = self.nested(definition, span, |this| this.body(&mut scope, definition, span))?;
+        let result = self.nested(definition, &arguments, span, |this| this.body(&mut scope, definition, span))?;
         match result {
             Meaning::Tensor(value) => {
                 let name = scope.returned.first().cloned().flatten();

@@ -65,6 +65,14 @@ pub struct LayerCall {
     pub span: Span,
 }
 
+/// A definition that is being expanded.
+#[derive(Clone, Debug)]
+pub(crate) struct Active {
+    pub name: String,
+    /// Its static arguments.
+    pub arguments: Vec<(String, String)>,
+}
+
 /// A comparison of two sizes.
 pub(crate) type Comparison = (Compare, Dim, Dim);
 
@@ -285,7 +293,7 @@ pub(crate) struct Expander<'p> {
     /// Stages so far.
     pub layers: Vec<LayerCall>,
     /// Definitions being expanded, outermost first; guards against recursion and deep nesting.
-    pub active: Vec<(String, Span)>,
+    pub active: Vec<Active>,
     /// The next stream of random numbers.
     pub next_stream: u32,
     /// Trained tensors by dotted name.

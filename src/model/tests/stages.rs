@@ -116,6 +116,19 @@ fn definitions_that_use_themselves_are_refused() {
 }
 
 #[test]
+fn a_layer_may_use_itself_with_other_arguments() {
+    let text = "layer Net(depth, C) {\n  input x: [N, K]\n  if depth == 0 { return x -> Linear(C) }\n  \
+                return x -> first: Linear(C) -> inner: Net(depth - 1, 2 * C) -> last: Linear(C)\n}\nmodel M {\n  \
+                input x: [N, 4]\n  return x -> net: Net(2, 3)\n}\n";
+    let names = param_names(&good(text));
+    assert_eq!(names.len(), 10);
+    assert!(names.contains(&"net.inner.inner.linear.weight".to_string()), "{names:?}");
+    let endless = text.replace("depth - 1", "depth + 1");
+    let found = errors(&endless);
+    assert_eq!(found[0].0, "too-deep");
+}
+
+#[test]
 fn a_layer_may_wrap_another_use_of_itself() {
     let text = "layer Wrap(inner) {\n  input x: [N, C]\n  return x -> inner\n}\nmodel M {\n  input x: [N, 4]\n  return x -> Wrap(Wrap(Linear(3)))\n}\n";
     assert_eq!(output_shape(&good(text)), "[N, 3]");

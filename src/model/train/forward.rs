@@ -107,7 +107,9 @@ impl Expander<'_> {
                 let message = format!("`{}` is no function of the model's output", function.name);
                 return self.refuse("bad-loss", function.span, message);
             };
-            let read = self.nested(&definition, loss.span, |this| this.apply(&stage, vec![given], loss.span))?;
+            let read = self.nested(&definition, &std::collections::HashMap::new(), loss.span, |this| {
+                this.apply(&stage, vec![given], loss.span)
+            })?;
             let value = self.expect_tensor(&Given { name: None, value: read, span: loss.span })?;
             let name = OutputName::Predicted(name);
             self.graph.outputs.push(Output { name: name.clone(), value });

@@ -147,7 +147,7 @@ impl Expander<'_> {
         let given = self.metric_arguments(metric, bound)?;
         let definition = metric.definition.clone();
         let arguments = self.bind_arguments(&definition, given, metric.span)?;
-        self.nested(&definition, metric.span, |this| {
+        self.nested(&definition, &arguments, metric.span, |this| {
             let mut scope = Scope::new(definition.file, metric.name.clone());
             scope.pure = Some(definition.ast.name.name.clone());
             for parameter in &definition.ast.parameters {

@@ -146,7 +146,7 @@ impl Expander<'_> {
     ) -> Outcome<()> {
         let declared = self.graph.params[param.0 as usize].clone();
         let value = read.unwrap_or_else(|| self.graph.read_param(param, declared.span));
-        self.nested(definition, span, |this| {
+        self.nested(definition, arguments, span, |this| {
             let mut scope = Scope::new(definition.file, declared.name.clone());
             scope.pure = Some(definition.ast.name.name.clone());
             scope.bind_parameters(definition, arguments);
@@ -233,15 +233,15 @@ impl Expander<'_> {
         let progress = binary(Binary::Min, binary(Binary::Max, ratio, ScalarExpr::Const(0.0)), ScalarExpr::Const(1.0));
         let epoch = binary(Binary::Div, local.clone(), ScalarExpr::Clock(Clock::StepsPerEpoch));
         arguments.insert("length".into(), Meaning::Scalar(length.clone()));
-        let result = self.nested(definition, span, |this| {
+        let result = self.nested(definition, &arguments, span, |this| {
             let mut scope = Scope::new(definition.file, String::new());
             scope.pure = Some(definition.ast.name.name.clone());
             let bound = [("progress", progress), ("epoch", epoch), ("step", local.clone())];
             for (name, formula) in bound {
                 scope.bind(&Ident { name: name.into(), span }, Meaning::Scalar(formula));
             }
-            for (name, meaning) in arguments {
-                scope.bind(&Ident { name, span }, meaning);
+            for (name, meaning) in &arguments {
+                scope.bind(&Ident { name: name.clone(), span }, meaning.clone());
             }
             this.statements(&mut scope, &definition.ast.body)
         })?;
