@@ -117,6 +117,11 @@ const OPTIMIZERS: &[&str] = &[
     "rmsprop(lr = 0.01, momentum = 0.9, centered = true)",
     "adagrad(lr = 0.01, lr_decay = 0.1)",
     "lion(lr = 0.01, decay = 0.1)",
+    "adam(lr = 0.01, amsgrad = true)",
+    "adamax(lr = 0.01, decay = 0.01)",
+    "adadelta(decay = 0.01)",
+    "lars(lr = 0.1, decay = 0.01)",
+    "lamb(lr = 0.01)",
 ];
 
 /// f32 against f64 on these sizes: some hundred roundings of 6e-8, amplified at most some ten times.

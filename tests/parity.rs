@@ -184,5 +184,5 @@ macro_rules! systems {
 }
 
 systems! {
-    convnext cross_attention densenet gradient_penalty graph_convolution mixer moe rotary siamese squeeze_excite swin t5 transposed unet vae vit
+    adadelta adagrad adamax amsgrad convnext cross_attention densenet gradient_penalty graph_convolution mixer moe rmsprop rotary siamese squeeze_excite swin t5 transposed unet vae vit
 }

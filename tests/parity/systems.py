@@ -376,6 +376,15 @@ class Transposed(nn.Module):
         return s.up3(F.gelu(s.norm2(s.up2(F.gelu(s.norm1(s.up1(x)))))))
 
 
+class Small(nn.Module):
+    def __init__(s):
+        super().__init__()
+        s.fc1, s.fc2 = nn.Linear(12, 32), nn.Linear(32, 5)
+
+    def forward(s, x):
+        return s.fc2(torch.tanh(s.fc1(x)))
+
+
 class Critic(nn.Module):
     def __init__(s):
         super().__init__()
@@ -405,6 +414,13 @@ def evidence(output, x, y):
     return error + (logvar.exp() + mu.square() - 1 - logvar).sum(1).mean() / 2
 
 
+OPTIMIZERS = {
+    "adamax": lambda p: torch.optim.Adamax(p, lr=5e-3, weight_decay=0.01),
+    "adadelta": lambda p: torch.optim.Adadelta(p, lr=0.5, weight_decay=0.01),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=5e-3, weight_decay=0.01, amsgrad=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.5, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.02, lr_decay=0.1),
+}
 # Adam makes steps of full size of what is rounding alone: weights whose gradient is 0 on paper, as the biases of an
 # attention's keys, or of what is normalised at once. These systems have momentum.
 STEADY = ["mixer", "vit", "swin", "cross_attention", "siamese", "transposed"]
@@ -429,6 +445,11 @@ SYSTEMS = {
     "graph_convolution": (GraphNet, (6, 11), classes),
     "siamese": (Siamese, (3, 12), triplet),
     "vae": (Vae, (16,), evidence),
+    "adamax": (Small, (12,), classes),
+    "adadelta": (Small, (12,), classes),
+    "amsgrad": (Small, (12,), classes),
+    "rmsprop": (Small, (12,), classes),
+    "adagrad": (Small, (12,), classes),
     "gradient_penalty": (Critic, (12,), critic),
     "transposed": (Transposed, (12, 3, 3), pixels),
     "unet": (UNet, (3, 16, 16), pixels),
@@ -446,7 +467,10 @@ def main():
         y = torch.from_numpy((uniform(1001, count) * 5).astype(np.int64))
         parameters = model.parameters()
         steady = name in STEADY
-        optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9) if steady else torch.optim.AdamW(parameters, lr=1e-3)
+        if name in OPTIMIZERS:
+            optimizer = OPTIMIZERS[name](parameters)
+        else:
+            optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9) if steady else torch.optim.AdamW(parameters, lr=1e-3)
         losses = []
         for step in range(STEPS):
             rows = slice(step * BATCH, (step + 1) * BATCH)
