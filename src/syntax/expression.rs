@@ -227,7 +227,16 @@ impl Builder {
                     let arguments = part.into_inner().map(|argument| self.argument(argument, depth)).collect();
                     ExprKind::Call { callee: Box::new(result), arguments }
                 }
-                Rule::each => ExprKind::Each(Box::new(result)),
+                Rule::each => {
+                    if let ExprKind::Group(members) = &result.kind
+                        && let Some(member) = members.iter().find(|member| matches!(member.kind, ExprKind::Each(_)))
+                    {
+                        let message =
+                            "`(a b)..` is a group for each entry of its packs, whose members are written without `..`";
+                        self.diagnostics.push(Diagnostic::error("syntax", member.span, message));
+                    }
+                    ExprKind::Each(Box::new(result))
+                }
                 Rule::index => {
                     let indices = part.into_inner().map(|index| self.expression(index, depth)).collect();
                     ExprKind::Index { base: Box::new(result), indices }

@@ -44,6 +44,18 @@ def fill(model):
                 p.copy_((2 * u - 1) * np.float32(0.1))
 
 
+def summary(model, most):
+    """Of each tensor its norm and up to so many evenly spaced elements."""
+    final = {}
+    for key, tensor in sorted(model.state_dict().items()):
+        if key.endswith("num_batches_tracked"):
+            continue
+        flat = tensor.double().flatten()
+        stride = max(1, flat.numel() // most)
+        final[key] = {"norm": flat.norm().item(), "stride": stride, "elements": flat[::stride].tolist()[:most]}
+    return final
+
+
 class TextMlp(nn.Module):
     def __init__(s):
         super().__init__()
@@ -114,14 +126,7 @@ def main():
             if scheduler:
                 scheduler.step()
             losses.append(loss.item())
-        final = {}
-        for key, tensor in sorted(model.state_dict().items()):
-            if key.endswith("num_batches_tracked"):
-                continue
-            flat = tensor.double().flatten()
-            stride = max(1, flat.numel() // 64)
-            final[key] = {"norm": flat.norm().item(), "stride": stride, "elements": flat[::stride].tolist()[:64]}
-        text = json.dumps({"torch": torch.__version__, "losses": losses, "final": final}, indent=1)
+        text = json.dumps({"torch": torch.__version__, "losses": losses, "final": summary(model, 64)}, indent=1)
         (HERE / f"{name}.json").write_text(text + "\n")
         print(name, losses[0], losses[-1])
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from make import STEPS, fill, uniform
+from make import STEPS, fill, summary, uniform
 
 HERE = pathlib.Path(__file__).parent / "systems"
 BATCH = 8
@@ -479,14 +479,7 @@ def main():
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        final = {}
-        for key, tensor in sorted(model.state_dict().items()):
-            if key.endswith("num_batches_tracked"):
-                continue
-            flat = tensor.double().flatten()
-            stride = max(1, flat.numel() // 16)
-            final[key] = {"norm": flat.norm().item(), "stride": stride, "elements": flat[::stride].tolist()[:16]}
-        text = json.dumps({"torch": torch.__version__, "losses": losses, "final": final})
+        text = json.dumps({"torch": torch.__version__, "losses": losses, "final": summary(model, 16)})
         (HERE / f"{name}.json").write_text(text + "\n")
         print(name, losses[0], losses[-1], flush=True)
 

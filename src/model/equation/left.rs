@@ -5,12 +5,12 @@
 //! Invariant: the ranges of a group are proved to make up the declared dim, and affine places to lie inside of it.
 
 use super::lowering::{affine_over, extent, shape_over};
-use super::node::{AffineIndex, Index, Indices, Var};
+use super::node::{AffineIndex, Index, Indices, Known, Var};
 use super::places::bound_by;
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Verdict};
-use crate::graph::{Affine, Contract, Op, ValueId};
-use crate::model::expander::{Expander, Outcome, Scope};
+use crate::graph::{Affine, Contract, DType, Op, ValueId};
+use crate::model::expander::{Expander, Factors, Outcome, Scope};
 use crate::model::expression::has_entries;
 use crate::source::Span;
 use crate::syntax::ast::{self, Expr};
@@ -33,7 +33,7 @@ fn is_plain(output: &[Affine]) -> bool {
 
 impl LeftDim {
     /// The ranges that a group's dim is made of.
-    pub fn factors(&self, vars: &[Index]) -> Vec<Option<Vec<Dim>>> {
+    pub fn factors(&self, vars: &[Index]) -> Vec<Factors> {
         let ranges = |var: &Var| match &vars[*var] {
             Index { dims: Some(dims), .. } => dims.clone(),
             _ => vec![extent(vars, *var).clone()],
@@ -52,7 +52,7 @@ impl Expander<'_> {
         places: &[ast::Place],
     ) -> Outcome<Vec<LeftDim>> {
         let mut left = Vec::new();
-        for (place, bounds) in places.iter().zip(bound_by(scope, places)) {
+        for (place, bounds) in places.iter().zip(bound_by(self.project, scope, places)) {
             let mut opened = Vec::new();
             for bound in &bounds {
                 let name = &bound.name;
@@ -77,7 +77,12 @@ impl Expander<'_> {
                 ast::Place::Group { each: false, .. } => {
                     left.push(LeftDim { vars: opened.concat(), dims: 1, group: true, affine: None });
                 }
-                ast::Place::Group { each: true, .. } => {
+                ast::Place::Group { each: true, span, .. } => {
+                    let lengths: Vec<usize> = opened.iter().map(Vec::len).collect();
+                    if let Some(other) = lengths.iter().find(|length| **length != lengths[0]) {
+                        let message = format!("the packs of this group have {} and {other} entries", lengths[0]);
+                        return self.refuse("bad-pack", *span, message);
+                    }
                     for entry in 0..opened.first().map_or(0, Vec::len) {
                         let vars = opened.iter().filter_map(|vars| vars.get(entry).copied()).collect();
                         left.push(LeftDim { vars, dims: 1, group: true, affine: None });
@@ -102,7 +107,7 @@ impl Expander<'_> {
         &mut self,
         table: &mut Indices,
         scope: &mut Scope,
-        (left, known): (&[LeftDim], &[Option<(Dim, Span)>]),
+        (left, known): (&[LeftDim], &[Known]),
         axes: &[Var],
         (value, is_new): (ValueId, bool),
         span: Span,
@@ -137,6 +142,11 @@ impl Expander<'_> {
                 shape.push(size.clone());
             }
         }
+        // Truth values are counted, as `sum` does.
+        let (value, is_new) = match self.graph.value(value).dtype {
+            DType::Bool => (self.graph.cast(value, DType::F32, span), false),
+            DType::F32 | DType::I32 => (value, is_new),
+        };
         // The contraction that gives the value writes there itself.
         let made = self.graph.value(value);
         let (contract, arguments) = match &made.op {
@@ -165,7 +175,7 @@ impl Expander<'_> {
         &mut self,
         table: &Indices,
         left: &[LeftDim],
-        known: &[Option<(Dim, Span)>],
+        known: &[Known],
         value: ValueId,
         span: Span,
     ) -> Outcome<ValueId> {
@@ -178,7 +188,14 @@ impl Expander<'_> {
                 continue;
             }
             match vars.as_slice() {
-                [Index { dims: Some(dims), .. }] if !dim.group => shape.extend(dims.iter().cloned()),
+                [Index { dims: Some(dims), .. }] if !dim.group => {
+                    for one in dims {
+                        if let Some(Some((declared, place))) = known.get(shape.len()) {
+                            self.agree_on_dim(one, declared, *place, vars[0].span)?;
+                        }
+                        shape.push(one.clone());
+                    }
+                }
                 _ => {
                     let joined = Dim::product(dim.vars.iter().map(|var| extent(&table.vars, *var)));
                     if let Some(Some((declared, place))) = known.get(shape.len()).filter(|_| dim.group) {

@@ -23,12 +23,15 @@ mod tests;
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
 use crate::graph::ValueId;
-use crate::model::expander::{Expander, Meaning, Outcome, Reported, Scope};
+use crate::model::expander::{Expander, Factors, Meaning, Outcome, Reported, Scope};
 use crate::model::expression::{as_number, is_literal};
 use crate::source::Span;
 use crate::syntax::ast::{self, BinaryOp, Expr, ExprKind, UnaryOp};
 use left::LeftDim;
-use node::{Indices, Node, NodeKind, Reduction, Var, union};
+use node::{Indices, Known, Node, NodeKind, Reduction, Var, union};
+
+/// The dims of a declared shape, as far as they are known; and how many each part of it gives, and what it makes them of.
+type Declared = (Vec<Known>, Vec<(usize, Factors)>);
 
 impl Expander<'_> {
     /// `name[places] = value`, optionally with the declared shape of the output. Names in the shape that are not
@@ -59,24 +62,62 @@ impl Expander<'_> {
                 lengths.push((known.len() - before, factors));
             }
         }
+        self.equation_of(scope, (name, places), value, shape.map(|shape| shape.span), (known, lengths))
+    }
+
+    /// [`Self::equation`] with an output of these dims, if any are given.
+    pub(crate) fn equation_over(
+        &mut self,
+        scope: &mut Scope,
+        name: &ast::Ident,
+        places: &[ast::Place],
+        value: &Expr,
+        dims: &[Dim],
+    ) -> Outcome<ValueId> {
+        let known = dims.iter().map(|dim| Some((dim.clone(), name.span))).collect();
+        let declared = (!dims.is_empty()).then_some(name.span);
+        self.equation_of(scope, (name, places), value, declared, (known, Vec::new()))
+    }
+
+    fn equation_of(
+        &mut self,
+        scope: &mut Scope,
+        (name, places): (&ast::Ident, &[ast::Place]),
+        value: &Expr,
+        declared: Option<Span>,
+        (known, lengths): Declared,
+    ) -> Outcome<ValueId> {
         let plan = self.places(scope, places, (&known, &lengths), value)?;
         let mut table = Indices { plan, ..Indices::default() };
         let left = self.left_side(&mut table, scope, places)?;
         let count: usize = left.iter().map(|dim| dim.dims).sum();
-        if let Some(shape) = shape
+        if let Some(shape) = declared
             && known.len() != count
         {
             let message = format!("`{}` has {count} indices and a shape of {}", name.name, known.len());
-            return self.fail(Diagnostic::error("rank-mismatch", shape.span, message).label(name.span, "defined here"));
+            return self.fail(Diagnostic::error("rank-mismatch", shape, message).label(name.span, "defined here"));
         }
         let value = self.right_side(&mut table, scope, &left, value, &known)?;
-        let factors = left.iter().flat_map(|dim| dim.factors(&table.vars)).collect();
+        let mut factors: Vec<Factors> = left.iter().flat_map(|dim| dim.factors(&table.vars)).collect();
+        let declared: Vec<_> = lengths.into_iter().flat_map(|(length, factors)| vec![factors; length]).collect();
+        self.agree_on_factors(&factors, &declared, name.span)?;
+        factors.iter_mut().zip(declared).for_each(|(made, declared)| *made = made.take().or(declared));
         scope.bind(name, Meaning::Tensor(value));
         scope.divide(&name.name, factors);
-        if let Some(shape) = shape.filter(|shape| shape.dims.iter().any(|dim| matches!(dim.kind, ExprKind::Group(_)))) {
-            self.divide(scope, name, &shape.dims, value)?;
-        }
         Ok(value)
+    }
+
+    /// Proves that dims that are made of as many ranges as is said are made of these ranges.
+    pub(crate) fn agree_on_factors(&mut self, made: &[Factors], said: &[Factors], span: Span) -> Outcome<()> {
+        for (made, said) in made.iter().zip(said) {
+            let (Some(made), Some(said)) = (made, said) else { continue };
+            if made.len() == said.len() {
+                for (made, said) in made.iter().zip(said) {
+                    self.agree_on_dim(made, said, span, span)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// An equation's value over its left side; `known` gives ranges by dim, as far as they are known.
@@ -86,7 +127,7 @@ impl Expander<'_> {
         scope: &mut Scope,
         left: &[LeftDim],
         value: &Expr,
-        known: &[Option<(Dim, Span)>],
+        known: &[Known],
     ) -> Outcome<ValueId> {
         let mut place = 0;
         for dim in left {
@@ -127,12 +168,15 @@ impl Expander<'_> {
             return Err(Reported);
         }
         // An index of a group with one place that nothing is read at makes no dim.
-        let is_idle = |var: &Var| lowering::extent(&table.vars, *var).as_const() == Some(1) && !node.free.contains(var);
+        let is_placed = left.iter().any(|dim| dim.affine.is_some());
+        let is_idle = |var: &Var| {
+            !is_placed && lowering::extent(&table.vars, *var).as_const() == Some(1) && !node.free.contains(var)
+        };
         let axes = left.iter().flat_map(|dim| dim.vars.iter().copied().filter(|var| !dim.group || !is_idle(var)));
         let axes: Vec<Var> = axes.collect();
         let before = self.graph.len();
         let mut result = self.lower(&table.vars, &node, &axes)?;
-        if left.iter().any(|dim| dim.affine.is_some()) {
+        if is_placed {
             let is_new = result.0 as usize >= before;
             result = self.placed(table, scope, (left, known), &axes, (result, is_new), value.span)?;
         }

@@ -14,6 +14,9 @@ use std::rc::Rc;
 /// Position in [`Indices::vars`]; the left side's indices come first.
 pub(super) type Var = usize;
 
+/// The size of a dim and where it is written, if it is known.
+pub(super) type Known = Option<(Dim, Span)>;
+
 /// One index of an equation.
 #[derive(Clone, Debug)]
 pub(super) struct Index {

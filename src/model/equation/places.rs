@@ -5,11 +5,12 @@
 //! subscript are of one length; a dim is the product of its group's ranges, so one unknown range follows from the others.
 //! Invariant: nothing is proved here. What contradicts the plan is found when the equation is elaborated.
 
-use super::node::{Plan, Reduction};
+use super::node::{Known, Plan, Reduction};
 use crate::diagnostics::Diagnostic;
 use crate::dim::Dim;
-use crate::model::expander::{Expander, Meaning, Outcome, Scope};
-use crate::model::expression::{entry_names, has_entries};
+use crate::model::expander::{Expander, Factors, Meaning, Outcome, Scope};
+use crate::model::expression::{BUILTINS, constant, entry_names, has_entries};
+use crate::model::project::Project;
 use crate::source::Span;
 use crate::syntax::ast::{Bound, Expr, ExprKind, Ident, Place};
 
@@ -41,7 +42,7 @@ enum Subscript {
 /// A tensor's dims, as far as they are known, and the places at which it is read.
 struct Read {
     dims: Vec<Option<Dim>>,
-    factors: Vec<Option<Vec<Dim>>>,
+    factors: Vec<Factors>,
     subscripts: Vec<Subscript>,
 }
 
@@ -50,7 +51,11 @@ type Names = Vec<(String, Span, bool)>;
 
 /// The indices that the left side binds, place by place. The names in an affine place that stand for nothing else are indices;
 /// one that an earlier place has bound is a use of it.
-pub(super) fn bound_by(scope: &Scope, places: &[Place]) -> Vec<Vec<Bound>> {
+pub(super) fn bound_by(project: &Project, scope: &Scope, places: &[Place]) -> Vec<Vec<Bound>> {
+    let is_known = |name: &str| {
+        let is_word = name == "training" || constant(name).is_some() || BUILTINS.contains(&name);
+        is_word || scope.names.contains_key(name) || project.find(scope.file, name).is_some()
+    };
     let mut known: Vec<String> = Vec::new();
     let mut all = Vec::with_capacity(places.len());
     for place in places {
@@ -59,7 +64,7 @@ pub(super) fn bound_by(scope: &Scope, places: &[Place]) -> Vec<Vec<Bound>> {
             Place::Group { members, .. } => members.clone(),
             Place::Affine(expr) => {
                 let mut found = Vec::new();
-                indices_in(scope, expr, false, &mut found);
+                indices_in(&is_known, expr, false, &mut found);
                 found.retain(|bound: &Bound| !known.contains(&bound.name.name));
                 found
             }
@@ -70,16 +75,16 @@ pub(super) fn bound_by(scope: &Scope, places: &[Place]) -> Vec<Vec<Bound>> {
     all
 }
 
-/// The names of an affine place that the scope does not know, each once.
-fn indices_in(scope: &Scope, expr: &Expr, each: bool, found: &mut Vec<Bound>) {
+/// The names of an affine place that stand for nothing else, each once.
+fn indices_in(is_known: &dyn Fn(&str) -> bool, expr: &Expr, each: bool, found: &mut Vec<Bound>) {
     match &expr.kind {
-        ExprKind::Name(name) if !scope.names.contains_key(name) => {
+        ExprKind::Name(name) if !is_known(name) => {
             if found.iter().all(|bound| bound.name.name != *name) {
                 found.push(Bound { name: Ident { name: name.clone(), span: expr.span }, each });
             }
         }
-        ExprKind::Each(inner) => indices_in(scope, inner, true, found),
-        _ => expr.parts().into_iter().for_each(|part| indices_in(scope, part, each, found)),
+        ExprKind::Each(inner) => indices_in(is_known, inner, true, found),
+        _ => expr.parts().into_iter().for_each(|part| indices_in(is_known, part, each, found)),
     }
 }
 
@@ -94,11 +99,11 @@ impl Expander<'_> {
         &mut self,
         scope: &mut Scope,
         places: &[Place],
-        (left, declared): (&[Option<(Dim, Span)>], &[(usize, Option<Vec<Dim>>)]),
+        (left, declared): (&[Known], &[(usize, Factors)]),
         value: &Expr,
     ) -> Outcome<Plan> {
         let mut finder = Finder { names: Vec::new(), reads: Vec::new(), packs: Vec::new(), plan: Plan::default() };
-        for bound in bound_by(scope, places).iter().flatten() {
+        for bound in bound_by(self.project, scope, places).iter().flatten() {
             finder.bind(bound);
         }
         // `i` of `(i u)..` stands for a pack as well.
@@ -121,9 +126,10 @@ impl Expander<'_> {
         }
         finder.lengths();
         let missing = finder.packs.iter().find(|(_, span)| !finder.plan.lengths.contains_key(span));
-        if let Some((name, span)) = missing {
+        if let Some((name, span)) = missing.cloned() {
+            self.unknown_bases(scope, value)?;
             let message = format!("nothing says for how many indices `{name}..` stands");
-            let diagnostic = Diagnostic::error("unknown-length", *span, message);
+            let diagnostic = Diagnostic::error("unknown-length", span, message);
             return self.fail(diagnostic.hint(format!("read a tensor at `{name}..`, or declare the output's shape")));
         }
         finder.ranges();
@@ -133,6 +139,17 @@ impl Expander<'_> {
             finder.plan.apart.extend(finder.packs.iter().map(|(_, span)| *span));
         }
         Ok(finder.plan)
+    }
+
+    /// Reports the names that are read at indices and stand for nothing.
+    fn unknown_bases(&mut self, scope: &mut Scope, expr: &Expr) -> Outcome<()> {
+        if let ExprKind::Index { base, .. } = &expr.kind
+            && let Some(name) = base.as_name()
+            && Reduction::named(name).is_none()
+        {
+            self.resolve(scope, name, base.span)?;
+        }
+        expr.parts().into_iter().try_for_each(|part| self.unknown_bases(scope, part))
     }
 
     fn find_reads(&mut self, scope: &mut Scope, finder: &mut Finder, expr: &Expr) {
@@ -163,10 +180,11 @@ impl Expander<'_> {
     }
 
     /// The dims of a tensor that is named, and how shapes have divided them.
-    fn known_dims(&mut self, scope: &mut Scope, base: &Expr) -> Option<(Vec<Dim>, Vec<Option<Vec<Dim>>>)> {
+    fn known_dims(&mut self, scope: &mut Scope, base: &Expr) -> Option<(Vec<Dim>, Vec<Factors>)> {
         let meaning = match &base.kind {
             ExprKind::Name(name) => scope.names.get(name).cloned()?,
-            ExprKind::Field { .. } => {
+            // A function's value is made again where it is read, and one of the two goes unused.
+            ExprKind::Field { .. } | ExprKind::Call { .. } if !self.is_stage(scope, base) => {
                 let reported = self.diagnostics.len();
                 let meaning = self.expression(scope, base);
                 // Whatever is wrong with it is told where it is read.

@@ -7,7 +7,7 @@
 use super::node::{AffineIndex, Index, Indices, Node, NodeKind, Reduction, Subscript, Var};
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Verdict};
-use crate::model::expander::{Expander, Meaning, Outcome, Scope};
+use crate::model::expander::{Expander, Factors, Meaning, Outcome, Scope};
 use crate::model::expression::{entry_names, has_entries};
 use crate::source::Span;
 use crate::syntax::ast::{Expr, ExprKind};
@@ -20,7 +20,7 @@ struct View {
     /// The view is not the tensor as it is.
     differs: bool,
     /// What the tensor's dims are made of, where a shape has said so.
-    factors: Vec<Option<Vec<Dim>>>,
+    factors: Vec<Factors>,
     /// The tensor's dims that have been read.
     read: usize,
 }
@@ -30,6 +30,8 @@ struct Member {
     var: Option<Var>,
     number: Option<Dim>,
     range: Option<Dim>,
+    /// How many dims it stands for.
+    dims: usize,
     span: Span,
 }
 
@@ -206,8 +208,9 @@ impl Expander<'_> {
     /// The dims of a whole pack, each of which must be the one that is known.
     fn unify_all(&mut self, index: &mut Index, dims: &[Dim], span: Span) -> Outcome<()> {
         let Some(known) = index.dims.clone() else {
+            // A group may have said how many places there are in all.
+            self.unify(index, &Dim::product(dims), span)?;
             index.dims = Some(dims.to_vec());
-            index.extent = Some((Dim::product(dims), span));
             return Ok(());
         };
         let place = index.extent.as_ref().map_or(index.span, |(_, place)| *place);
@@ -238,8 +241,17 @@ impl Expander<'_> {
             self.member(table, member, entry, &mut flat)?;
         }
         let declared = view.factors.get(view.read + entry.unwrap_or(0)).cloned().flatten();
-        if let Some(declared) = declared.filter(|declared| declared.len() == flat.len()) {
-            flat.iter_mut().zip(declared).for_each(|(member, range)| member.range = Some(range));
+        let count: usize = flat.iter().map(|member| member.dims).sum();
+        if let Some(declared) = declared.as_ref().filter(|declared| declared.len() == count) {
+            let mut place = 0;
+            for member in &mut flat {
+                let factors = &declared[place..place + member.dims];
+                place += member.dims;
+                member.range = Some(Dim::product(factors));
+                if let Some(var) = member.var.filter(|_| member.dims != 1) {
+                    self.unify_all(&mut table.vars[var], factors, member.span)?;
+                }
+            }
         }
         let mut open = (0..flat.len()).filter(|place| flat[*place].range.is_none());
         match (open.next(), open.next()) {
@@ -256,22 +268,21 @@ impl Expander<'_> {
         }
         let ranges: Vec<Dim> = flat.iter().filter_map(|member| member.range.clone()).collect();
         self.agree_on_dim(&Dim::product(&ranges), dim, span, span)?;
+        if let Some(declared) = declared.filter(|declared| declared.len() != count) {
+            self.agree_on_parts(&ranges, &declared, span)?;
+        }
         let is_one = |range: &Dim| range.as_const() == Some(1);
         let mut count = 0;
         for (member, range) in flat.iter().zip(&ranges) {
             // An index with one place needs no dim of its own.
             if let Some(var) = member.var.filter(|_| is_one(range)) {
-                if table.vars[var].dims.is_none() {
-                    self.unify(&mut table.vars[var], range, member.span)?;
-                }
+                self.unify(&mut table.vars[var], range, member.span)?;
                 continue;
             }
             count += 1;
             let affine = match (member.var, &member.number) {
                 (Some(var), _) => {
-                    if table.vars[var].dims.is_none() {
-                        self.unify(&mut table.vars[var], range, member.span)?;
-                    }
+                    self.unify(&mut table.vars[var], range, member.span)?;
                     plain(var)
                 }
                 (None, number) => {
@@ -285,6 +296,22 @@ impl Expander<'_> {
         Ok(())
     }
 
+    /// Proves that one division of a dim is the other, with some parts joined.
+    fn agree_on_parts(&mut self, read: &[Dim], declared: &[Dim], span: Span) -> Outcome<()> {
+        let ends = |parts: &[Dim]| (1..parts.len()).map(|from| Dim::product(&parts[from..])).collect::<Vec<Dim>>();
+        let (ours, theirs) = (ends(read), ends(declared));
+        let within = |some: &[Dim], all: &[Dim]| {
+            some.iter().all(|end| all.iter().any(|other| self.facts.prove_eq(end, other).is_proved()))
+        };
+        if within(&ours, &theirs) || within(&theirs, &ours) {
+            return Ok(());
+        }
+        let text = |parts: &[Dim]| parts.iter().map(Dim::to_string).collect::<Vec<_>>().join(" by ");
+        let message =
+            format!("the shape divides this dim into {}, and here it is read as {}", text(declared), text(read));
+        self.refuse("shape-mismatch", span, message)
+    }
+
     fn member(
         &mut self,
         table: &mut Indices,
@@ -296,7 +323,7 @@ impl Expander<'_> {
         let (name, each) = match &member.kind {
             ExprKind::Number { value, .. } => {
                 let number = Some(Dim::constant(*value as i64));
-                flat.push(Member { var: None, number, range: None, span });
+                flat.push(Member { var: None, number, range: None, dims: 1, span });
                 return Ok(());
             }
             ExprKind::Each(inner) => (inner.as_name().unwrap_or_default(), true),
@@ -326,12 +353,12 @@ impl Expander<'_> {
                     }
                 }
                 let range = table.vars[var].extent.as_ref().map(|(range, _)| range.clone());
-                flat.push(Member { var: Some(var), number: None, range, span });
+                flat.push(Member { var: Some(var), number: None, range, dims: length, span });
                 continue;
             }
             let known = table.vars[var].extent.as_ref().map(|(range, _)| range.clone());
             let range = known.or_else(|| table.plan.extents.get(&(seen.binder, place)).cloned());
-            flat.push(Member { var: Some(var), number: None, range, span });
+            flat.push(Member { var: Some(var), number: None, range, dims: 1, span });
         }
         Ok(())
     }

@@ -56,6 +56,14 @@ impl Expander<'_> {
         }
         for (axis, expr) in ty.dims.iter().enumerate() {
             let members = if let ExprKind::Group(members) = &expr.kind { members.as_slice() } else { &[] };
+            let open =
+                members.iter().filter(|member| member.as_name().is_some_and(|name| !scope.names.contains_key(name)));
+            if open.count() > 1 {
+                let message = "nothing says how these sizes divide the dim";
+                let diagnostic = Diagnostic::error("unknown-range", expr.span, message);
+                return self
+                    .fail(diagnostic.hint("all but one must be numbers, arguments, or sizes that are bound before"));
+            }
             for expr in members.iter().chain([expr]) {
                 if let ExprKind::Each(inner) = &expr.kind
                     && inner.as_name().is_some_and(|name| !scope.names.contains_key(name))

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::syntax::ast::{Definition, Expr, Statement, StatementKind, TensorType};
+use crate::syntax::ast::{Definition, Expr, Place, Statement, StatementKind, TensorType};
 
 /// Every name that a definition's text reads.
 pub(crate) fn names_read(definition: &Definition) -> HashSet<&str> {
@@ -56,12 +56,14 @@ fn read_statements<'d>(body: &'d [Statement], read: &mut HashSet<&'d str>) {
             | StatementKind::Unpack { value, .. } => {
                 read_expr(value, read);
             }
-            StatementKind::Update { name, value, .. } => {
+            StatementKind::Update { name, places, value } => {
+                read_places(places, read);
                 read.insert(&name.name);
                 read_expr(value, read);
             }
             StatementKind::Require { condition, .. } => read_expr(condition, read),
-            StatementKind::Equation { value, shape, .. } => {
+            StatementKind::Equation { places, value, shape, .. } => {
+                read_places(places, read);
                 read_expr(value, read);
                 shape.iter().for_each(|ty| read_type(ty, read));
             }
@@ -79,6 +81,14 @@ fn read_statements<'d>(body: &'d [Statement], read: &mut HashSet<&'d str>) {
                 read_type(ty, read);
                 value.iter().for_each(|value| read_expr(value, read));
             }
+        }
+    }
+}
+
+fn read_places<'d>(places: &'d [Place], read: &mut HashSet<&'d str>) {
+    for place in places {
+        if let Place::Affine(expr) = place {
+            read_expr(expr, read);
         }
     }
 }

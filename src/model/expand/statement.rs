@@ -10,6 +10,7 @@ use super::shape;
 use super::stage::Naming;
 use crate::diagnostics::Diagnostic;
 use crate::diagnostics::suggest::nearest;
+use crate::dim::Dim;
 use crate::graph::{StateKind, Update, ValueId, Variable};
 use crate::model::expander::{Expander, Meaning, Mode, Outcome, Reported, Scope, Stage};
 use crate::model::expression::{BUILTINS, constant};
@@ -244,7 +245,10 @@ impl Expander<'_> {
         let meaning = if places.is_empty() {
             self.expression(scope, value)?
         } else {
-            Meaning::Tensor(self.equation(scope, name, places, value, None)?)
+            // The places of sums are held to the dims of the state.
+            let is_placed = places.iter().any(|place| matches!(place, Place::Affine(_)));
+            let known: Vec<Dim> = if is_placed { shape.clone() } else { Vec::new() };
+            Meaning::Tensor(self.equation_over(scope, name, places, value, &known)?)
         };
         let new = self.filled(&meaning, &shape, dtype, value.span)?;
         if is_buffer && self.mode == Mode::Eval {
@@ -259,6 +263,8 @@ impl Expander<'_> {
             let path = self.graph.states[id.0 as usize].name.clone();
             self.states.insert(path, (id, new));
         }
+        let made = scope.factors.get(&name.name).cloned().unwrap_or_default();
+        self.agree_on_factors(&made, &factors, name.span)?;
         scope.bind(name, Meaning::Tensor(new));
         scope.divide(&name.name, factors);
         Ok(())

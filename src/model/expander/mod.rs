@@ -73,6 +73,9 @@ pub(crate) struct Active {
     pub arguments: Vec<(String, String)>,
 }
 
+/// The ranges that a dim is made of, the fastest last, where a shape or a left side has said so.
+pub(crate) type Factors = Option<Vec<Dim>>;
+
 /// A comparison of two sizes.
 pub(crate) type Comparison = (Compare, Dim, Dim);
 
@@ -207,7 +210,7 @@ pub(crate) struct Scope {
     /// The names of the returned values, once a `return` has run.
     pub returned: Vec<Option<String>>,
     /// Of tensors by name, the ranges that shapes and left sides with groups have made their dims of.
-    pub factors: HashMap<String, Vec<Option<Vec<Dim>>>>,
+    pub factors: HashMap<String, Vec<Factors>>,
     /// Parameters `K..` that have not been given as many entries yet as an input's pack has.
     pub packs: Vec<String>,
     /// The entry of packs that is being evaluated.
@@ -257,7 +260,7 @@ impl Scope {
     }
 
     /// Notes what a tensor's dims are made of, until its name is bound again.
-    pub(crate) fn divide(&mut self, name: &str, factors: Vec<Option<Vec<Dim>>>) {
+    pub(crate) fn divide(&mut self, name: &str, factors: Vec<Factors>) {
         if factors.iter().any(Option::is_some) {
             self.factors.insert(name.to_owned(), factors);
         }

@@ -5,7 +5,7 @@
 
 use crate::diagnostics::Diagnostic;
 use crate::dim::{Dim, Verdict};
-use crate::graph::{Affine, Binary, Contract, ValueId};
+use crate::graph::{Affine, Binary, Contract, DType, ValueId};
 use crate::model::expander::{Expander, Given, Meaning, Outcome};
 use crate::source::Span;
 
@@ -22,6 +22,10 @@ impl Expander<'_> {
         let Some(&(first, first_span)) = ids.first() else {
             return self.refuse("bad-argument", span, "`concat` needs at least one tensor");
         };
+        if self.graph.value(first).dtype == DType::Bool {
+            let diagnostic = Diagnostic::error("type-mismatch", first_span, "truth values cannot be joined");
+            return self.fail(diagnostic.hint("make numbers of them: `f32(x)`"));
+        }
         let model = self.graph.shape(first).to_vec();
         let axis = match named.as_slice() {
             [] => 1,

@@ -120,10 +120,11 @@ fn a_layer_may_use_itself_with_other_arguments() {
     let text = "layer Net(depth, C) {\n  input x: [N, K]\n  if depth == 0 { return x -> Linear(C) }\n  \
                 return x -> first: Linear(C) -> inner: Net(depth - 1, 2 * C) -> last: Linear(C)\n}\nmodel M {\n  \
                 input x: [N, 4]\n  return x -> net: Net(2, 3)\n}\n";
-    let names = param_names(&good(text));
+    let expanded = good(text);
+    let names = param_names(&expanded);
     assert_eq!(names.len(), 10);
-    assert!(names.contains(&"net.inner.inner.linear.weight".to_string()), "{names:?}");
-    let endless = text.replace("depth - 1", "depth + 1");
+    assert!(names.contains(&"net.inner.inner.linear.weight"), "{names:?}");
+    let endless = text.replace("depth - 1, 2 * C", "depth + 1, C");
     let found = errors(&endless);
     assert_eq!(found[0].0, "too-deep");
 }
