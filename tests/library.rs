@@ -104,7 +104,6 @@ pub const CASES: &[(&str, &str)] = &[
         "param x: [3, 4] ~ zeros\n y = x -> Linear(5) -> tanh\n t = sum[n] logsumexp[o] y[n, o]\n return gradient(t, x)",
     ),
     ("places", "param x: [3, 5] ~ zeros\n y[n, (g o), g + o] = x[n, o] : [3, (1 5), 5]\n return y"),
-    ("places", "param x: [3, 5] ~ zeros\n y[i + n] = x[n, i] > 0.1 : [7]\n return y"),
 ];
 
 /// Helpers of the library that the cases use through others.
