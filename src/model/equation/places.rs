@@ -12,7 +12,7 @@ use crate::model::expander::{Expander, Factors, Meaning, Outcome, Scope};
 use crate::model::expression::{BUILTINS, constant, entry_names, has_entries};
 use crate::model::project::Project;
 use crate::source::Span;
-use crate::syntax::ast::{Bound, Expr, ExprKind, Ident, Place};
+use crate::syntax::ast::{Bound, DefinitionKind, Expr, ExprKind, Ident, Place};
 
 /// A member of a group.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +88,16 @@ fn indices_in(is_known: &dyn Fn(&str) -> bool, expr: &Expr, each: bool, found: &
     }
 }
 
+/// True where a pack or a group is written.
+fn is_marked(expr: &Expr) -> bool {
+    let packs = |indices: &[Bound]| indices.iter().any(|bound| bound.each);
+    match &expr.kind {
+        ExprKind::Each(_) | ExprKind::Group(_) => true,
+        ExprKind::Reduce { indices, .. } if packs(indices) => true,
+        _ => expr.parts().into_iter().any(is_marked),
+    }
+}
+
 fn has_reduction(expr: &Expr) -> bool {
     matches!(expr.kind, ExprKind::Reduce { .. }) || expr.parts().into_iter().any(has_reduction)
 }
@@ -102,6 +112,14 @@ impl Expander<'_> {
         (left, declared): (&[Known], &[(usize, Factors)]),
         value: &Expr,
     ) -> Outcome<Plan> {
+        let is_left_marked = places.iter().any(|place| match place {
+            Place::Index(bound) => bound.each,
+            Place::Group { .. } => true,
+            Place::Affine(expr) => is_marked(expr),
+        });
+        if !is_left_marked && !is_marked(value) {
+            return Ok(Plan::default());
+        }
         let mut finder = Finder { names: Vec::new(), reads: Vec::new(), packs: Vec::new(), plan: Plan::default() };
         for bound in bound_by(self.project, scope, places).iter().flatten() {
             finder.bind(bound);
@@ -179,12 +197,22 @@ impl Expander<'_> {
         }
     }
 
+    /// True for the name of a function, which owns and updates nothing.
+    fn is_function(&self, scope: &Scope, callee: &Expr) -> bool {
+        let Some(name) = callee.as_name().filter(|name| !scope.names.contains_key(*name)) else { return false };
+        match self.project.find(scope.file, name) {
+            Some(definition) => definition.ast.kind == DefinitionKind::Fn,
+            None => BUILTINS.contains(&name),
+        }
+    }
+
     /// The dims of a tensor that is named, and how shapes have divided them.
     fn known_dims(&mut self, scope: &mut Scope, base: &Expr) -> Option<(Vec<Dim>, Vec<Factors>)> {
         let meaning = match &base.kind {
             ExprKind::Name(name) => scope.names.get(name).cloned()?,
-            // A function's value is made again where it is read, and one of the two goes unused.
-            ExprKind::Field { .. } | ExprKind::Call { .. } if !self.is_stage(scope, base) => {
+            // A function's value is made again where it is read, and one of the two goes unused. A layer's would be used twice.
+            ExprKind::Call { callee, .. } if !self.is_function(scope, callee) => return None,
+            ExprKind::Field { .. } | ExprKind::Call { .. } => {
                 let reported = self.diagnostics.len();
                 let meaning = self.expression(scope, base);
                 // Whatever is wrong with it is told where it is read.

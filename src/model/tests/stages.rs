@@ -130,6 +130,14 @@ fn a_layer_may_use_itself_with_other_arguments() {
 }
 
 #[test]
+fn a_layer_that_is_read_at_a_pack_is_used_once() {
+    let text = "model M {\n  input x: [N, 4, 5]\n  norm = BatchNorm\n  y[n, s.., c] = norm(x)[n, c, s..] * x[n, c, s..]\n  \
+                return y\n}\n";
+    let expanded = good(text);
+    assert_eq!(expanded.layers.iter().filter(|call| call.layer == "BatchNorm").count(), 1);
+}
+
+#[test]
 fn a_layer_may_wrap_another_use_of_itself() {
     let text = "layer Wrap(inner) {\n  input x: [N, C]\n  return x -> inner\n}\nmodel M {\n  input x: [N, 4]\n  return x -> Wrap(Wrap(Linear(3)))\n}\n";
     assert_eq!(output_shape(&good(text)), "[N, 3]");
