@@ -7,8 +7,9 @@
 use super::lowering::{affine_over, extent, shape_over};
 use super::node::{AffineIndex, Index, Indices, Known, Var};
 use super::places::bound_by;
+use super::read::unequal;
 use crate::diagnostics::Diagnostic;
-use crate::dim::{Dim, Verdict};
+use crate::dim::Dim;
 use crate::graph::{Affine, Contract, DType, Op, ValueId};
 use crate::model::expander::{Expander, Factors, Outcome, Scope};
 use crate::model::expression::has_entries;
@@ -219,14 +220,6 @@ impl Expander<'_> {
         if declared != span {
             diagnostic = diagnostic.label(declared, format!("{dim} places"));
         }
-        match (&verdict, verdict.counterexample()) {
-            (_, Some(example)) => diagnostic = diagnostic.hint(format!("they differ at {example}")),
-            (Verdict::Undecided, None) => {
-                diagnostic.code = "undecided";
-                diagnostic = diagnostic.hint(format!("settle it by `require {joined} == {dim}`"));
-            }
-            (Verdict::Proved | Verdict::Refuted(_), None) => {}
-        }
-        self.fail(diagnostic)
+        self.fail(unequal(diagnostic, &verdict, joined, dim))
     }
 }

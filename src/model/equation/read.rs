@@ -39,6 +39,18 @@ fn plain(var: Var) -> AffineIndex {
     AffineIndex { terms: vec![(var, 1)], offset: Dim::constant(0) }
 }
 
+/// What the verdict on two sizes that should be equal adds to a finding.
+pub(super) fn unequal(mut diagnostic: Diagnostic, verdict: &Verdict, a: &Dim, b: &Dim) -> Diagnostic {
+    match (verdict, verdict.counterexample()) {
+        (_, Some(example)) => diagnostic.hint(format!("they differ at {example}")),
+        (Verdict::Undecided, None) => {
+            diagnostic.code = "undecided";
+            diagnostic.hint(format!("settle it by `require {a} == {b}`"))
+        }
+        (Verdict::Proved | Verdict::Refuted(_), None) => diagnostic,
+    }
+}
+
 impl Expander<'_> {
     pub(super) fn read(
         &mut self,
@@ -421,17 +433,9 @@ impl Expander<'_> {
             return Ok(());
         }
         let message = format!("the index `{}` runs over {known} and over {dim}", index.name);
-        let mut diagnostic = Diagnostic::error("shape-mismatch", span, message)
+        let diagnostic = Diagnostic::error("shape-mismatch", span, message)
             .at(format!("here it runs over {dim}"))
             .label(*place, format!("here it runs over {known}"));
-        match (&verdict, verdict.counterexample()) {
-            (_, Some(example)) => diagnostic = diagnostic.hint(format!("they differ at {example}")),
-            (Verdict::Undecided, None) => {
-                diagnostic.code = "undecided";
-                diagnostic = diagnostic.hint(format!("settle it by `require {known} == {dim}`"));
-            }
-            (Verdict::Proved | Verdict::Refuted(_), None) => {}
-        }
-        self.fail(diagnostic)
+        self.fail(unequal(diagnostic, &verdict, known, dim))
     }
 }
